@@ -1,0 +1,109 @@
+"""Every error the product raises on purpose; the branch of the tree decides what is done about it.
+
+- `TransientError`: tried again, later, a bounded number of times.
+- `DocumentError`: becomes a Problem of that one document; every other document goes on.
+- `FatalError`: the process stops with one clear line and the exit code of the class; nothing is lost.
+
+Invariant: `str(error)` is a sentence for the user, `error.remedy` says what to do about it; neither holds a secret.
+"""
+
+from typing import ClassVar
+
+
+class IngestorError(Exception):
+    """Base of all errors raised on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    @property
+    def sentence(self) -> str:
+        """The message and its remedy in one line, as the command line prints it."""
+        return f"{self} - {self.remedy}" if self.remedy else str(self)
+
+
+class TransientError(IngestorError):
+    """It failed now and may succeed later without anybody doing anything."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, remedy: str = "", retry_after_seconds: float | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimited(TransientError):
+    """The embedding provider asks to slow down (HTTP 429)."""
+
+
+class ServiceUnavailable(TransientError):
+    """An outside service (embedding endpoint, Chroma) is out of reach, times out or answers nonsense."""
+
+
+class UnstableDocument(TransientError):
+    """The file changed while it was read, or is still being written."""
+
+
+class DocumentError(IngestorError):
+    """This document cannot be indexed as it is; it becomes a Problem."""
+
+    exit_code = 3
+
+
+class UnreadableDocument(DocumentError):
+    """The file cannot be opened or read, or is no regular file."""
+
+
+class UndecodableDocument(DocumentError):
+    """The bytes are binary, or text in no encoding that could be told for certain."""
+
+
+class OversizeDocument(DocumentError):
+    """The file is larger than `watch.max_file_bytes`."""
+
+
+class RejectedByModel(DocumentError):
+    """The embedding model refuses a text of this document (HTTP 400, 413, 422)."""
+
+
+class RejectedByChroma(DocumentError):
+    """Chroma refuses a record of this document."""
+
+
+class FatalError(IngestorError):
+    """The process cannot go on; it stops and says why."""
+
+
+class ConfigError(FatalError):
+    """A setting is unknown, missing or wrong."""
+
+    exit_code = 2
+
+
+class AuthenticationFailed(FatalError):
+    """A key or token was refused (HTTP 401, 403)."""
+
+    exit_code = 2
+
+
+class RecipeMismatch(FatalError):
+    """The collection was built by another model, dimension, prefix or distance than the settings name."""
+
+    exit_code = 2
+
+
+class AlreadyRunning(FatalError):
+    """Another instance holds the lock of the data folder or of the Chroma folder."""
+
+    exit_code = 5
+
+
+class LedgerCorrupt(FatalError):
+    """The ledger file is no readable ledger."""
+
+
+class WatcherDied(FatalError):
+    """File events cannot be had, and could not be had again."""

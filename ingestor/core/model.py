@@ -1,0 +1,260 @@
+"""The nouns: immutable values that every floor shares.
+
+Invariant: a path is relative to the watched folder, "/" separated, with undecodable bytes of a file name kept as
+surrogates (`os.fsdecode`); the root itself is "".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+Scalar: TypeAlias = str | int | float | bool
+Metadata: TypeAlias = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something happened at this path: it makes us look, and is never believed."""
+
+    path: str
+    is_folder: bool = False
+    is_closed: bool = False
+    """The writer closed the file or renamed it into place: its content is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What the file system says of a file without opening it; times in nanoseconds since the epoch."""
+
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    device: int
+    inode: int
+    is_regular: bool = True
+
+    def same_content_as(self, other: "Stat") -> bool:
+        """Whether nothing hints at different content. The device is left out: its number changes with a reboot."""
+        return (self.size_bytes, self.mtime_ns, self.ctime_ns, self.inode, self.is_regular) == (
+            other.size_bytes,
+            other.mtime_ns,
+            other.ctime_ns,
+            other.inode,
+            other.is_regular,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a scan of the folder, or of a part of it, has found.
+
+    `unreadable` maps folders that could not be listed to the reason: nothing below them is known, so nothing below
+    them may be taken for deleted. `skipped` maps paths left out on purpose (symlinks) to the reason.
+    """
+
+    files: Mapping[str, Stat]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The bytes of a file, read while it did not change; `content_hash` is their SHA-256 in hex."""
+
+    stat: Stat
+    raw: bytes
+    content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document's text. Lines count from 1 and both ends are included."""
+
+    text: str
+    start_line: int
+    end_line: int
+    heading: str = ""
+    """Path of the headings above the chunk, " > " separated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file as text, cut into chunks in their order."""
+
+    path: str
+    stat: Stat
+    content_hash: str
+    file_type: str
+    title: str
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What Chroma holds for a chunk, but for its vector."""
+
+    id: str
+    text: str
+    metadata: Metadata
+    tag: str
+    """Fingerprint of the metadata without the time of ingestion: tells whether a record needs a retag."""
+
+
+class Stage(StrEnum):
+    """Where on its way a document failed."""
+
+    READ = "read"
+    DECODE = "decode"
+    CUT = "cut"
+    EMBED = "embed"
+    WRITE = "write"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A per-document fault, as a value; times in seconds since the epoch."""
+
+    stage: Stage
+    kind: str
+    """Name of the error class."""
+    reason: str
+    remedy: str
+    attempts: int
+    since_seconds: float
+    next_try_seconds: float | None = None
+    """None: tried again when the file changes, or on `ingestor retry`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the ledger knows of one document: the state that Chroma holds, and what is doubtful about it."""
+
+    path: str
+    document_id: str
+    stat: Stat
+    content_hash: str
+    cutting: str
+    """Fingerprint of the cutting recipe that the chunks were made with."""
+    tags: Mapping[str, str]
+    """Record id -> tag of the metadata that Chroma is known to hold; an empty tag is not known."""
+    doubtful: frozenset[str] = frozenset()
+    """Record ids that Chroma may or may not hold, after a write that was begun and not finished."""
+    problem: Problem | None = None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a write of this document was begun and its end was never seen."""
+        return bool(self.doubtful) or any(not tag for tag in self.tags.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """As much of an entry as a reconcile needs: small, because all of them are in memory at once."""
+
+    stat: Stat
+    cutting: str
+    is_unfinished: bool
+
+
+class Priority(StrEnum):
+    """Live changes go before the backfill of a scan."""
+
+    LIVE = "live"
+    BACKFILL = "backfill"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row of the durable queue: this path has to be looked at again; times in seconds since the epoch."""
+
+    path: str
+    priority: Priority
+    enqueued_seconds: float
+    not_before_seconds: float
+    attempts: int = 0
+    last_error: str = ""
+    generation: int = 0
+    """Grows with every hint for the path, so that work on an older hint does not acknowledge a newer one."""
+
+
+class Outcome(StrEnum):
+    """What became of a document."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    RENAMED = "renamed"
+    DELETED = "deleted"
+    UNCHANGED = "unchanged"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What has to be done in Chroma so that it holds exactly this document, and the ledger entry that says so.
+
+    `embed` are records whose vectors are needed, because they are new or doubtful; `retag` are records that exist and
+    need new metadata (doubtful ones are in both: `add` ignores an id that exists); `drop` are ids to delete.
+    """
+
+    path: str
+    outcome: Outcome
+    before: Entry | None
+    after: Entry | None
+    embed: tuple[Record, ...] = ()
+    retag: tuple[Record, ...] = ()
+    drop: tuple[str, ...] = ()
+
+    @property
+    def touches_chroma(self) -> bool:
+        """Whether there is anything to write besides the ledger entry."""
+        return bool(self.embed or self.retag or self.drop)
+
+
+class Purpose(StrEnum):
+    """What a text is embedded for: some models want different prefixes."""
+
+    DOCUMENT = "document"
+    QUERY = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything besides the text that decides vectors; the same in ledger, vector store and collection."""
+
+    provider: str
+    model: str
+    dimensions: int
+    """Length of the vectors; 0 where the model alone knows it until its first answer."""
+    document_prefix: str = ""
+    query_prefix: str = ""
+
+    def text_to_send(self, text: str, purpose: Purpose = Purpose.DOCUMENT) -> str:
+        """The exact text that the model gets."""
+        return (self.document_prefix if purpose is Purpose.DOCUMENT else self.query_prefix) + text
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What embedding has cost; counters that only grow."""
+
+    requests: int = 0
+    texts: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(self.requests + other.requests, self.texts + other.texts, self.tokens + other.tokens)
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(self.requests - other.requests, self.texts - other.texts, self.tokens - other.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A search result. `score` is higher for better whatever the collection's distance is."""
+
+    id: str
+    score: float
+    distance: float
+    document: str
+    metadata: Metadata

@@ -1,0 +1,237 @@
+"""The seams between the loop and the outside world; each docstring is the contract that `tests/contract` holds.
+
+Synchronous ports may block: the loop calls each of them from one thread of its own and never from two at once.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.core.model import (
+    Change,
+    Content,
+    Entry,
+    Glance,
+    Hint,
+    Hit,
+    Plan,
+    Problem,
+    Recipe,
+    Record,
+    Snapshot,
+    Stat,
+    Usage,
+)
+
+Vector: TypeAlias = NDArray[np.float32]
+"""One vector: shape (dimensions,)."""
+Vectors: TypeAlias = NDArray[np.float32]
+"""Vectors in rows: shape (texts, dimensions)."""
+
+
+class Source(Protocol):
+    """The watched folder. Thread-safe; holds no state that a lost event could falsify."""
+
+    def scan(self, below: str = "") -> Snapshot:
+        """Stat every file that belongs to the source at or below the folder or file `below`; opens none.
+
+        A path that does not exist, or is left out by the rules, gives an empty snapshot. Raises `ServiceUnavailable`
+        when the root itself is missing or no folder: an unmounted disk must not look like an empty folder.
+        """
+
+    def look(self, path: str) -> Stat | None:
+        """Stat one path; None when it does not exist, is a folder, or is left out by the rules.
+
+        Raises `UnreadableDocument` when it cannot be told, `ServiceUnavailable` when the root is missing.
+        """
+
+    def read(self, path: str) -> Content:
+        """Read a regular file whole while it does not change; at most `max_file_bytes` are ever held in memory.
+
+        Raises `UnreadableDocument`, `OversizeDocument`, or `UnstableDocument` when it changes under the read, was
+        written less than 100 ms ago, or has vanished.
+        """
+
+
+class Watch(Protocol):
+    """Kernel events as hints. May lose events, and then says so through `doubt`."""
+
+    def start(self, emit: Callable[[Hint], None]) -> None:
+        """Watch the folder; `emit` is called from another thread, must not block and does not raise.
+
+        Raises `WatcherDied` with a remedy when no watch can be had, `ServiceUnavailable` when the root is missing.
+        """
+
+    def doubt(self) -> str | None:
+        """Why events may have been lost or will not come any more; None when all is well. Cheap; called each second.
+
+        After a doubt the caller stops, starts and reconciles.
+        """
+
+    def stop(self) -> None:
+        """End the watch; no hint is emitted after this returns. May be called twice."""
+
+    @property
+    def mode(self) -> str:
+        """How events are had: "inotify" (the native observer) or "polling"."""
+
+
+class Embedder(Protocol):
+    """A model. No retries of its own: one call is one request."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """What decides the vectors. `dimensions` is 0 until the first answer of a model not known to us."""
+
+    @property
+    def max_batch_inputs(self) -> int:
+        """How many texts one call may carry."""
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """How many estimated tokens one call may carry."""
+
+    @property
+    def max_concurrency(self) -> int:
+        """How many calls may run at once."""
+
+    async def embed(self, texts: Sequence[str]) -> tuple[Vectors, Usage]:
+        """Embed the exact texts (prefix included), in order: float32, shape (texts, dimensions), finite, no zero row.
+
+        Raises `RateLimited`, `ServiceUnavailable` (also for an answer that is malformed, incomplete or of the wrong
+        dimension), `RejectedByModel` when the request itself is refused, `AuthenticationFailed`.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+
+
+class VectorStore(Protocol):
+    """Vectors that were paid for, by key. May be emptied at any time: it only saves money."""
+
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, Vector]:
+        """The vectors that are there."""
+
+    def put(self, vectors: Mapping[bytes, Vector]) -> None:
+        """Keep vectors; durable against a killed process when this returns."""
+
+
+class Sink(Protocol):
+    """The collection. Every call may raise `ServiceUnavailable`, after which the write may or may not have happened.
+
+    Records that were not written through this port are never touched.
+    """
+
+    @property
+    def collection_id(self) -> str:
+        """Changes when somebody deletes the collection and makes it again."""
+
+    def add(self, records: Sequence[Record], vectors: Vectors) -> None:
+        """Write new records; a record whose id exists is left as it is, without an error."""
+
+    def retag(self, records: Sequence[Record]) -> None:
+        """Replace the metadata of records that exist; an id that does not exist is ignored."""
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Delete records; an id that does not exist is ignored."""
+
+    def search(
+        self, vector: Vector, limit: int, where: Mapping[str, Any] | None, where_document: Mapping[str, Any] | None
+    ) -> list[Hit]:
+        """The nearest records, best first; raises `ConfigError` for a filter that Chroma refuses."""
+
+    def count(self) -> int:
+        """How many records the collection holds, foreign ones included."""
+
+    def owned(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Id and metadata of every record that carries a `document_id`, in pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the ledger counts, for `status`."""
+
+    documents: int
+    chunks: int
+    queued: int
+    in_flight: int
+    problems: int
+    retrying: int
+    usage: Usage
+
+
+class Ledger(Protocol):
+    """What Chroma holds, what is queued, and what went wrong; durable when a call returns.
+
+    Every method is one transaction. Raises `LedgerCorrupt` when the file is no ledger any more.
+    """
+
+    def glances(self, below: str = "") -> dict[str, Glance]:
+        """Every known path at or below a folder, documents with a Problem included."""
+
+    def entries(self, paths: Iterable[str]) -> dict[str, Entry]:
+        """The entries of the paths that are known."""
+
+    def candidates(self, stat: Stat, content_hash: str) -> list[Entry]:
+        """Entries that a new file may be the renamed form of: same inode and size first, then the same content."""
+
+    def mark(self, entries: Sequence[Entry]) -> None:
+        """Write entries with what is about to become doubtful, before Chroma is touched."""
+
+    def commit(self, plans: Sequence[Plan], changes: Sequence[Change]) -> None:
+        """Replace `before` by `after` for every plan, and acknowledge the changes that led to them.
+
+        A change whose path was hinted at again meanwhile (a newer generation) stays queued.
+        """
+
+    def enqueue(self, paths: Iterable[str], change: Change) -> int:
+        """Queue paths with the priority and times of `change`; one row a path; returns how many rows are new.
+
+        A path that is queued already keeps the more urgent of both priorities and times, and grows its generation.
+        """
+
+    def lease(self, limit: int, now_seconds: float) -> list[Change]:
+        """Take due changes that nobody works on: live ones first, then the oldest."""
+
+    def release(self, changes: Sequence[Change]) -> None:
+        """Give leased changes back with the attempts, times and last error that they carry now."""
+
+    def release_all(self) -> None:
+        """Void every lease: called by the one process that holds the lock, at its start."""
+
+    def next_due_seconds(self) -> float | None:
+        """When the earliest change that nobody works on is due; None when there is none."""
+
+    def problems(self) -> list[tuple[str, Problem]]:
+        """Documents with a Problem, and queued changes that have failed at least once, by path."""
+
+    def totals(self) -> Totals:
+        """Counts for `status`."""
+
+    def forget_records(self) -> None:
+        """Take it that Chroma holds nothing: every entry is kept without records, so that reconcile adds them anew."""
+
+    def add_usage(self, usage: Usage) -> None:
+        """Add to the counters of what embedding has cost."""
+
+    def note(self, name: str) -> str | None:
+        """A named note of the process to itself (last reconcile, collection id)."""
+
+    def set_note(self, name: str, value: str) -> None:
+        """Keep a named note."""
+
+
+class Clock(Protocol):
+    """Time, so that tests need not wait."""
+
+    def now_seconds(self) -> float:
+        """Wall-clock seconds since the epoch; may jump."""
+
+    def monotonic_seconds(self) -> float:
+        """Seconds that only grow."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
