@@ -102,7 +102,8 @@ class Embedder(Protocol):
         """Embed the exact texts (prefix included), in order: float32, shape (texts, dimensions), finite, no zero row.
 
         Raises `RateLimited`, `ServiceUnavailable` (also for an answer that is malformed, incomplete or of the wrong
-        dimension), `RejectedByModel` when the request itself is refused, `AuthenticationFailed`.
+        dimension), `RejectedByModel` when the request itself is refused, `AuthenticationFailed`, `ConfigError` when no
+        request can succeed (no such model or endpoint).
         """
 
     async def close(self) -> None:
@@ -172,11 +173,17 @@ class Ledger(Protocol):
     def glances(self, below: str = "") -> dict[str, Glance]:
         """Every known path at or below a folder, documents with a Problem included."""
 
+    def glances_of(self, paths: Iterable[str]) -> dict[str, Glance]:
+        """Glances of the paths that are known."""
+
     def entries(self, paths: Iterable[str]) -> dict[str, Entry]:
         """The entries of the paths that are known."""
 
-    def candidates(self, stat: Stat, content_hash: str) -> list[Entry]:
-        """Entries that a new file may be the renamed form of: same inode and size first, then the same content."""
+    def kin(self, path: str, stat: Stat, content_hash: str) -> list[Entry]:
+        """The entries that a file may be: the one at its path alone, or else those that it may be renamed from.
+
+        These have the same inode and size, or else the same content; a few of them where many have the same content.
+        """
 
     def mark(self, entries: Sequence[Entry]) -> None:
         """Write entries with what is about to become doubtful, before Chroma is touched."""
@@ -197,7 +204,10 @@ class Ledger(Protocol):
         """Take due changes that nobody works on: live ones first, then the oldest."""
 
     def release(self, changes: Sequence[Change]) -> None:
-        """Give leased changes back with the attempts, times and last error that they carry now."""
+        """Give leased changes back with the attempts, time and problem that they carry now."""
+
+    def hasten(self, now_seconds: float) -> None:
+        """Make every change due that waits because an outside service failed: the service is back."""
 
     def release_all(self) -> None:
         """Void every lease: called by the one process that holds the lock, at its start."""
@@ -211,8 +221,8 @@ class Ledger(Protocol):
     def totals(self) -> Totals:
         """Counts for `status`."""
 
-    def forget_records(self) -> None:
-        """Take it that Chroma holds nothing: every entry is kept without records, so that reconcile adds them anew."""
+    def rewrite(self, change: Callable[[Entry], Entry]) -> None:
+        """Replace every entry by what `change` makes of it, which keeps `document_id` and `path`."""
 
     def add_usage(self, usage: Usage) -> None:
         """Add to the counters of what embedding has cost."""

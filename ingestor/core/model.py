@@ -173,7 +173,8 @@ class Change:
     enqueued_seconds: float
     not_before_seconds: float
     attempts: int = 0
-    last_error: str = ""
+    problem: Problem | None = None
+    """Why the last attempt failed; the next one is not before `not_before_seconds`."""
     generation: int = 0
     """Grows with every hint for the path, so that work on an older hint does not acknowledge a newer one."""
 

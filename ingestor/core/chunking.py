@@ -1,0 +1,222 @@
+"""Cutting a text into chunks that an embedding model can take, so that an edit of the text changes few of them.
+
+Invariants: every character that is not white space is in some chunk, in order; a chunk is a verbatim part of the text,
+never blank, and never more than `max_tokens` by `estimate_tokens`; equal texts and recipes give equal chunks.
+
+Theory of operation
+-------------------
+A chunk that was embedded once must not be embedded again because something else in its file changed. So no cut may
+depend on where in the file it lies, as it does when chunks are filled one after the other: then an inserted line shifts
+every cut below it. Here each step looks at the text nearby and at nothing else.
+
+1. Atoms. The text is taken apart at its lines (`_atoms`); a line above a quarter of a chunk at its sentences, such a
+   sentence at its clauses and words. Each atom has a level: how good a place its start is for a cut. Headings are
+   above blank lines, these above lines, these above sentences; in code, depth of indentation counts, and the grammar
+   tells which lines begin a statement.
+2. Ranks. Atoms of one level are told apart by a hash of their own text, ties by that of the next one (`_ranks`).
+3. Segments. A segment that is too large is cut at the atom of the highest rank that leaves enough on both sides, and so
+   on with both parts (`_segments`). This is the Cartesian tree of the ranks, cut off where a subtree fits: a cut
+   stays as long as no higher rank appears between it and the next higher one. An insertion into a chunk makes it grow,
+   or cuts it in two; what lies beyond the cuts on both sides is not concerned, but for the rare cases where the least
+   size of a part decides otherwise. A property test holds the bound.
+
+The splitter's own way of choosing (as many units as fit, from the front) is the one that shifts. It also takes time in
+the square of the text, and tens of seconds a megabyte when it counts with a tokenizer. So it serves for what it alone
+knows, syntax and the words of scripts without spaces, and gets pieces of bounded length.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from semantic_text_splitter import CodeSplitter, TextSplitter
+
+from ingestor.core.grammars import GRAMMAR_PACKAGES, GRAMMARS, Kind, kind_of
+from ingestor.core.headings import Outline, outline
+from ingestor.core.levels import DEFINITION, INSIDE, SENTENCE, WRAPPED, line_levels
+from ingestor.core.model import Chunk
+from ingestor.core.tokens import running_count
+
+DEFAULT_MAX_TOKENS: Final = 440
+"""By estimate; at this size 99.9 % of chunks are at most 512 tokens of multilingual-e5, its prefix included."""
+MIN_MAX_TOKENS: Final = 16
+
+_ALGORITHM: Final = 1
+"""Counts up with every change that may cut a text differently."""
+_WINDOW_CHUNKS: Final = 64
+"""How far a segment looks for its cut: bounds the work where no rank stands out."""
+_MAX_PARSED_CHARACTERS: Final = 50_000
+"""Longer blocks of code are left to indentation: the splitter takes time in the square of the length."""
+_MAX_UNBROKEN_CHARACTERS: Final = 400
+"""As much of a text without any mark or space as the splitter gets at once, for the same reason."""
+_MIXER: Final = np.uint64(0x9E3779B97F4A7C15)
+_SENTENCE_END: Final = re.compile(
+    r"(?<![.!?…])[.!?…]++[\"')\]”’]*+\s++(?![a-z])|[。！？．…]++[”’」』）》】]*+\s*+"  # noqa: RUF001 - Chinese marks
+)
+
+
+class Cutter:
+    """Cuts texts; holds no state between them.
+
+    `max_tokens` and `overlap_tokens` count by `estimate_tokens`; the overlap repeats the end of a chunk in the next one
+    and is part of its size. Raises `ValueError` for sizes that leave no room.
+    """
+
+    def __init__(self, max_tokens: int = DEFAULT_MAX_TOKENS, overlap_tokens: int = 0) -> None:
+        if max_tokens < MIN_MAX_TOKENS:
+            raise ValueError(f"max_tokens is {max_tokens}, at least {MIN_MAX_TOKENS} are needed")
+        if not 0 <= overlap_tokens <= max_tokens // 2:
+            raise ValueError(f"overlap_tokens is {overlap_tokens}, it must be from 0 to half of max_tokens")
+        self._overlap_tokens = overlap_tokens
+        # One less, because a chunk that begins inside a word counts one more than its share of the whole text.
+        self._capacity = max_tokens - overlap_tokens - 1
+        self._atom_capacity = max(3, self._capacity // 4)
+        # With this a segment that is too large always holds a start of an atom that leaves enough on both sides.
+        self._min_part = self._capacity // 5
+        self._unit_characters = 3 * max_tokens
+        self._code = {
+            suffix: CodeSplitter(language, (1, self._unit_characters)) for suffix, language in GRAMMARS.items()
+        }
+        most = self._atom_capacity
+        self._words = TextSplitter((max(1, most // 2), most), trim=False)
+        mark = r"\s,;:，；：、)}\]>"  # noqa: RUF001 - Chinese marks
+        self._clauses = re.compile(
+            rf"(?s).{{{most // 3},{most - 2}}}?[{mark}]\s?|[^{mark}]{{1,{_MAX_UNBROKEN_CHARACTERS}}}|.{{1,{most}}}"
+        )
+        packages = [version(package) for package in ("semantic-text-splitter", *GRAMMAR_PACKAGES)]
+        facts = repr((_ALGORITHM, max_tokens, overlap_tokens, packages))
+        self._recipe = (
+            f"cut{_ALGORITHM}-{max_tokens}-{overlap_tokens}-{blake2b(facts.encode(), digest_size=4).hexdigest()}"
+        )
+
+    @property
+    def recipe(self) -> str:
+        """Fingerprint of everything besides the text that decides chunks."""
+        return self._recipe
+
+    def cut(self, text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
+        """Title and chunks of a text whose lines end in a bare line feed; the name tells what kind of text it is.
+
+        A chunk has no blank lines around it, but keeps the indentation of its first line.
+        """
+        path = PurePosixPath(file_name)
+        kind = kind_of(file_name)
+        shape = outline(text) if kind is Kind.MARKDOWN else Outline()
+        title = shape.title or path.stem.encode("utf-8", "replace").decode()
+        if not text or text.isspace():
+            return title, ()
+        starts, levels = line_levels(text, kind, shape)
+        if (splitter := self._code.get(path.suffix.lower())) is not None:
+            self._mark_statements(text, splitter, starts, levels)
+        counts = running_count(text)
+        starts, levels = self._refined(text, counts, starts, levels, with_sentences=kind in (Kind.MARKDOWN, Kind.PROSE))
+        return title, tuple(self._chunks(text, shape, starts, counts, _ranks(text, starts, levels)))
+
+    def _mark_statements(self, text: str, splitter: CodeSplitter, starts: list[int], levels: list[int]) -> None:
+        """Lower the level of lines that begin no statement, in definitions that are larger than a unit."""
+        tops = [0, *(index for index in range(1, len(starts)) if levels[index] >= DEFINITION), len(starts)]
+        for first, last in pairwise(tops):
+            begin, end = starts[first], starts[last] if last < len(starts) else len(text)
+            if not self._unit_characters < end - begin <= _MAX_PARSED_CHARACTERS:
+                continue
+            statements = {begin + place for place, _ in splitter.chunk_indices(text[begin:end])}
+            for index in range(first + 1, last):
+                line = text[starts[index] : starts[index + 1] if index + 1 < len(starts) else end]
+                if starts[index] + len(line) - len(line.lstrip()) not in statements:
+                    levels[index] = WRAPPED
+
+    def _refined(
+        self, text: str, counts: NDArray[np.int32], starts: list[int], levels: list[int], *, with_sentences: bool
+    ) -> tuple[list[int], list[int]]:
+        """Take lines apart that are larger than an atom may be."""
+        bounds = np.array([*starts, len(text)])
+        large = np.flatnonzero(np.diff(counts[bounds]) > self._atom_capacity).tolist()
+        fine_starts: list[int] = []
+        fine_levels: list[int] = []
+        done = 0
+        for index in large:
+            fine_starts += starts[done : index + 1]
+            fine_levels += levels[done : index + 1]
+            done = index + 1
+            begin, end = int(bounds[index]), int(bounds[index + 1])
+            ends = [match.end() for match in _SENTENCE_END.finditer(text, begin, end)] if with_sentences else []
+            for stop in ends if ends and ends[-1] == end else [*ends, end]:
+                if begin != fine_starts[-1]:
+                    fine_starts.append(begin)
+                    fine_levels.append(SENTENCE)
+                if counts[stop] - counts[begin] > self._atom_capacity:
+                    clauses = list(self._clause_starts(text, begin, stop))
+                    fine_starts += clauses
+                    fine_levels += [INSIDE] * len(clauses)
+                begin = stop
+        return fine_starts + starts[done:], fine_levels + levels[done:]
+
+    def _clause_starts(self, text: str, begin: int, end: int) -> Iterator[int]:
+        """Where clauses, and parts of very long words, begin within a sentence, without its own start."""
+        for match in self._clauses.finditer(text, begin, end):
+            place = match.start()
+            parts = [match[0]] if len(match[0]) <= self._atom_capacity else self._words.chunks(match[0])
+            for part in parts:
+                if place > begin:
+                    yield place
+                place += len(part)
+
+    def _chunks(
+        self, text: str, shape: Outline, starts: list[int], counts: NDArray[np.int32], ranks: NDArray[np.uint64]
+    ) -> Iterator[Chunk]:
+        bounds = np.array([*starts, len(text)])
+        before = counts[bounds]
+        line, counted = 1, 0
+        for first, last in self._segments(before, ranks):
+            start = first
+            if self._overlap_tokens:
+                start = min(first, int(np.searchsorted(before, before[first] - self._overlap_tokens)))
+            begin, end = int(bounds[start]), int(bounds[last])
+            body = text[begin:end].rstrip()
+            if not body:
+                continue
+            indentation = len(body) - len(body.lstrip())
+            blank = body.rfind("\n", 0, indentation) + 1
+            begin, body = begin + blank, body[blank:]
+            line += text.count("\n", counted, begin)
+            counted = begin
+            yield Chunk(body, line, line + body.count("\n"), shape.path_at(begin))
+
+    def _segments(self, before: NDArray[np.int32], ranks: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+        """Cut the whole into runs of atoms of at most `_capacity` tokens, as (first, after the last), in order.
+
+        `before[i]` are the tokens before atom i; one more stands for the end.
+        """
+        window = _WINDOW_CHUNKS * self._capacity
+        open_segments = [(0, len(ranks))]
+        while open_segments:
+            first, last = open_segments.pop()
+            if before[last] - before[first] <= self._capacity:
+                yield first, last
+                continue
+            low = int(np.searchsorted(before, before[first] + self._min_part))
+            farthest = min(before[last] - self._min_part, before[first] + window)
+            high = int(np.searchsorted(before, farthest, side="right"))
+            cut = low + int(np.argmax(ranks[low:high]))
+            open_segments += ((cut, last), (first, cut))
+
+
+def _ranks(text: str, starts: Sequence[int], levels: Sequence[int]) -> NDArray[np.uint64]:
+    """How good a cut before each atom is: its level, then a hash of its text, then one of the next atom's."""
+    ends = [*starts[1:], len(text)]
+    sums = [
+        zlib.crc32(text[start:end].strip().encode("utf-8", "surrogatepass"))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    own = (np.array(sums, dtype=np.uint64) * _MIXER) >> np.uint64(34)
+    following = np.append(own[1:], np.uint64(0))
+    ranks: NDArray[np.uint64] = np.array(levels, dtype=np.uint64) << np.uint64(60)
+    ranks += (own << np.uint64(30)) + following
+    return ranks

@@ -1,0 +1,48 @@
+"""Fingerprints: short names for content, stable across versions, machines and runs.
+
+Invariant: a fingerprint depends on nothing but the bytes named here. Changing one of these functions makes every
+ledger, vector store and collection out there different from its folder.
+"""
+
+import hashlib
+import json
+
+from ingestor.core.model import Metadata, Recipe, Scalar
+
+_CHUNK_BYTES = 16
+_TAG_BYTES = 8
+_UNTAGGED = frozenset({"ingested_at"})
+
+
+def chunk_fingerprint(text: str) -> str:
+    """Name a chunk by its text: 32 hex digits of BLAKE2b."""
+    return hashlib.blake2b(text.encode(), digest_size=_CHUNK_BYTES).hexdigest()
+
+
+def record_id(document_id: str, fingerprint: str, occurrence: int) -> str:
+    """Id of the `occurrence`-th (from 1) equal chunk of a document."""
+    suffix = f":{occurrence}" if occurrence > 1 else ""
+    return f"{document_id}:{fingerprint}{suffix}"
+
+
+def vector_key(recipe: Recipe, sent_text: str) -> bytes:
+    """Key of a vector that was paid for: 32 bytes over (provider, model, dimensions, exact text sent)."""
+    hashed = hashlib.blake2b(digest_size=32)
+    for part in (recipe.provider, recipe.model, str(recipe.dimensions), sent_text):
+        encoded = part.encode()
+        hashed.update(len(encoded).to_bytes(8, "big"))
+        hashed.update(encoded)
+    return hashed.digest()
+
+
+def recipe_fingerprint(recipe: Recipe) -> str:
+    """Name an embedding recipe: two collections may share vectors only when theirs are equal."""
+    fields = [recipe.provider, recipe.model, recipe.dimensions, recipe.document_prefix]
+    return hashlib.blake2b(json.dumps(fields).encode(), digest_size=_TAG_BYTES).hexdigest()
+
+
+def metadata_tag(metadata: Metadata) -> str:
+    """Name metadata by its content, but for the time of ingestion, which differs with every write."""
+    tagged: dict[str, Scalar] = {key: value for key, value in metadata.items() if key not in _UNTAGGED}
+    encoded = json.dumps(tagged, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.blake2b(encoded.encode(), digest_size=_TAG_BYTES).hexdigest()

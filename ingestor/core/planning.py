@@ -1,0 +1,169 @@
+"""Planning: what has to change in Chroma so that it holds exactly this document.
+
+Theory of operation
+-------------------
+The ledger's entry says which record ids Chroma holds and, by a tag each, with which metadata. The document says which
+records it should hold. The plan is the difference, and nothing in it depends on what happened to the file: an edit, a
+rename, a touch, a half-finished write of a crashed process all come out as sets of ids.
+
+A record id is the document's id plus the fingerprint of the chunk's text, so a record that exists has the right text
+and the right vector by construction. What may differ is metadata (line numbers, path, hash of the file), which a retag
+mends at a fraction of the cost of an upsert.
+
+Ids that are *doubtful* (a write of them was begun and its end never seen) may or may not exist, with old or new
+metadata. Those still wanted are added again - `add` ignores an id that exists, and the vector store has their vectors -
+and retagged as well, because an add that was ignored leaves old metadata behind. Those not wanted any more are dropped.
+
+Invariant: after `plan.embed`, `plan.retag` and `plan.drop` have happened in this order, any number of times, Chroma
+holds for this document exactly the records of `plan.after`.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from ingestor.core.fingerprint import chunk_fingerprint, metadata_tag, record_id
+from ingestor.core.model import Chunk, Document, Entry, Metadata, Outcome, Plan, Problem, Record, Stat
+
+_NANOSECONDS = 1_000_000_000
+_FIRST_SECOND = int(datetime.min.replace(tzinfo=UTC).timestamp())
+_LAST_SECOND = int(datetime.max.replace(tzinfo=UTC).timestamp())
+
+
+def plan_document(  # noqa: PLR0913 - each argument is a part of the decision; a bag of them would only hide that
+    document: Document,
+    before: Entry | None,
+    *,
+    document_id: str,
+    cutting: str,
+    model: str,
+    now_seconds: float,
+) -> Plan:
+    """Plan a document that can be indexed; `before` is its entry, or that of the document it was renamed from."""
+    records = _records(document, document_id, model=model, now_seconds=now_seconds)
+    after = Entry(
+        path=document.path,
+        document_id=document_id,
+        stat=document.stat,
+        content_hash=document.content_hash,
+        cutting=cutting,
+        tags={record.id: record.tag for record in records},
+    )
+    held = {} if before is None else {id_: tag for id_, tag in before.tags.items() if id_ not in before.doubtful}
+    doubtful = frozenset[str]() if before is None else before.doubtful
+    return Plan(
+        path=document.path,
+        outcome=_outcome(before, after),
+        before=before,
+        after=after,
+        embed=tuple(record for record in records if record.id not in held),
+        retag=tuple(
+            record
+            for record in records
+            if record.id in doubtful or (record.id in held and held[record.id] != record.tag)
+        ),
+        drop=tuple(sorted((held.keys() | doubtful) - after.tags.keys())),
+    )
+
+
+def plan_removal(before: Entry) -> Plan:
+    """Plan a document that is gone: its records go, and its entry."""
+    return Plan(path=before.path, outcome=Outcome.DELETED, before=before, after=None, drop=_every_id(before))
+
+
+def plan_problem(  # noqa: PLR0913 - as plan_document
+    path: str, before: Entry | None, problem: Problem, *, stat: Stat, document_id: str, content_hash: str = ""
+) -> Plan:
+    """Plan a document that cannot be indexed: what Chroma holds of it is no longer what the folder says, so it goes.
+
+    The entry stays, with the Problem and the file's stat, so that the file is looked at again when it changes and not
+    before, and keeps its `document_id` when it becomes readable.
+    """
+    after = Entry(
+        path=path,
+        document_id=document_id,
+        stat=stat,
+        content_hash=content_hash,
+        cutting="",
+        tags={},
+        problem=problem,
+    )
+    drop = () if before is None else _every_id(before)
+    return Plan(path=path, outcome=Outcome.PROBLEM, before=before, after=after, drop=drop)
+
+
+def doubtful_entry(plan: Plan) -> Entry:
+    """Tell the ledger what is about to become doubtful, to be written before Chroma is touched.
+
+    Every id about to be added or dropped becomes doubtful, every id about to be retagged loses its tag. The entry
+    already stands under the new path, so that a crash leaves a row that a reconcile finds different.
+    """
+    shown = plan.after or plan.before
+    if shown is None:
+        message = f"a plan for {plan.path!r} has neither a state before nor one after"
+        raise ValueError(message)
+    before = plan.before
+    held = {} if before is None else dict(before.tags)
+    doubtful = (frozenset[str]() if before is None else before.doubtful) | {r.id for r in plan.embed} | set(plan.drop)
+    tags = held | {record.id: "" for record in plan.retag}
+    return replace(shown, tags=tags, doubtful=doubtful)
+
+
+def _every_id(entry: Entry) -> tuple[str, ...]:
+    return tuple(sorted(entry.tags.keys() | entry.doubtful))
+
+
+def _outcome(before: Entry | None, after: Entry) -> Outcome:
+    if before is None:
+        return Outcome.ADDED
+    if before.path != after.path:
+        return Outcome.RENAMED
+    if before.content_hash != after.content_hash or before.tags.keys() != after.tags.keys() or before.problem:
+        return Outcome.CHANGED
+    return Outcome.UNCHANGED
+
+
+def _records(document: Document, document_id: str, *, model: str, now_seconds: float) -> tuple[Record, ...]:
+    occurrences: Counter[str] = Counter()
+    records: list[Record] = []
+    for ordinal, chunk in enumerate(document.chunks):
+        fingerprint = chunk_fingerprint(chunk.text)
+        occurrences[fingerprint] += 1
+        metadata = _metadata(document, chunk, ordinal, document_id, model=model, now_seconds=now_seconds)
+        records.append(
+            Record(
+                id=record_id(document_id, fingerprint, occurrences[fingerprint]),
+                text=chunk.text,
+                metadata=metadata,
+                tag=metadata_tag(metadata),
+            )
+        )
+    return tuple(records)
+
+
+def _metadata(  # noqa: PLR0913 - as plan_document
+    document: Document, chunk: Chunk, ordinal: int, document_id: str, *, model: str, now_seconds: float
+) -> Metadata:
+    # Every key is always present: Chroma merges metadata on update, so a key left out would keep its old value.
+    return {
+        "source": document.path,
+        "file_name": PurePosixPath(document.path).name,
+        "file_type": document.file_type,
+        "file_size": document.stat.size_bytes,
+        "last_modified": _iso(document.stat.mtime_ns // _NANOSECONDS),
+        "content_hash": document.content_hash,
+        "document_id": document_id,
+        "chunk": ordinal,
+        "start_line": chunk.start_line,
+        "end_line": chunk.end_line,
+        "title": document.title,
+        "heading": chunk.heading,
+        "embedding_model": model,
+        "ingested_at": _iso(int(now_seconds)),
+    }
+
+
+def _iso(seconds: int) -> str:
+    # A file may carry any time at all: years that ISO 8601 cannot write are held at its ends.
+    return datetime.fromtimestamp(min(max(seconds, _FIRST_SECOND), _LAST_SECOND), UTC).isoformat()

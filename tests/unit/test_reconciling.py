@@ -1,0 +1,63 @@
+"""The difference between the folder and the ledger."""
+
+from dataclasses import replace
+
+import pytest
+
+from ingestor.core.model import Glance, Snapshot, Stat
+from ingestor.core.reconciling import difference, differs
+
+STAT = Stat(size_bytes=10, mtime_ns=1, ctime_ns=1, device=1, inode=7)
+KNOWN = Glance(STAT, cutting="c1", is_unfinished=False)
+
+
+def test_a_known_path_with_the_same_stat_does_not_differ() -> None:
+    assert not differs(STAT, KNOWN, "c1")
+
+
+@pytest.mark.parametrize(
+    "stat",
+    [
+        replace(STAT, size_bytes=11),
+        replace(STAT, mtime_ns=2),
+        replace(STAT, ctime_ns=2),
+        replace(STAT, inode=8),
+        replace(STAT, is_regular=False),
+    ],
+)
+def test_every_part_of_the_stat_but_the_device_counts(stat: Stat) -> None:
+    assert differs(stat, KNOWN, "c1")
+    assert not differs(replace(STAT, device=99), KNOWN, "c1")
+
+
+def test_an_unfinished_write_differs_whatever_the_stat_says() -> None:
+    assert differs(STAT, replace(KNOWN, is_unfinished=True), "c1")
+
+
+def test_another_cutting_recipe_differs_but_for_a_problem_which_has_none() -> None:
+    assert differs(STAT, KNOWN, "c2")
+    assert not differs(STAT, replace(KNOWN, cutting=""), "c2")
+
+
+def test_new_and_gone_paths_differ_and_unknown_ones_that_are_missing_do_not() -> None:
+    assert differs(STAT, None, "c1")
+    assert differs(None, KNOWN, "c1")
+    assert not differs(None, None, "c1")
+
+
+def test_difference_sorts_paths_into_present_gone_and_same() -> None:
+    snapshot = Snapshot({"same": STAT, "new": STAT, "edited": replace(STAT, size_bytes=1)})
+    found = difference(snapshot, {"same": KNOWN, "edited": KNOWN, "gone": KNOWN}, "c1")
+    assert set(found.present) == {"new", "edited"}
+    assert found.gone == ("gone",)
+    assert found.same == 1
+
+
+def test_what_lies_below_an_unreadable_folder_is_not_taken_for_gone() -> None:
+    snapshot = Snapshot({}, unreadable={"locked": "Permission denied"})
+    found = difference(snapshot, {"locked/a": KNOWN, "locked/b/c": KNOWN, "lockedness": KNOWN}, "c1")
+    assert found.gone == ("lockedness",)
+
+
+def test_an_unreadable_root_deletes_nothing() -> None:
+    assert difference(Snapshot({}, unreadable={"": "Permission denied"}), {"a": KNOWN}, "c1").gone == ()
