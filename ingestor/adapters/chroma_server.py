@@ -1,0 +1,306 @@
+"""The Chroma server that comes with the client's wheel, as a supervised child.
+
+Invariant: the server runs only while the lock of its folder is held, by this process and by the server itself, which
+inherits it; the lock is let go after the server has ended. What answers on the port is believed only while the port's
+listener is the child, so that a stranger's server is never taken for ours.
+"""
+
+import contextlib
+import errno
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ingestor.adapters.folder_lock import FolderLock, start_ticks
+from ingestor.core.errors import ConfigError, ServiceUnavailable
+
+RECORD_FILE = "chroma_server.json"
+LOG_FILE = "chroma_server.log"
+_COMMAND = "import sys; from chromadb.cli.cli import app; sys.exit(app())"
+_POLL_SECONDS = 0.05
+_HEARTBEAT_TIMEOUT_SECONDS = 2.0
+_TERM_SECONDS = 5.0
+_KILL_SECONDS = 5.0
+_MAX_LOG_BYTES = 1_000_000
+_LISTENING = "0A"
+_SECRET_NAME = re.compile(r"^(INGESTOR|CHROMA)_|KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+"""Environment variables that the server does not get: secrets, and names that would configure it behind our back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRecord:
+    """What `chroma_server.json` tells an operator of the server that runs on the folder; ticks are since boot."""
+
+    pid: int
+    start_ticks: int | None
+    host: str
+    port: int
+    path: str
+    owner_pid: int
+    owner_start_ticks: int | None
+
+
+class ChromaServer:
+    """`chroma run` on the folder `path`, listening on `host`:`port`.
+
+    At most `max_restarts` restarts are made in `restart_window_seconds`; more would hide that it cannot run at all.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        port: int,
+        host: str = "127.0.0.1",
+        *,
+        max_restarts: int = 5,
+        restart_window_seconds: float = 60.0,
+    ) -> None:
+        self._lock = FolderLock(path)
+        self._host = host
+        self._port = port
+        self._max_restarts = max_restarts
+        self._restart_window_seconds = restart_window_seconds
+        self._restarted_at: deque[float] = deque()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The folder, absolute."""
+        return self._lock.folder
+
+    @property
+    def log_path(self) -> Path:
+        """Where the server's own output goes; emptied at each start, and when it has grown past 1 MB."""
+        return self.path / LOG_FILE
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the server; None when there is none."""
+        return self._child.pid if self._child is not None else None
+
+    def start(self, timeout_seconds: float = 30.0) -> None:
+        """Take the lock, start the server and wait until it answers; nothing happens when it runs already.
+
+        Raises `AlreadyRunning` when another process has the folder open, `ConfigError` when the port or the host
+        cannot be had, `ServiceUnavailable` when the server dies or does not answer in time. Nothing is left behind by
+        a start that failed.
+        """
+        if self.poll():
+            return
+        self._lock.acquire()
+        try:
+            self._launch(timeout_seconds)
+        except BaseException:
+            self.stop()
+            raise
+
+    def poll(self) -> bool:
+        """Whether the server is alive. Cheap; says nothing of whether it answers."""
+        return self._child is not None and self._child.poll() is None
+
+    def ensure(self, timeout_seconds: float = 30.0) -> bool:
+        """Start a dead server again; whether that was needed. Meant to be called each second between start and stop.
+
+        Raises `ServiceUnavailable` when it died too often or does not come back, and what `start` raises.
+        """
+        if self.poll():
+            self._bound_log()
+            return False
+        self.restart(timeout_seconds)
+        return True
+
+    def restart(self, timeout_seconds: float = 30.0) -> None:
+        """End the server if it lives, and start it again, without giving the lock away in between.
+
+        Raises as `ensure` does; the lock stays held then, for the next try.
+        """
+        now_seconds = time.monotonic()
+        while self._restarted_at and self._restarted_at[0] <= now_seconds - self._restart_window_seconds:
+            self._restarted_at.popleft()
+        if len(self._restarted_at) >= self._max_restarts:
+            raise ServiceUnavailable(
+                f"the Chroma server was restarted {self._max_restarts} times within {self._restart_window_seconds:g} s,"
+                f" its last words are: {self._last_words()}",
+                remedy=f"read {self.log_path}, and see whether disk and memory suffice",
+                retry_after_seconds=self._restarted_at[0] + self._restart_window_seconds - now_seconds,
+            )
+        self._restarted_at.append(now_seconds)
+        self._end_child()
+        self._lock.acquire()
+        try:
+            self._launch(timeout_seconds)
+        except BaseException:
+            self._end_child()
+            raise
+
+    def stop(self) -> None:
+        """End the server and let the lock go; idempotent.
+
+        Takes at most ten seconds: SIGTERM, five seconds, SIGKILL. Raises `ServiceUnavailable` when the server survives
+        even that; it keeps the lock then.
+        """
+        try:
+            self._end_child()
+        finally:
+            self._lock.release()
+
+    def _launch(self, timeout_seconds: float) -> None:
+        deadline_seconds = time.monotonic() + timeout_seconds
+        self._refuse_taken_port()
+        # A new session: Ctrl-C at a terminal goes to the daemon alone, which ends its server after its own last write.
+        self.log_path.unlink(missing_ok=True)
+        arguments = ["run", "--path", str(self.path), "--host", self._host, "--port", str(self._port)]
+        with self.log_path.open("ab") as log:
+            self._child = subprocess.Popen(  # noqa: S603 - our own interpreter with arguments that no shell sees
+                [sys.executable, "-c", _COMMAND, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.path,
+                env=_environment(),
+                start_new_session=True,
+                pass_fds=(self._lock.descriptor,),
+            )
+        self._write_record(self._child.pid)
+        while not (self._is_listener(self._child.pid) and self._answers()):
+            code = self._child.poll()
+            if code is not None:
+                raise self._death(code)
+            if time.monotonic() >= deadline_seconds:
+                raise ServiceUnavailable(
+                    f"the Chroma server did not answer within {timeout_seconds:g} s", remedy=f"read {self.log_path}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _end_child(self) -> None:
+        child = self._child
+        if child is None:
+            return
+        for number, patience_seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
+            child.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the next signal is the answer
+                child.wait(patience_seconds)
+                break
+        else:
+            raise ServiceUnavailable(
+                f"the Chroma server (process {child.pid}) does not end, not even by SIGKILL",
+                remedy="see whether its disk answers",
+            )
+        self._child = None
+        (self.path / RECORD_FILE).unlink(missing_ok=True)
+
+    def _refuse_taken_port(self) -> None:
+        """Raise `ConfigError` unless the port can be bound. A stranger that comes in between is found out later."""
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            with socket.socket(family, kind, protocol) as probe:
+                # As the server does: connections of its predecessor that linger do not matter, a listener does.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise self._taken() from error
+            raise ConfigError(
+                f"the Chroma server cannot listen on {self._host}:{self._port}: {error.strerror}",
+                remedy="set INGESTOR_CHROMA__PORT to a port, and the host to an address, that this user may listen on",
+            ) from error
+
+    def _taken(self) -> ConfigError:
+        return ConfigError(
+            f"port {self._port} on {self._host} is taken by another process",
+            remedy="set INGESTOR_CHROMA__PORT to a free port, or end that process",
+        )
+
+    def _death(self, code: int) -> ConfigError | ServiceUnavailable:
+        """Why the child is dead. It ends with code 0 when somebody has taken its port meanwhile."""
+        words = self._last_words()
+        if re.search(r"Address \S+ is not available", words):
+            return self._taken()
+        return ServiceUnavailable(
+            f"the Chroma server died at its start (code {code}): {words}", remedy=f"read {self.log_path}"
+        )
+
+    def _last_words(self) -> str:
+        """The last line of the server's log, without colours."""
+        try:
+            text = self.log_path.read_bytes()[-4_096:].decode(errors="replace")
+        except FileNotFoundError:
+            return "none"
+        lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
+        return next((line for line in reversed(lines) if line), "none")[:300]
+
+    def _bound_log(self) -> None:
+        """The server appends, so that its log can be emptied under its hands."""
+        with contextlib.suppress(FileNotFoundError):  # somebody tidied up: the server writes on into the unlinked file
+            if self.log_path.stat().st_size > _MAX_LOG_BYTES:
+                os.truncate(self.log_path, 0)
+
+    def _write_record(self, pid: int) -> None:
+        record = ServerRecord(
+            pid=pid,
+            start_ticks=start_ticks(pid),
+            host=self._host,
+            port=self._port,
+            path=str(self.path),
+            owner_pid=os.getpid(),
+            owner_start_ticks=start_ticks(os.getpid()),
+        )
+        draft = self.path / f"{RECORD_FILE}.tmp"
+        draft.write_text(json.dumps(asdict(record)) + "\n", encoding="utf-8")
+        draft.replace(self.path / RECORD_FILE)
+
+    def _is_listener(self, pid: int) -> bool:
+        """Whether the process is the one that listens on the port."""
+        wanted = {f"socket:[{inode}]" for inode in _listening_inodes(self._port)}
+        return bool(wanted) and not wanted.isdisjoint(_open_links(pid))
+
+    def _answers(self) -> bool:
+        """Whether the heartbeat is heard; plain HTTP, so that waiting does not cost an import of chromadb."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - reached, not bound
+        connection = http.client.HTTPConnection(host, self._port, timeout=_HEARTBEAT_TIMEOUT_SECONDS)
+        try:
+            connection.request("GET", "/api/v2/heartbeat")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+def _environment() -> dict[str, str]:
+    """Our own environment without secrets, and with a server that neither reports home nor logs each request."""
+    kept = {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
+    return kept | {"ANONYMIZED_TELEMETRY": "False", "RUST_LOG": "error"}
+
+
+def _listening_inodes(port: int) -> set[str]:
+    """Socket inodes of the listeners on a port, whatever their address."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6 has no tcp6
+            for line in Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.add(fields[9])
+    return inodes
+
+
+def _open_links(pid: int) -> set[str]:
+    """What the descriptors of a process lead to; empty when it is gone."""
+    links = set()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended, or closed one, under our eyes
+        for link in Path("/proc", str(pid), "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                links.add(str(link.readlink()))
+    return links

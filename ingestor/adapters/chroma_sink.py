@@ -1,0 +1,456 @@
+"""A Chroma collection as the sink of records.
+
+Invariant: a collection is written only by one recipe (provider, model, dimensions, document prefix) and one distance;
+both are in its metadata and configuration, and `open_sink` refuses a collection that names others, or that is not ours.
+Records are written with our vectors only: the collection has no embedding function that could make its own.
+
+Batches stay at or below 300 records and 16 MB, because Chroma refuses bodies over 40 MiB and slows down long before.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import httpx
+import numpy as np
+
+from ingestor.core.errors import (
+    AuthenticationFailed,
+    ConfigError,
+    IngestorError,
+    RecipeMismatch,
+    RejectedByChroma,
+    ServiceUnavailable,
+)
+from ingestor.core.model import Hit, Recipe, Record, Scalar
+from ingestor.ports import Vector, Vectors
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
+
+RECIPE_KEY = "ingestor_recipe"
+"""The key of a collection's metadata that makes it ours."""
+DOCUMENT_KEY = "document_id"
+"""The key of a record's metadata that makes it ours."""
+_MAX_BATCH_RECORDS = 300
+_MAX_BATCH_BYTES = 16_000_000
+_SPACES = ("cosine", "l2", "ip")
+_WORDS = 300
+
+Space = Literal["cosine", "l2", "ip"]
+
+
+@dataclass(frozen=True, slots=True)
+class HnswConfig:
+    """The index of a new collection. Raises `ConfigError` for numbers that Chroma would take and suffer from.
+
+    `space`, `ef_construction` and `max_neighbors` are settled when the collection is made; `ef_search` and
+    `sync_threshold` follow the settings. `num_threads` is accepted, and ignored by every Chroma but a distributed one.
+    """
+
+    space: Space = "cosine"
+    ef_construction: int = 100
+    ef_search: int = 100
+    max_neighbors: int = 16
+    sync_threshold: int = 1_000
+    """After how many written rows the graph goes to the disk."""
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.space not in _SPACES:
+            raise ConfigError(
+                f"there is no distance {self.space!r}",
+                remedy=f"set INGESTOR_CHROMA__HNSW__SPACE to one of {', '.join(_SPACES)}",
+            )
+        lowest = {"ef_construction": 1, "ef_search": 1, "max_neighbors": 2, "sync_threshold": 2, "num_threads": 1}
+        for name, least in lowest.items():
+            number = getattr(self, name)
+            if number is not None and number < least:
+                raise ConfigError(
+                    f"{name} is {number}, and has to be at least {least}",
+                    remedy=f"set INGESTOR_CHROMA__HNSW__{name.upper()}",
+                )
+
+    def as_configuration(self) -> dict[str, Any]:
+        """What `create_collection` takes."""
+        names = ("space", "ef_construction", "ef_search", "max_neighbors", "sync_threshold", "num_threads")
+        return {"hnsw": {name: getattr(self, name) for name in names if getattr(self, name) is not None}}
+
+
+class ChromaSink:
+    """The contract of `ports.Sink` over one open collection; made by `open_sink`.
+
+    Scores are 1 - distance for "cosine" (the cosine) and "ip" (the inner product, so not bounded by 1), and
+    1 / (1 + distance) for "l2", where Chroma's distance is the squared one.
+    """
+
+    def __init__(
+        self, collection: "Collection", metadata: Mapping[str, Scalar], space: str, unapplied: Sequence[str] = ()
+    ) -> None:
+        self._collection = collection
+        self._metadata = dict(metadata)
+        self._space = space
+        self.unapplied = tuple(unapplied)
+        """Sentences on settings that this collection was not made with and cannot take any more."""
+
+    @property
+    def collection_id(self) -> str:
+        """Chroma's own id."""
+        return str(self._collection.id)
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors; 0 until the first add of a model that does not say."""
+        return int(self._metadata["embedding_dimensions"])
+
+    def add(self, records: Sequence[Record], vectors: Vectors) -> None:
+        """Write new records; one that exists stays as it is. `vectors` has shape (records, dimensions).
+
+        A call of more than one batch may have written the first ones when it fails. Raises `RecipeMismatch` for
+        vectors of another length, `RejectedByChroma`, `ServiceUnavailable`; `ValueError` for ids that are not unique
+        or vectors that do not fit the records.
+        """
+        ids = _unique(record.id for record in records)
+        if not ids:
+            return
+        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+        if rows.ndim != 2 or len(rows) != len(ids):  # noqa: PLR2004 - rows and columns
+            raise ValueError(f"{len(ids)} records with vectors of shape {rows.shape}")
+        self._settle_dimensions(rows.shape[1])
+        for start, stop in _batches(records, rows.shape[1]):
+            with _translation(f"adding {stop - start} records", RejectedByChroma):
+                self._collection.add(
+                    ids=ids[start:stop],
+                    embeddings=rows[start:stop],
+                    metadatas=[dict(record.metadata) for record in records[start:stop]],
+                    documents=[record.text for record in records[start:stop]],
+                )
+
+    def retag(self, records: Sequence[Record]) -> None:
+        """Replace the metadata of records that exist.
+
+        Chroma merges, and loses a key only when it is told None for it; so what is there is read first.
+        """
+        ids = _unique(record.id for record in records)
+        for start, stop in _batches(records, 0):
+            with _translation(f"changing the metadata of {stop - start} records", RejectedByChroma):
+                held = self._metadata_of(ids[start:stop])
+                known = [record for record in records[start:stop] if record.id in held]
+                if known:
+                    self._collection.update(
+                        ids=[record.id for record in known],
+                        metadatas=[dict.fromkeys(held[record.id], None) | dict(record.metadata) for record in known],
+                    )
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Delete records; an id that does not exist is ignored."""
+        unique = _unique(ids)
+        for start in range(0, len(unique), _MAX_BATCH_RECORDS):
+            batch = unique[start : start + _MAX_BATCH_RECORDS]
+            with _translation(f"deleting {len(batch)} records", RejectedByChroma):
+                self._collection.delete(ids=batch)
+
+    def search(
+        self, vector: Vector, limit: int, where: Mapping[str, Any] | None, where_document: Mapping[str, Any] | None
+    ) -> list[Hit]:
+        """The nearest records, best first; `vector` has shape (dimensions,). Foreign records are found as well.
+
+        Raises `ConfigError` with Chroma's own words for a filter that it refuses, `RecipeMismatch` for a vector of
+        another length, `ServiceUnavailable`; `ValueError` for a limit below 1.
+        """
+        if limit < 1:
+            raise ValueError(f"limit is {limit}")
+        with _translation("searching", ConfigError):
+            found = self._collection.query(
+                query_embeddings=np.asarray(vector, dtype=np.float32)[np.newaxis, :],
+                n_results=limit,
+                where=dict(where) if where is not None else None,
+                where_document=dict(where_document) if where_document is not None else None,  # type: ignore[arg-type]  # refused by Chroma where it does not fit
+                include=["documents", "metadatas", "distances"],
+            )
+        distances, documents, metadatas = found["distances"], found["documents"], found["metadatas"]
+        if distances is None or documents is None or metadatas is None:
+            raise ServiceUnavailable("Chroma answers a search without what was asked for")
+        return [
+            Hit(identity, self._score(distance), distance, document or "", _scalars(metadata))
+            for identity, distance, document, metadata in zip(
+                found["ids"][0], distances[0], documents[0], metadatas[0], strict=True
+            )
+        ]
+
+    def count(self) -> int:
+        """How many records the collection holds, foreign ones included."""
+        with _translation("counting", ServiceUnavailable):
+            return int(self._collection.count())
+
+    def owned(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Id and metadata of every record that carries a `document_id`, in pages of 300.
+
+        Pages are told by their offset, so nobody may write meanwhile: raises `ServiceUnavailable` at the end when the
+        number of records has changed.
+        """
+        before = self.count()
+        offset = 0
+        while True:
+            with _translation("listing the records", ServiceUnavailable):
+                page = self._collection.get(limit=_MAX_BATCH_RECORDS, offset=offset, include=["metadatas"])
+            for identity, metadata in zip(page["ids"], page["metadatas"] or [], strict=True):
+                if metadata is not None and DOCUMENT_KEY in metadata:
+                    yield identity, metadata
+            offset += len(page["ids"])
+            if len(page["ids"]) < _MAX_BATCH_RECORDS:
+                break
+        if offset != before or self.count() != before:
+            raise ServiceUnavailable("the collection was written to while its records were listed")
+
+    def _metadata_of(self, ids: list[str]) -> dict[str, Mapping[str, Any]]:
+        page = self._collection.get(ids=ids, include=["metadatas"])
+        return dict(zip(page["ids"], (metadata or {} for metadata in page["metadatas"] or []), strict=True))
+
+    def _settle_dimensions(self, dimensions: int) -> None:
+        """Hold the length of vectors against the collection's; note it, before the first record is there."""
+        if self.dimensions == dimensions:
+            return
+        if self.dimensions:
+            raise RecipeMismatch(
+                f"the collection {self._collection.name!r} holds vectors of {self.dimensions} dimensions,"
+                f" and the model gives {dimensions}",
+                remedy="take the old embedding settings back, or choose another INGESTOR_CHROMA__COLLECTION",
+            )
+        metadata = self._metadata | {"embedding_dimensions": dimensions}
+        with _translation("noting the dimensions", ServiceUnavailable):
+            self._collection.modify(metadata=metadata)
+        self._metadata = metadata
+
+    def _score(self, distance: float) -> float:
+        return 1.0 / (1.0 + distance) if self._space == "l2" else 1.0 - distance
+
+
+def open_sink(client: "ClientAPI", name: str, recipe: Recipe, hnsw: HnswConfig, *, fingerprint: str) -> ChromaSink:
+    """Make the collection `name`, or open it when its recipe and its distance are ours.
+
+    An empty collection is no obstacle: one that somebody else made is taken over, one of ours is made again.
+    `fingerprint` of the recipe is written into the collection's metadata; what is compared are the recipe's fields.
+    Raises `RecipeMismatch`, `ConfigError` (a foreign collection, a name that Chroma refuses), `ServiceUnavailable`,
+    `AuthenticationFailed`.
+    """
+    metadata: dict[str, Scalar] = {
+        RECIPE_KEY: fingerprint,
+        "embedding_provider": recipe.provider,
+        "embedding_model": recipe.model,
+        "embedding_dimensions": recipe.dimensions,
+        "document_prefix": recipe.document_prefix,
+    }
+    with _translation(f"opening the collection {name!r}", ConfigError):
+        collection = _get_or_make(client, name, metadata, hnsw)
+    held = _scalars(collection.metadata)
+    index = _index_of(collection)
+    space = str(index.get("space", "l2"))
+    if RECIPE_KEY in held:
+        mismatch = _mismatch(name, held, space, recipe, hnsw)
+        if mismatch is not None and _count(collection) == 0:
+            # Nothing to lose: whoever mistyped a model's name has to correct only that.
+            with _translation(f"making the empty collection {name!r} again", ConfigError):
+                client.delete_collection(name)
+            return open_sink(client, name, recipe, hnsw, fingerprint=fingerprint)
+        if mismatch is not None:
+            raise mismatch
+        metadata["embedding_dimensions"] = recipe.dimensions or held.get("embedding_dimensions", 0)
+    else:
+        _refuse_foreign(collection, space, hnsw)
+    kept = {key: value for key, value in held.items() if not key.startswith("hnsw:")}
+    with _translation(f"settling the collection {name!r}", ConfigError):
+        if held != held | metadata:
+            collection.modify(metadata=kept | metadata)
+        changed = _changed(index, hnsw, ("ef_search", "sync_threshold"))
+        if changed:
+            collection.modify(configuration={"hnsw": changed})  # type: ignore[arg-type]  # a plain dictionary of the same keys
+    unapplied = [
+        f"{key} is {index[key]} in the collection {name!r} and {value} in the settings: it is settled when a collection"
+        " is made"
+        for key, value in _changed(index, hnsw, ("ef_construction", "max_neighbors")).items()
+    ]
+    return ChromaSink(collection, kept | metadata, space, unapplied)
+
+
+def _get_or_make(client: "ClientAPI", name: str, metadata: Mapping[str, Scalar], hnsw: HnswConfig) -> "Collection":
+    """Chroma's own get_or_create tells neither what it did nor, in HTTP, takes metadata of an existing collection."""
+    from chromadb.errors import ChromaError, NotFoundError  # noqa: PLC0415 - the client has imported chromadb already
+
+    try:
+        return client.get_collection(name, embedding_function=None)
+    except NotFoundError:
+        pass
+    try:
+        return client.create_collection(
+            name,
+            configuration=hnsw.as_configuration(),  # type: ignore[arg-type]  # a plain dictionary of the same keys
+            metadata=dict(metadata),
+            embedding_function=None,
+        )
+    except ChromaError as error:
+        if "already exists" not in str(error):
+            raise
+        return client.get_collection(name, embedding_function=None)
+
+
+def _mismatch(
+    name: str, held: Mapping[str, Scalar], space: str, recipe: Recipe, hnsw: HnswConfig
+) -> RecipeMismatch | None:
+    theirs = Recipe(
+        provider=str(held.get("embedding_provider", "")),
+        model=str(held.get("embedding_model", "")),
+        dimensions=int(held.get("embedding_dimensions", 0)),
+        document_prefix=str(held.get("document_prefix", "")),
+    )
+    is_same_model = (theirs.provider, theirs.model, theirs.document_prefix) == (
+        recipe.provider,
+        recipe.model,
+        recipe.document_prefix,
+    )
+    is_same_length = not theirs.dimensions or not recipe.dimensions or theirs.dimensions == recipe.dimensions
+    if is_same_model and is_same_length and space == hnsw.space:
+        return None
+    return RecipeMismatch(
+        f"the collection {name!r} was built with {_described(theirs, space)},"
+        f" and the settings name {_described(recipe, hnsw.space)}",
+        remedy="take the old settings back, or choose another INGESTOR_CHROMA__COLLECTION",
+    )
+
+
+def _count(collection: "Collection") -> int:
+    with _translation("counting", ServiceUnavailable):
+        return collection.count()
+
+
+def _refuse_foreign(collection: "Collection", space: str, hnsw: HnswConfig) -> None:
+    count = _count(collection)
+    if count:
+        raise ConfigError(
+            f"the collection {collection.name!r} holds {count} records and was not made by ingestor",
+            remedy="choose another INGESTOR_CHROMA__COLLECTION",
+        )
+    if space != hnsw.space:
+        raise RecipeMismatch(
+            f"the empty collection {collection.name!r} was made with the distance {space},"
+            f" and the settings name {hnsw.space}",
+            remedy="delete that collection, or set INGESTOR_CHROMA__HNSW__SPACE or another INGESTOR_CHROMA__COLLECTION",
+        )
+
+
+def _described(recipe: Recipe, space: str) -> str:
+    length = f"{recipe.dimensions} dimensions" if recipe.dimensions else "dimensions not known yet"
+    prefix = f"document prefix {recipe.document_prefix!r}" if recipe.document_prefix else "no document prefix"
+    return f"{recipe.provider}/{recipe.model} ({length}, {prefix}, distance {space})"
+
+
+def _index_of(collection: "Collection") -> Mapping[str, Any]:
+    """The configuration of the index, whose kind depends on the server (cloud: spann)."""
+    configuration = collection.configuration_json
+    return configuration.get("hnsw") or configuration.get("spann") or {}
+
+
+def _changed(index: Mapping[str, Any], hnsw: HnswConfig, names: Sequence[str]) -> dict[str, int]:
+    """Numbers of the settings that differ from those that the index names."""
+    return {name: getattr(hnsw, name) for name in names if name in index and index[name] != getattr(hnsw, name)}
+
+
+def _scalars(metadata: Mapping[str, Any] | None) -> dict[str, Scalar]:
+    """Metadata without lists: foreign records may carry some, and in a collection's they kill the server."""
+    return {key: value for key, value in (metadata or {}).items() if isinstance(value, str | int | float | bool)}
+
+
+def _unique(ids: "Iterator[str] | Sequence[str]") -> list[str]:
+    listed = list(ids)
+    if len(set(listed)) != len(listed):
+        raise ValueError("an id is named twice in one call")
+    return listed
+
+
+def _batches(records: Sequence[Record], dimensions: int) -> Iterator[tuple[int, int]]:
+    """Bounds of batches that Chroma takes in one call; sizes are estimated from above."""
+    start, size_bytes = 0, 0
+    for position, record in enumerate(records):
+        words = sum(len(value) for value in record.metadata.values() if isinstance(value, str))
+        record_bytes = 4 * (len(record.text) + words) + 20 * dimensions + 1_000
+        is_full = position - start >= _MAX_BATCH_RECORDS or size_bytes + record_bytes > _MAX_BATCH_BYTES
+        if is_full and position > start:
+            yield start, position
+            start, size_bytes = position, 0
+        size_bytes += record_bytes
+    if start < len(records):
+        yield start, len(records)
+
+
+@contextmanager
+def _translation(doing: str, refused: type[IngestorError]) -> Iterator[None]:
+    """Raise what Chroma raises as what it means; `refused` is what a refusal of the arguments means here."""
+    try:
+        yield
+    except IngestorError:
+        raise
+    except Exception as error:
+        translation = _translated(error, doing, refused)
+        if translation is None:
+            raise
+        raise translation from error
+
+
+def _translated(error: Exception, doing: str, refused: type[IngestorError]) -> IngestorError | None:
+    """None for what Chroma never raises: a fault of our own, which has to be seen as such."""
+    from chromadb import errors  # noqa: PLC0415 - the client has imported chromadb already
+
+    status = _status_of(error)
+    words = _words(error)
+    translation: IngestorError | None = None
+    if isinstance(error, httpx.TimeoutException):
+        translation = ServiceUnavailable(f"Chroma did not answer in time while {doing}")
+    elif isinstance(error, httpx.TransportError):
+        translation = ServiceUnavailable(f"Chroma was out of reach while {doing}: {type(error).__name__} {words}")
+    elif isinstance(error, errors.NotFoundError):
+        translation = ServiceUnavailable(
+            f"the collection was deleted by somebody else; noticed while {doing}",
+            remedy="it is made and filled anew at the next start",
+        )
+    elif isinstance(error, errors.ChromaAuthError | errors.AuthorizationError) or status in {401, 403}:
+        translation = AuthenticationFailed(
+            f"Chroma refused the token while {doing}", remedy="set INGESTOR_CHROMA__TOKEN"
+        )
+    elif isinstance(error, errors.InvalidDimensionException) or "expecting embedding with dimension" in words:
+        translation = RecipeMismatch(
+            f"Chroma refused while {doing}: {words}",
+            remedy="take the old embedding settings back, or choose another INGESTOR_CHROMA__COLLECTION",
+        )
+    elif isinstance(error, errors.InternalError | errors.RateLimitError | errors.VersionMismatchError):
+        translation = ServiceUnavailable(f"Chroma failed while {doing}: {words}", remedy=_remedy(words))
+    elif isinstance(error, errors.ChromaError) or status in {400, 413, 422}:
+        translation = refused(f"Chroma refused while {doing}: {words}")
+    elif status is not None or _is_nonsense(error):
+        translation = ServiceUnavailable(f"Chroma answered nonsense while {doing}: {words}")
+    elif isinstance(error, ValueError | TypeError):
+        translation = refused(f"Chroma refused while {doing}: {words}")
+    return translation
+
+
+def _status_of(error: Exception) -> int | None:
+    """The HTTP status that an error of no kind stands for: Chroma raises a bare Exception for what it cannot read."""
+    cause = error.__context__
+    return cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else None
+
+
+def _is_nonsense(error: Exception) -> bool:
+    """Whether an answer of the server was no JSON, or JSON of another shape."""
+    return isinstance(error, json.JSONDecodeError | KeyError)
+
+
+def _remedy(words: str) -> str:
+    is_disk = any(sign in words.lower() for sign in ("compaction", "hnsw", "disk", "code: 13", "code: 778"))
+    return "see whether the disk is full; if it is not, restart the server" if is_disk else ""
+
+
+def _words(error: Exception) -> str:
+    """What an error says in one line, short enough for a log."""
+    return " ".join(str(error).split())[:_WORDS] or type(error).__name__

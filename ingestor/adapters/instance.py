@@ -1,0 +1,85 @@
+"""The instance: at most one process works on a data folder, and others can tell whether and where it does.
+
+Invariant: whoever holds the lock is the only one that writes ledger (but for queueing) and collection. The kernel lets
+the lock go when its holder dies, however it dies; the record beside it is only believed while the lock is held.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ingestor.core.errors import AlreadyRunning, ConfigError
+
+LOCK_FILE = "instance.lock"
+RECORD_FILE = "instance.json"
+_PATIENCE_SECONDS = 1.0
+"""Another process that only asks whether an instance lives holds the lock for an instant."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRecord:
+    """What the holder says of itself. `host` and `port` are empty and 0 until its Chroma server answers."""
+
+    pid: int
+    command: str
+    watch_dir: str
+    started_seconds: float
+    chroma_host: str = ""
+    chroma_port: int = 0
+
+
+class Instance:
+    """The lock of a data folder."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._record = data_dir / RECORD_FILE
+        self.record: InstanceRecord | None = None
+        """What this instance has said of itself."""
+        self._lock = FileLock(data_dir / LOCK_FILE, thread_local=False)
+
+    def acquire(self) -> None:
+        """Take the lock, creating the folder; raises `AlreadyRunning` or `ConfigError`."""
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=_PATIENCE_SECONDS)
+        except Timeout as error:
+            holder = self._read()
+            who = f"`ingestor {holder.command}` with process id {holder.pid}" if holder else "another process"
+            message = f"{who} already works on the data folder {self._data_dir}"
+            raise AlreadyRunning(message, remedy="stop it first, or name another INGESTOR_DATA_DIR") from error
+        except OSError as error:
+            message = f"the data folder {self._data_dir} cannot be used: {error.strerror}"
+            raise ConfigError(message, remedy="choose another INGESTOR_DATA_DIR, or mend its permissions") from error
+
+    def announce(self, record: InstanceRecord) -> None:
+        """Say who holds the lock; replaces the record as a whole."""
+        fresh = self._record.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(asdict(record)), encoding="utf-8")
+        fresh.replace(self._record)
+        self.record = record
+
+    def release(self) -> None:
+        """Let the lock go; idempotent."""
+        if self._lock.is_locked:
+            self._record.unlink(missing_ok=True)
+            self._lock.release()
+
+    def running(self) -> InstanceRecord | None:
+        """Who holds the lock; None when nobody does, or the holder has not introduced itself yet."""
+        if not self._data_dir.is_dir() or not os.access(self._data_dir, os.W_OK):
+            return self._read()
+        try:
+            with self._lock.acquire(timeout=0):
+                return None
+        except Timeout:
+            return self._read()
+
+    def _read(self) -> InstanceRecord | None:
+        try:
+            return InstanceRecord(**json.loads(self._record.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None  # not written yet, or by another version: the lock alone counts

@@ -1,0 +1,475 @@
+"""The ledger: what Chroma holds, what is queued, what went wrong; one SQLite file.
+
+Invariant: a method that returns has been written to the disk (WAL, synchronous=FULL), in one transaction, so that a
+process or a machine that dies finds the ledger as of the last call that returned.
+
+Paths are BLOBs (`os.fsencode`), because a file name is bytes. Inode and device numbers are unsigned 64-bit numbers and
+are stored as the signed number with the same bits.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import Insert, insert
+
+from ingestor.core.errors import ConfigError, LedgerCorrupt, ServiceUnavailable
+from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, Stage, Stat, Usage
+from ingestor.ports import Totals
+
+SCHEMA_VERSION = 1
+_BUSY_TIMEOUT_SECONDS = 30
+_PAGE_PATHS = 10_000
+"""Paths a statement names at most: SQLite takes 32,766 variables."""
+_KIN = 16
+_WORD = 1 << 64
+_PRIORITIES = {Priority.LIVE: 0, Priority.BACKFILL: 1}
+_PRIORITY_OF = {number: priority for priority, number in _PRIORITIES.items()}
+
+_tables = sa.MetaData()
+
+_documents = sa.Table(
+    "documents",
+    _tables,
+    sa.Column("document_id", sa.Text, primary_key=True),
+    sa.Column("path", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("mtime_ns", sa.BigInteger, nullable=False),
+    sa.Column("ctime_ns", sa.BigInteger, nullable=False),
+    sa.Column("device", sa.BigInteger, nullable=False),
+    sa.Column("inode", sa.BigInteger, nullable=False, index=True),
+    sa.Column("is_regular", sa.Boolean, nullable=False),
+    sa.Column("content_hash", sa.Text, nullable=False, index=True),
+    sa.Column("cutting", sa.Text, nullable=False),
+    sa.Column("chunks", sa.Integer, nullable=False),
+    sa.Column("tags", sa.Text, nullable=False),
+    sa.Column("doubtful", sa.Text, nullable=False),
+    sa.Column("is_unfinished", sa.Boolean, nullable=False),
+    sa.Column("problem", sa.Text),
+)
+
+_queue = sa.Table(
+    "queue",
+    _tables,
+    sa.Column("path", sa.LargeBinary, primary_key=True),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("enqueued_seconds", sa.Float, nullable=False),
+    sa.Column("not_before_seconds", sa.Float, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("problem", sa.Text),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("is_leased", sa.Boolean, nullable=False),
+    sa.Index("queue_order", "is_leased", "priority", "enqueued_seconds"),
+)
+
+_counters = sa.Table(
+    "counters",
+    _tables,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+_notes = sa.Table(
+    "notes",
+    _tables,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+_GLANCE = (
+    _documents.c.path,
+    _documents.c.size_bytes,
+    _documents.c.mtime_ns,
+    _documents.c.ctime_ns,
+    _documents.c.device,
+    _documents.c.inode,
+    _documents.c.is_regular,
+    _documents.c.cutting,
+    _documents.c.is_unfinished,
+)
+
+
+class SqliteLedger:
+    """`ports.Ledger` over a SQLite file. Use from one thread; other processes may read it at the same time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._engine = sa.create_engine(
+            f"sqlite:///{path}", connect_args={"timeout": _BUSY_TIMEOUT_SECONDS, "check_same_thread": False}
+        )
+        sa.event.listen(self._engine, "connect", _configure)
+        sa.event.listen(self._engine, "begin", _begin)
+        with self._reading() as connection:
+            is_new = not sa.inspect(connection).has_table(_notes.name)
+        if is_new:
+            with self._writing() as connection:
+                _tables.create_all(connection)
+                _upsert_note(connection, "schema_version", str(SCHEMA_VERSION))
+        found = self.note("schema_version")
+        if found != str(SCHEMA_VERSION):
+            message = f"the ledger {path} has schema version {found}, this program knows {SCHEMA_VERSION}"
+            raise ConfigError(message, remedy="run the version of ingestor that wrote it, or a newer one")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+    def glances(self, below: str = "") -> dict[str, Glance]:
+        """See `ports.Ledger.glances`."""
+        query = sa.select(*_GLANCE)
+        if below:
+            query = query.where(_at_or_below(_documents.c.path, below))
+        with self._reading() as connection:
+            return dict(_glance(row) for row in connection.execute(query))
+
+    def glances_of(self, paths: Iterable[str]) -> dict[str, Glance]:
+        """See `ports.Ledger.glances_of`."""
+        found: dict[str, Glance] = {}
+        with self._reading() as connection:
+            for page in _pages(paths):
+                query = sa.select(*_GLANCE).where(_documents.c.path.in_([os.fsencode(path) for path in page]))
+                found.update(_glance(row) for row in connection.execute(query))
+        return found
+
+    def entries(self, paths: Iterable[str]) -> dict[str, Entry]:
+        """See `ports.Ledger.entries`."""
+        found: dict[str, Entry] = {}
+        with self._reading() as connection:
+            for page in _pages(paths):
+                query = sa.select(_documents).where(_documents.c.path.in_([os.fsencode(path) for path in page]))
+                for row in connection.execute(query):
+                    entry = _entry(row)
+                    found[entry.path] = entry
+        return found
+
+    def kin(self, path: str, stat: Stat, content_hash: str) -> list[Entry]:
+        """See `ports.Ledger.kin`."""
+        columns = _documents.c
+        is_same_file = sa.and_(columns.inode == _signed(stat.inode), columns.size_bytes == stat.size_bytes)
+        near = sa.select(_documents).where(sa.or_(columns.path == os.fsencode(path), is_same_file)).limit(_KIN)
+        alike = sa.select(_documents).where(columns.content_hash == content_hash).limit(_KIN)
+        with self._reading() as connection:
+            found = [_entry(row) for row in connection.execute(near)]
+            own = [entry for entry in found if entry.path == path]
+            if own or not stat.size_bytes:
+                return own
+            return found or [_entry(row) for row in connection.execute(alike)]
+
+    def mark(self, entries: Sequence[Entry]) -> None:
+        """See `ports.Ledger.mark`."""
+        with self._writing() as connection:
+            _put_entries(connection, entries)
+
+    def commit(self, plans: Sequence[Plan], changes: Sequence[Change]) -> None:
+        """See `ports.Ledger.commit`."""
+        with self._writing() as connection:
+            gone = [plan.before.document_id for plan in plans if plan.after is None and plan.before is not None]
+            for page in _pages(gone):
+                connection.execute(sa.delete(_documents).where(_documents.c.document_id.in_(page)))
+            _put_entries(connection, [plan.after for plan in plans if plan.after is not None])
+            if changes:
+                named = [_named(change) for change in changes]
+                same = sa.and_(_queue.c.path == sa.bindparam("at"), _queue.c.generation == sa.bindparam("seen"))
+                connection.execute(sa.delete(_queue).where(same), named)
+                newer = sa.update(_queue).where(_queue.c.path == sa.bindparam("at")).values(is_leased=False)
+                connection.execute(newer, [{"at": row["at"]} for row in named])
+
+    def enqueue(self, paths: Iterable[str], change: Change) -> int:
+        """See `ports.Ledger.enqueue`."""
+        columns = _queue.c
+        statement = insert(_queue)
+        statement = statement.on_conflict_do_update(
+            index_elements=[columns.path],
+            set_={
+                "priority": sa.func.min(columns.priority, statement.excluded.priority),
+                "enqueued_seconds": sa.func.min(columns.enqueued_seconds, statement.excluded.enqueued_seconds),
+                "not_before_seconds": sa.func.min(columns.not_before_seconds, statement.excluded.not_before_seconds),
+                "generation": columns.generation + 1,
+            },
+        )
+        rows = [_queue_row(path, change) for path in paths]
+        if not rows:
+            return 0
+        with self._writing() as connection:
+            before = _count(connection, _queue)
+            connection.execute(statement, rows)
+            return _count(connection, _queue) - before
+
+    def lease(self, limit: int, now_seconds: float) -> list[Change]:
+        """See `ports.Ledger.lease`."""
+        columns = _queue.c
+        due = sa.and_(columns.is_leased.is_(False), columns.not_before_seconds <= now_seconds)
+        query = sa.select(_queue).where(due).order_by(columns.priority, columns.enqueued_seconds).limit(limit)
+        with self._writing() as connection:
+            rows = connection.execute(query).all()
+            if rows:
+                lease = sa.update(_queue).where(columns.path == sa.bindparam("at")).values(is_leased=True)
+                connection.execute(lease, [{"at": row.path} for row in rows])
+        return [_change(row) for row in rows]
+
+    def release(self, changes: Sequence[Change]) -> None:
+        """See `ports.Ledger.release`."""
+        if not changes:
+            return
+        is_hinted_again = _queue.c.generation != sa.bindparam("seen", type_=sa.BigInteger)
+        # A path that was hinted at again meanwhile is due as the new hint says: its file may be a different one now.
+        statement = (
+            sa.update(_queue)
+            .where(_queue.c.path == sa.bindparam("at"))
+            .values(
+                is_leased=False,
+                attempts=sa.case((is_hinted_again, 0), else_=sa.bindparam("tried")),
+                problem=sa.bindparam("why"),
+                not_before_seconds=sa.case(
+                    (is_hinted_again, _queue.c.not_before_seconds), else_=sa.bindparam("not_before")
+                ),
+            )
+        )
+        rows = [
+            _named(change)
+            | {
+                "tried": change.attempts,
+                "why": _dump_problem(change.problem),
+                "not_before": change.not_before_seconds,
+            }
+            for change in changes
+        ]
+        with self._writing() as connection:
+            connection.execute(statement, rows)
+
+    def hasten(self, now_seconds: float) -> None:
+        """See `ports.Ledger.hasten`."""
+        waits = sa.and_(_queue.c.problem.is_not(None), _queue.c.not_before_seconds > now_seconds)
+        with self._writing() as connection:
+            connection.execute(sa.update(_queue).where(waits).values(not_before_seconds=now_seconds))
+
+    def release_all(self) -> None:
+        """See `ports.Ledger.release_all`."""
+        with self._writing() as connection:
+            connection.execute(sa.update(_queue).values(is_leased=False))
+
+    def next_due_seconds(self) -> float | None:
+        """See `ports.Ledger.next_due_seconds`."""
+        query = sa.select(sa.func.min(_queue.c.not_before_seconds)).where(_queue.c.is_leased.is_(False))
+        with self._reading() as connection:
+            found: float | None = connection.execute(query).scalar()
+        return found
+
+    def problems(self) -> list[tuple[str, Problem]]:
+        """See `ports.Ledger.problems`."""
+        with self._reading() as connection:
+            found = {
+                os.fsdecode(row.path): problem
+                for table in (_documents, _queue)
+                for row in connection.execute(
+                    sa.select(table.c.path, table.c.problem).where(table.c.problem.is_not(None))
+                )
+                if (problem := _load_problem(row.problem)) is not None
+            }
+        return sorted(found.items())
+
+    def totals(self) -> Totals:
+        """See `ports.Ledger.totals`."""
+        with self._reading() as connection:
+            is_sound = _documents.c.problem.is_(None)
+            chunks = connection.execute(sa.select(sa.func.coalesce(sa.func.sum(_documents.c.chunks), 0))).scalar_one()
+            counters = {row.name: row.value for row in connection.execute(sa.select(_counters))}
+            return Totals(
+                documents=_count(connection, _documents, is_sound),
+                chunks=chunks,
+                queued=_count(connection, _queue, _queue.c.is_leased.is_(False)),
+                in_flight=_count(connection, _queue, _queue.c.is_leased.is_(True)),
+                problems=_count(connection, _documents, sa.not_(is_sound)),
+                retrying=_count(connection, _queue, _queue.c.problem.is_not(None)),
+                usage=Usage(**{name: counters.get(name, 0) for name in asdict(Usage())}),
+            )
+
+    def rewrite(self, change: Callable[[Entry], Entry]) -> None:
+        """See `ports.Ledger.rewrite`."""
+        with self._writing() as connection:
+            _put_entries(connection, [change(_entry(row)) for row in connection.execute(sa.select(_documents))])
+
+    def add_usage(self, usage: Usage) -> None:
+        """See `ports.Ledger.add_usage`."""
+        statement: Insert = insert(_counters)
+        statement = statement.on_conflict_do_update(
+            index_elements=[_counters.c.name], set_={"value": _counters.c.value + statement.excluded.value}
+        )
+        with self._writing() as connection:
+            connection.execute(statement, [{"name": name, "value": value} for name, value in asdict(usage).items()])
+
+    def note(self, name: str) -> str | None:
+        """See `ports.Ledger.note`."""
+        with self._reading() as connection:
+            return _note(connection, name)
+
+    def set_note(self, name: str, value: str) -> None:
+        """See `ports.Ledger.set_note`."""
+        with self._writing() as connection:
+            _upsert_note(connection, name, value)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with self._faults_named(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        # BEGIN IMMEDIATE: a transaction that reads first and writes then could not wait for another process's lock.
+        with self._faults_named(), self._engine.connect() as plain:
+            connection = plain.execution_options(ingestor_writes=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _faults_named(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.OperationalError as error:
+            message = f"the ledger {self._path} cannot be used: {error.orig}"
+            remedy = "free disk space, check the folder's permissions, or end the process that locks the file"
+            raise ServiceUnavailable(message, remedy=remedy) from error
+        except sa.exc.DatabaseError as error:
+            if isinstance(error.orig, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+                raise
+            message = f"the ledger {self._path} is damaged: {error.orig}"
+            remedy = "move the file away; the next start rebuilds it from the collection and the folder"
+            raise LedgerCorrupt(message, remedy=remedy) from error
+
+
+def _configure(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by `_begin` alone
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _begin(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("ingestor_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _pages(values: Iterable[str]) -> Iterator[list[str]]:
+    everything = list(values)
+    for start in range(0, len(everything), _PAGE_PATHS):
+        yield everything[start : start + _PAGE_PATHS]
+
+
+def _at_or_below(column: sa.Column[bytes], folder: str) -> sa.ColumnElement[bool]:
+    # "0" follows "/" in ASCII: everything that starts with "folder/" lies between both.
+    encoded = os.fsencode(folder)
+    return sa.or_(column == encoded, sa.and_(column >= encoded + b"/", column < encoded + b"0"))
+
+
+def _count(connection: sa.Connection, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
+    return connection.execute(sa.select(sa.func.count()).select_from(table).where(*where)).scalar_one()
+
+
+def _note(connection: sa.Connection, name: str) -> str | None:
+    found: str | None = connection.execute(sa.select(_notes.c.value).where(_notes.c.name == name)).scalar()
+    return found
+
+
+def _upsert_note(connection: sa.Connection, name: str, value: str) -> None:
+    statement = insert(_notes).values(name=name, value=value)
+    connection.execute(statement.on_conflict_do_update(index_elements=[_notes.c.name], set_={"value": value}))
+
+
+def _put_entries(connection: sa.Connection, entries: Sequence[Entry]) -> None:
+    if not entries:
+        return
+    statement = insert(_documents)
+    replaced = {column.name: column for column in statement.excluded if column.name != "document_id"}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=[_documents.c.document_id], set_=replaced),
+        [_document_row(entry) for entry in entries],
+    )
+
+
+def _signed(number: int) -> int:
+    return (number + _WORD // 2) % _WORD - _WORD // 2
+
+
+def _document_row(entry: Entry) -> dict[str, Any]:
+    stat = entry.stat
+    return {
+        "document_id": entry.document_id,
+        "path": os.fsencode(entry.path),
+        "size_bytes": stat.size_bytes,
+        "mtime_ns": stat.mtime_ns,
+        "ctime_ns": stat.ctime_ns,
+        "device": _signed(stat.device),
+        "inode": _signed(stat.inode),
+        "is_regular": stat.is_regular,
+        "content_hash": entry.content_hash,
+        "cutting": entry.cutting,
+        "chunks": len(entry.tags),
+        "tags": json.dumps(dict(entry.tags), separators=(",", ":")),
+        "doubtful": json.dumps(sorted(entry.doubtful), separators=(",", ":")),
+        "is_unfinished": entry.is_unfinished,
+        "problem": _dump_problem(entry.problem),
+    }
+
+
+def _glance(row: Sequence[Any]) -> tuple[str, Glance]:
+    # By position: a scan of everything reads a hundred thousand of these.
+    stat = Stat(row[1], row[2], row[3], row[4] % _WORD, row[5] % _WORD, row[6])
+    return os.fsdecode(row[0]), Glance(stat=stat, cutting=row[7], is_unfinished=row[8])
+
+
+def _entry(row: sa.Row[Any]) -> Entry:
+    return Entry(
+        path=os.fsdecode(row.path),
+        document_id=row.document_id,
+        stat=Stat(row.size_bytes, row.mtime_ns, row.ctime_ns, row.device % _WORD, row.inode % _WORD, row.is_regular),
+        content_hash=row.content_hash,
+        cutting=row.cutting,
+        tags=json.loads(row.tags),
+        doubtful=frozenset(json.loads(row.doubtful)),
+        problem=_load_problem(row.problem),
+    )
+
+
+def _queue_row(path: str, change: Change) -> dict[str, Any]:
+    return {
+        "path": os.fsencode(path),
+        "priority": _PRIORITIES[change.priority],
+        "enqueued_seconds": change.enqueued_seconds,
+        "not_before_seconds": change.not_before_seconds,
+        "attempts": change.attempts,
+        "problem": _dump_problem(change.problem),
+        "generation": change.generation,
+        "is_leased": False,
+    }
+
+
+def _change(row: sa.Row[Any]) -> Change:
+    return Change(
+        path=os.fsdecode(row.path),
+        priority=_PRIORITY_OF[row.priority],
+        enqueued_seconds=row.enqueued_seconds,
+        not_before_seconds=row.not_before_seconds,
+        attempts=row.attempts,
+        problem=_load_problem(row.problem),
+        generation=row.generation,
+    )
+
+
+def _named(change: Change) -> dict[str, Any]:
+    return {"at": os.fsencode(change.path), "seen": change.generation}
+
+
+def _dump_problem(problem: Problem | None) -> str | None:
+    return None if problem is None else json.dumps(asdict(problem))
+
+
+def _load_problem(text: str | None) -> Problem | None:
+    if text is None:
+        return None
+    fields: Mapping[str, Any] = json.loads(text)
+    return Problem(**{**fields, "stage": Stage(fields["stage"])})

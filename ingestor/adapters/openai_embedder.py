@@ -1,0 +1,428 @@
+"""Embedding through any OpenAI-compatible endpoint: one `embed`, one request, no retry.
+
+Invariants: what `embed` returns was checked against what was asked; the request carries what the settings say and
+nothing that the environment adds; no message, repr or exception chain holds the key.
+"""
+
+import asyncio
+import base64
+import json
+import math
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from ingestor.core.errors import (
+    AuthenticationFailed,
+    ConfigError,
+    IngestorError,
+    RateLimited,
+    RejectedByModel,
+    ServiceUnavailable,
+)
+from ingestor.core.model import Recipe, Usage
+from ingestor.core.profiles import without_lone_surrogates
+from ingestor.ports import Vectors
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_BILLING_CODES: Final = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "insufficient_balance",
+        "arrearage",
+        "allocationquota.freetieronly",
+    }
+)
+_KEY_CODES: Final = frozenset({"invalid_api_key", "invalidapikey"})
+_MODEL_CODES: Final = frozenset({"model_not_found", "modelnotfound"})
+"""Codes, in lower case, that mean the same under whatever status they come."""
+
+_REJECTIONS: Final = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+_KEPT_HEADERS: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "x-stainless-raw-response",  # the client looks for it in its own request to tell how the answer is wanted
+    }
+)
+_MAX_WORDS: Final = 300
+"""Characters of a provider's message that are passed on; a longer one ends in an ellipsis."""
+
+
+class OpenAIEmbedder:
+    """An OpenAI-compatible `/embeddings` endpoint behind the port `Embedder`.
+
+    `base_url` ends before `/embeddings`. An empty `api_key` sends no key, for endpoints on one's own machine.
+    `key_setting` is how messages name the setting that holds the key. `timeout_seconds` bounds a whole call, an answer
+    that trickles included. `proxy` is a URL; the proxy variables of the environment are not read. Belongs to one event
+    loop. Raises `ConfigError` for a base URL or key that no request could carry.
+    """
+
+    def __init__(  # noqa: PLR0913  # plain arguments, one for each setting, all but the first by name
+        self,
+        recipe: Recipe,
+        *,
+        base_url: str,
+        api_key: str,
+        max_batch_inputs: int,
+        max_batch_tokens: int,
+        max_concurrency: int,
+        timeout_seconds: float,
+        sends_dimensions: bool,
+        key_setting: str = "embedding.api_key",
+        proxy: str = "",
+    ) -> None:
+        self._recipe = recipe
+        self._base_url = base_url
+        self._shown_url = _shown(base_url)
+        self._api_key = _checked_key(api_key, key_setting)
+        self._max_batch_inputs = max_batch_inputs
+        self._max_batch_tokens = max_batch_tokens
+        self._max_concurrency = max_concurrency
+        self._timeout_seconds = timeout_seconds
+        self._asked_dimensions = recipe.dimensions if sends_dimensions else 0
+        self._key_setting = key_setting
+        self._proxy = proxy
+        self._client: AsyncOpenAI | None = None
+        self._opening = asyncio.Lock()
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"OpenAIEmbedder({self._recipe!r}, base_url={self._shown_url!r})"
+
+    @property
+    def recipe(self) -> Recipe:
+        """What decides the vectors; carries the dimensions as soon as an answer has told them."""
+        return self._recipe
+
+    @property
+    def max_batch_inputs(self) -> int:
+        """How many texts one call may carry."""
+        return self._max_batch_inputs
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """How many estimated tokens one call may carry."""
+        return self._max_batch_tokens
+
+    @property
+    def max_concurrency(self) -> int:
+        """How many calls may run at once."""
+        return self._max_concurrency
+
+    async def embed(self, texts: Sequence[str]) -> tuple[Vectors, Usage]:
+        """Embed the exact texts in one request; float32, shape (texts, dimensions). No text, no request.
+
+        A lone surrogate, which no request can carry, is sent as U+FFFD. Raises `RateLimited`, `ServiceUnavailable`,
+        `RejectedByModel`, `AuthenticationFailed`, and `ConfigError` for a model or base URL that does not exist.
+        """
+        if not texts:
+            return np.empty((0, self._recipe.dimensions), dtype=np.float32), Usage()
+        answer = await self._ask([without_lone_surrogates(text) for text in texts])
+        if isinstance(answer, IngestorError):
+            # Raised outside of any handler: the client's error, chained to ours, would carry the request's headers.
+            raise answer
+        try:
+            vectors, tokens = _parsed(answer, len(texts), self._recipe.dimensions)
+        except _Nonsense as nonsense:
+            fault = ServiceUnavailable(
+                f"{self._shown_url} answered nonsense: {self._redacted(str(nonsense))}", remedy=nonsense.remedy
+            )
+        else:
+            if not self._recipe.dimensions:
+                self._recipe = replace(self._recipe, dimensions=vectors.shape[1])
+            return vectors, Usage(requests=1, texts=len(texts), tokens=tokens)
+        raise fault
+
+    async def close(self) -> None:
+        """Let go of the connections; later calls raise `ServiceUnavailable`. May be called twice."""
+        self._is_closed = True
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _ask(self, texts: list[str]) -> bytes | IngestorError:
+        """The body of a successful answer, or what went wrong."""
+        if self._is_closed:
+            return ServiceUnavailable("the embedding client is closed")
+        async with self._opening:
+            if self._client is None:
+                # Importing takes half a second and building a TLS context tens of milliseconds: not on the event loop.
+                self._client = await asyncio.to_thread(self._open)
+            client = self._client
+        import openai  # noqa: PLC0415  # half a second that commands without embedding should not pay
+
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                answer = await client.embeddings.with_raw_response.create(
+                    model=self._recipe.model,
+                    input=texts,
+                    encoding_format="float",
+                    extra_body={"dimensions": self._asked_dimensions} if self._asked_dimensions else None,
+                )
+                return answer.content
+        except (TimeoutError, openai.APITimeoutError):
+            return ServiceUnavailable(
+                f"{self._shown_url} gave no complete answer within {self._timeout_seconds:g} s",
+                remedy="it is tried again; if it stays so, look at the network or raise the timeout",
+            )
+        except openai.APIStatusError as error:
+            return self._refusal(error.status_code, error.response.headers, error.body)
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            return ServiceUnavailable(
+                f"{self._shown_url} is out of reach: {self._redacted(str(cause) or type(cause).__name__)}",
+                remedy="it is tried again; if it stays so, look at the network and the base URL",
+            )
+
+    def _open(self) -> "AsyncOpenAI":
+        import openai  # noqa: PLC0415  # as in `_ask`
+
+        async def dress(request: Any) -> None:  # noqa: ANN401  # httpx or httpx2, whichever this openai sits on
+            """Leave nothing in the headers but what this adapter says: the client adds OPENAI_* of the environment."""
+            for name in set(request.headers) - _KEPT_HEADERS:
+                del request.headers[name]
+            request.headers["Host"] = request.url.netloc.decode("ascii")
+            request.headers["Accept"] = "application/json"
+            request.headers["Content-Type"] = "application/json"
+            request.headers["User-Agent"] = "ingestor"
+            if self._api_key:
+                request.headers["Authorization"] = f"Bearer {self._api_key}"
+
+        # Loading the certificates takes 40 ms; an address without TLS does without, with a context that trusts nobody.
+        is_plain = self._shown_url.startswith("http://") and not self._proxy
+        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True
+        return openai.AsyncOpenAI(
+            api_key="set for each request",
+            base_url=self._base_url,
+            max_retries=0,
+            timeout=self._timeout_seconds,
+            http_client=openai.DefaultAsyncHttpxClient(
+                trust_env=False,
+                proxy=self._proxy or None,
+                verify=trust,
+                follow_redirects=False,
+                timeout=self._timeout_seconds,
+                event_hooks={"request": [dress]},
+            ),
+        )
+
+    def _refusal(self, status: int, headers: Mapping[str, str], body: object) -> IngestorError:
+        """The error that an HTTP status other than success stands for."""
+        words = self._redacted(_words(body))
+        said = f"(HTTP {status}): {words}" if words else f"(HTTP {status})"
+        code = _code(body)
+        wait_seconds = retry_after_seconds(headers, time.time())
+        if code in _BILLING_CODES or status == HTTPStatus.PAYMENT_REQUIRED:
+            return ServiceUnavailable(
+                f"the account at {self._shown_url} has no quota left {said}",
+                remedy="look at the provider's billing page: add credit or raise the spending limit",
+                retry_after_seconds=wait_seconds,
+            )
+        fatal = self._misconfigured(status, code, said, headers)
+        if fatal is not None:
+            return fatal
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            return RateLimited(f"{self._shown_url} asks to slow down {said}", retry_after_seconds=wait_seconds)
+        if status in _REJECTIONS:
+            return RejectedByModel(
+                f"{self._recipe.model} refuses the request {said}",
+                remedy="if it is about the text, change the file; if about the request, check model and dimensions",
+            )
+        return ServiceUnavailable(
+            f"{self._shown_url} fails {said}",
+            remedy="it is tried again; if it stays so, look at the provider's status page",
+            retry_after_seconds=wait_seconds,
+        )
+
+    def _misconfigured(
+        self, status: int, code: str, said: str, headers: Mapping[str, str]
+    ) -> AuthenticationFailed | ConfigError | None:
+        """What no waiting cures, if it is that."""
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) or code in _KEY_CODES:
+            return AuthenticationFailed(
+                f"{self._shown_url} refuses the key {said}",
+                remedy=f"check that {self._key_setting} is whole, valid, and allowed to use {self._recipe.model}",
+            )
+        if status == HTTPStatus.NOT_FOUND or code in _MODEL_CODES:
+            return ConfigError(
+                f"{self._shown_url} knows no model {self._recipe.model!r}, or is not the base URL {said}",
+                remedy="check the model's name, and that the base URL ends before /embeddings (most end in /v1)",
+            )
+        if status in (HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.PERMANENT_REDIRECT):
+            return ConfigError(
+                f"{self._shown_url} has moved {said}",
+                remedy=f"set the base URL to where it is now: {self._redacted(headers.get('location', 'not told'))}",
+            )
+        return None
+
+    def _redacted(self, words: str) -> str:
+        """One line of bounded length without the key, which some servers repeat."""
+        line = " ".join(words.split())
+        if self._api_key:
+            line = line.replace(self._api_key, "[key]")
+        return line if len(line) <= _MAX_WORDS else line[: _MAX_WORDS - 1] + "…"
+
+
+def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:
+    """How long the provider asks to wait, from `retry-after-ms` or `Retry-After` (seconds or HTTP date).
+
+    `headers` finds names in whatever case. None when it asks for nothing, or for something that is no time.
+    """
+    milliseconds = _duration(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _duration(value)
+    if seconds is not None or value is None:
+        return seconds
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - now_seconds)
+
+
+def _duration(value: str | None) -> float | None:
+    try:
+        number = float(value or "nan")
+    except ValueError:
+        return None
+    return max(0.0, number) if math.isfinite(number) else None
+
+
+def _shown(base_url: str) -> str:
+    """The base URL without user, password and query. Raises `ConfigError` when it is no URL."""
+    try:
+        parts = urlsplit(base_url)
+        port = f":{parts.port}" if parts.port is not None else ""
+    except ValueError:
+        parts, port = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            "the base URL of the embedding endpoint is no http or https URL",
+            remedy="give it like https://api.openai.com/v1",
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
+def _checked_key(api_key: str, key_setting: str) -> str:
+    if not all("!" <= character <= "~" for character in api_key):
+        raise ConfigError(
+            "the key of the embedding endpoint holds a space, line break or other character that a header cannot carry",
+            remedy=f"copy the key into {key_setting} anew",
+        )
+    return api_key
+
+
+def _words(body: object) -> str:
+    """What the provider says, wherever in its answer it says it."""
+    if isinstance(body, Mapping):
+        for name in ("message", "detail", "error", "msg"):
+            if body.get(name):
+                return _words(body[name])
+        return json.dumps(body, ensure_ascii=False, default=str)
+    return "" if body is None else str(body)
+
+
+def _code(body: object) -> str:
+    if not isinstance(body, Mapping):
+        return ""
+    return str(body.get("code") or body.get("type") or "").lower()
+
+
+class _Nonsense(Exception):
+    """An answer that is not what was asked for."""
+
+    def __init__(self, message: str, *, remedy: str = "it is tried again; if it stays so, ask the provider") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+def _parsed(answer: bytes, count: int, dimensions: int) -> tuple[Vectors, int]:
+    """The vectors in the order of the texts, and the tokens that the provider counted (0 when it does not say).
+
+    `dimensions` 0 takes any length. Raises `_Nonsense`.
+    """
+    try:
+        content = json.loads(answer)
+    except (ValueError, RecursionError):
+        raise _Nonsense(f"no JSON but {answer[:80]!r}") from None
+    rows = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        said = _words(content.get("error", content)) if isinstance(content, dict) else str(content)
+        raise _Nonsense(f"no list of vectors but: {said}")
+    vectors = _checked(_ordered(rows, count), dimensions)
+    usage = content.get("usage")
+    if not isinstance(usage, dict):
+        return vectors, 0
+    tokens = usage.get("total_tokens") or usage.get("prompt_tokens")
+    return vectors, tokens if isinstance(tokens, int) and tokens > 0 else 0
+
+
+def _ordered(rows: list[Any], count: int) -> list[Vectors]:
+    """One vector for each text, put in order by `index`."""
+    if len(rows) != count:
+        raise _Nonsense(f"{len(rows)} vectors for {count} texts")
+    placed: dict[int, Vectors] = {}
+    for row in rows:
+        index = row.get("index") if isinstance(row, dict) else None
+        if type(index) is not int or not 0 <= index < count:
+            raise _Nonsense(f"a vector with index {index!r} for {count} texts")
+        if index in placed:
+            raise _Nonsense(f"two vectors with index {index}")
+        placed[index] = _vector(row.get("embedding"))
+    return [placed[index] for index in range(count)]
+
+
+def _vector(embedding: object) -> Vectors:
+    try:
+        if isinstance(embedding, str):
+            # A server that ignores `encoding_format` sends little-endian float32 in base64.
+            return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4").astype(np.float32)
+        numbers = np.asarray(embedding)
+    except ValueError:
+        raise _Nonsense("an embedding that is no vector") from None
+    if numbers.ndim != 1 or numbers.dtype.kind not in "if":
+        raise _Nonsense("an embedding that is no vector of numbers")
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+        return numbers.astype(np.float32)
+
+
+def _checked(rows: list[Vectors], dimensions: int) -> Vectors:
+    lengths = {len(row) for row in rows}
+    if len(lengths) > 1:
+        raise _Nonsense(f"vectors of different dimensions: {sorted(lengths)}")
+    (length,) = lengths
+    if length == 0:
+        raise _Nonsense("vectors without dimensions")
+    if dimensions and length != dimensions:
+        raise _Nonsense(
+            f"vectors of {length} dimensions where {dimensions} are expected",
+            remedy="check the model's name and the dimensions in the settings",
+        )
+    vectors = np.stack(rows)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+    if not np.isfinite(squares).all():
+        raise _Nonsense("a vector with a number that is not finite")
+    if not squares.all():
+        raise _Nonsense("a zero vector")
+    return vectors

@@ -1,0 +1,247 @@
+"""The contract of `ports.Ledger`, over the in-memory double and over SQLite."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ingestor.adapters.ledger import SqliteLedger
+from ingestor.core.errors import ConfigError, LedgerCorrupt
+from ingestor.core.model import Change, Entry, Outcome, Plan, Priority, Problem, Stage, Stat, Usage
+from ingestor.ports import Ledger
+from tests.doubles_ledger import MemoryLedger
+
+STAT = Stat(size_bytes=10, mtime_ns=5, ctime_ns=6, device=2**63 + 1, inode=2**64 - 1)
+PROBLEM = Problem(Stage.DECODE, "UndecodableDocument", "binary", "convert it", attempts=1, since_seconds=1.0)
+NOW = Change("", Priority.BACKFILL, enqueued_seconds=1.0, not_before_seconds=0.0)
+UNDECODABLE_NAME = os.fsdecode(b"caf\xe9.txt")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    if request.param == "memory":
+        yield MemoryLedger()
+        return
+    real = SqliteLedger(tmp_path / "ledger.sqlite3")
+    yield real
+    real.close()
+
+
+def entry(path: str, document_id: str = "", **fields: object) -> Entry:
+    made = Entry(path, document_id or f"id-{path}", STAT, f"hash-{path}", "c1", {f"id-{path}:1": "t1"})
+    return replace(made, **fields)  # type: ignore[arg-type]  # a test names the fields it means
+
+
+def added(*entries: Entry) -> list[Plan]:
+    return [Plan(each.path, Outcome.ADDED, None, each) for each in entries]
+
+
+def leased(ledger: Ledger, now_seconds: float = 10.0) -> list[str]:
+    return [change.path for change in ledger.lease(100, now_seconds)]
+
+
+def test_what_is_committed_comes_back_as_it_was(ledger: Ledger) -> None:
+    whole = entry("a/b.md", doubtful=frozenset({"x"}), problem=PROBLEM)
+    ledger.commit(added(whole, entry(UNDECODABLE_NAME, "d9", content_hash="h", tags={})), [])
+    assert ledger.entries(["a/b.md", "missing"]) == {"a/b.md": whole}
+    assert ledger.entries([UNDECODABLE_NAME])[UNDECODABLE_NAME].path == UNDECODABLE_NAME
+
+
+def test_glances_say_what_a_reconcile_needs(ledger: Ledger) -> None:
+    ledger.commit(added(entry("a"), entry("b", doubtful=frozenset({"x"})), entry("c", tags={"r": ""})), [])
+    glances = ledger.glances()
+    assert {path: glance.is_unfinished for path, glance in glances.items()} == {"a": False, "b": True, "c": True}
+    assert glances["a"].stat == STAT
+    assert glances["a"].cutting == "c1"
+    assert ledger.glances_of(["b", "zzz"]).keys() == {"b"}
+
+
+def test_glances_below_a_folder_are_those_at_or_below_it(ledger: Ledger) -> None:
+    ledger.commit(added(entry("a"), entry("a/x"), entry("a/y/z"), entry("ab"), entry("a.txt"), entry("b")), [])
+    assert ledger.glances("a").keys() == {"a", "a/x", "a/y/z"}
+
+
+def test_an_entry_moves_with_its_document_id(ledger: Ledger) -> None:
+    before = entry("old", "d1")
+    ledger.commit(added(before), [])
+    after = replace(before, path="new")
+    ledger.commit([Plan("new", Outcome.RENAMED, before, after)], [])
+    assert ledger.glances().keys() == {"new"}
+
+
+def test_a_removed_document_is_forgotten(ledger: Ledger) -> None:
+    gone = entry("a")
+    ledger.commit(added(gone, entry("b")), [])
+    ledger.commit([Plan("a", Outcome.DELETED, gone, None)], [])
+    assert ledger.glances().keys() == {"b"}
+
+
+def test_kin_of_a_known_path_is_its_own_entry_alone(ledger: Ledger) -> None:
+    ledger.commit(added(entry("a"), entry("b")), [])
+    assert [each.path for each in ledger.kin("a", STAT, "hash-b")] == ["a"]
+
+
+def test_kin_of_a_new_path_has_the_same_inode_and_size_or_else_the_same_content(ledger: Ledger) -> None:
+    other = replace(STAT, inode=77)
+    ledger.commit(added(entry("a"), entry("b", stat=other), entry("c", stat=replace(other, inode=78))), [])
+    assert [each.path for each in ledger.kin("new", other, "hash-c")] == ["b"]
+    assert [each.path for each in ledger.kin("new", replace(STAT, inode=99), "hash-c")] == ["c"]
+    assert ledger.kin("new", replace(STAT, inode=99), "other") == []
+
+
+def test_an_empty_file_has_no_kin_but_itself(ledger: Ledger) -> None:
+    empty = replace(STAT, size_bytes=0)
+    ledger.commit(added(entry("a", stat=empty)), [])
+    assert ledger.kin("new", empty, "hash-a") == []
+    assert [each.path for each in ledger.kin("a", empty, "hash-a")] == ["a"]
+
+
+def test_the_queue_has_one_row_a_path_with_the_more_urgent_of_both(ledger: Ledger) -> None:
+    assert ledger.enqueue(["a", "b"], replace(NOW, not_before_seconds=100.0)) == 2
+    assert ledger.enqueue(["b", "c"], replace(NOW, priority=Priority.LIVE)) == 1
+    assert leased(ledger) == ["b", "c"]
+    assert leased(ledger, 100.0) == ["a"]
+
+
+def test_live_changes_are_leased_before_the_backfill_and_older_ones_first(ledger: Ledger) -> None:
+    ledger.enqueue(["old"], NOW)
+    ledger.enqueue(["older"], replace(NOW, enqueued_seconds=0.5))
+    ledger.enqueue(["live"], replace(NOW, priority=Priority.LIVE, enqueued_seconds=9.0))
+    assert leased(ledger) == ["live", "older", "old"]
+    assert leased(ledger) == []
+
+
+def test_a_lease_takes_no_more_than_asked_for(ledger: Ledger) -> None:
+    ledger.enqueue(["a", "b", "c"], NOW)
+    assert len(ledger.lease(2, 10.0)) == 2
+    assert len(ledger.lease(2, 10.0)) == 1
+
+
+def test_an_acknowledged_change_leaves_the_queue(ledger: Ledger) -> None:
+    ledger.enqueue(["a"], NOW)
+    (change,) = ledger.lease(1, 10.0)
+    ledger.commit([], [change])
+    assert ledger.next_due_seconds() is None
+    assert ledger.totals().in_flight == 0
+
+
+def test_a_path_hinted_at_while_it_was_worked_on_stays_queued(ledger: Ledger) -> None:
+    ledger.enqueue(["a"], NOW)
+    (change,) = ledger.lease(1, 10.0)
+    ledger.enqueue(["a"], replace(NOW, priority=Priority.LIVE))
+    assert leased(ledger) == [], "it is still worked on"
+    ledger.commit([], [change])
+    assert leased(ledger) == ["a"]
+
+
+def test_a_released_change_waits_with_its_problem(ledger: Ledger) -> None:
+    ledger.enqueue(["a"], NOW)
+    (change,) = ledger.lease(1, 10.0)
+    ledger.release([replace(change, attempts=1, problem=PROBLEM, not_before_seconds=50.0)])
+    assert ledger.next_due_seconds() == 50.0
+    assert ledger.problems() == [("a", PROBLEM)]
+    assert ledger.totals().retrying == 1
+    (again,) = ledger.lease(1, 50.0)
+    assert (again.attempts, again.problem) == (1, PROBLEM)
+
+
+def test_a_hint_that_came_meanwhile_makes_a_released_change_due(ledger: Ledger) -> None:
+    ledger.enqueue(["a"], NOW)
+    (change,) = ledger.lease(1, 10.0)
+    ledger.enqueue(["a"], NOW)
+    ledger.release([replace(change, attempts=7, problem=PROBLEM, not_before_seconds=5000.0)])
+    (again,) = ledger.lease(1, 10.0)
+    assert again.attempts == 0
+
+
+def test_a_new_hint_makes_a_waiting_change_due(ledger: Ledger) -> None:
+    ledger.enqueue(["a"], replace(NOW, not_before_seconds=5000.0))
+    ledger.enqueue(["a"], NOW)
+    assert leased(ledger) == ["a"]
+
+
+def test_hasten_makes_due_what_waits_for_a_service(ledger: Ledger) -> None:
+    ledger.enqueue(["failed", "later"], NOW)
+    changes = ledger.lease(2, 10.0)
+    problems = {"failed": PROBLEM, "later": None}
+    ledger.release([replace(each, problem=problems[each.path], not_before_seconds=900.0) for each in changes])
+    ledger.hasten(10.0)
+    assert leased(ledger) == ["failed"]
+
+
+def test_leases_of_a_dead_process_are_void(ledger: Ledger) -> None:
+    ledger.enqueue(["a"], NOW)
+    assert leased(ledger) == ["a"]
+    ledger.release_all()
+    assert leased(ledger) == ["a"]
+
+
+def test_totals_count_documents_chunks_queue_problems_and_usage(ledger: Ledger) -> None:
+    ledger.commit(added(entry("a"), entry("b", tags={"r1": "t", "r2": "t"}), entry("c", tags={}, problem=PROBLEM)), [])
+    ledger.enqueue(["x", "y"], NOW)
+    ledger.lease(1, 10.0)
+    ledger.add_usage(Usage(1, 2, 3))
+    ledger.add_usage(Usage(1, 1, 1))
+    totals = ledger.totals()
+    assert (totals.documents, totals.chunks, totals.problems) == (2, 3, 1)
+    assert (totals.queued, totals.in_flight) == (1, 1)
+    assert totals.usage == Usage(2, 3, 4)
+
+
+def test_every_entry_can_be_rewritten(ledger: Ledger) -> None:
+    ledger.commit(added(entry("a"), entry("b")), [])
+    ledger.rewrite(lambda each: replace(each, tags={}, cutting="none"))
+    assert {glance.cutting for glance in ledger.glances().values()} == {"none"}
+    assert ledger.totals().chunks == 0
+
+
+def test_notes_are_kept_by_name(ledger: Ledger) -> None:
+    assert ledger.note("n") is None
+    ledger.set_note("n", "1")
+    ledger.set_note("n", "2")
+    assert ledger.note("n") == "2"
+
+
+def test_more_paths_than_a_statement_can_name(ledger: Ledger) -> None:
+    paths = [f"p{number}" for number in range(40_000)]
+    assert ledger.enqueue(paths, NOW) == len(paths)
+    assert ledger.entries(paths) == {}
+    assert ledger.glances_of(paths) == {}
+
+
+def test_a_second_opener_sees_what_the_first_has_written(tmp_path: Path) -> None:
+    first = SqliteLedger(tmp_path / "ledger.sqlite3")
+    first.commit(added(entry("a")), [])
+    second = SqliteLedger(tmp_path / "ledger.sqlite3")
+    assert second.glances().keys() == {"a"}
+    second.enqueue(["a"], NOW)
+    assert leased(first) == ["a"]
+    first.close()
+    second.close()
+
+
+def test_a_file_that_is_no_ledger_is_named_with_its_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    path.write_bytes(b"this is no database, whatever its name says" * 100)
+    with pytest.raises(LedgerCorrupt, match=r"ledger\.sqlite3") as caught:
+        SqliteLedger(path)
+    assert "move the file away" in caught.value.remedy
+
+
+def test_a_ledger_of_another_schema_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    SqliteLedger(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE notes SET value = '99' WHERE name = 'schema_version'")
+    connection.close()
+    with pytest.raises(ConfigError, match="schema version 99"):
+        SqliteLedger(path)
+
+
+def test_two_documents_cannot_have_one_path(ledger: Ledger) -> None:
+    ledger.commit(added(entry("a", "d1")), [])
+    with pytest.raises(Exception, match=r"UNIQUE|two documents"):
+        ledger.mark([entry("a", "d2")])

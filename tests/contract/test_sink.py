@@ -1,0 +1,581 @@
+"""The contract of `ports.Sink`, over the in-memory double and over Chroma in its three local shapes."""
+
+import itertools
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+import pytest
+
+from ingestor.adapters.chroma_client import connect, disconnect
+from ingestor.adapters.chroma_server import ChromaServer
+from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, Space, _batches, open_sink
+from ingestor.adapters.folder_lock import FolderLock
+from ingestor.core.errors import ConfigError, RecipeMismatch, RejectedByChroma, ServiceUnavailable
+from ingestor.core.model import Recipe, Record, Scalar
+from ingestor.ports import Sink, Vectors
+from tests.doubles_sink import MemorySink
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+# Chroma itself makes a collection without an embedding function "legacy", and warns of it when one is modified.
+pytestmark = pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning:chromadb")
+
+RECIPE = Recipe("test", "letters", 3)
+LEARNING = Recipe("test", "letters", 0)
+NAMES = (f"sink-{number}" for number in itertools.count())
+
+
+class Bench(Protocol):
+    """A sink under test, and what somebody else may do to its collection."""
+
+    sink: Sink
+
+    def put_foreign(self, identity: str, metadata: dict[str, Scalar] | None) -> None: ...
+    def delete_collection(self) -> None: ...
+
+
+class MemoryBench:
+    def __init__(self) -> None:
+        self.memory = MemorySink(dimensions=3)
+        self.sink: Sink = self.memory
+
+    def put_foreign(self, identity: str, metadata: dict[str, Scalar] | None) -> None:
+        self.memory.put_foreign(identity, np.array([0, 0, 1], dtype=np.float32), metadata)
+
+    def delete_collection(self) -> None:
+        self.memory.delete_collection()
+
+
+class ChromaBench:
+    def __init__(self, client: "ClientAPI") -> None:
+        self.client = client
+        self.name = next(NAMES)
+        self.sink: Sink = open_sink(client, self.name, RECIPE, HnswConfig(), fingerprint="f")
+
+    def put_foreign(self, identity: str, metadata: dict[str, Scalar] | None) -> None:
+        collection = self.client.get_collection(self.name, embedding_function=None)
+        collection.add(ids=[identity], embeddings=rows((0, 0, 1)), metadatas=[metadata] if metadata else None)
+
+    def delete_collection(self) -> None:
+        self.client.delete_collection(self.name)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def http_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator["ClientAPI"]:
+    port = free_port()
+    server = ChromaServer(tmp_path_factory.mktemp("served"), port)
+    server.start()
+    try:
+        client = connect("managed", port=port, timeout_seconds=20)
+        yield client
+        disconnect(client)
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def folder_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator["ClientAPI"]:
+    path = tmp_path_factory.mktemp("direct")
+    with FolderLock(path):
+        client = connect("persistent", path=path)
+        yield client
+        disconnect(client)
+
+
+@pytest.fixture(scope="session")
+def memory_client() -> Iterator["ClientAPI"]:
+    client = connect("memory")
+    yield client
+    disconnect(client)
+
+
+SHAPES = ["http_client", "folder_client", "memory_client"]
+
+
+@pytest.fixture(params=["double", *SHAPES])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return MemoryBench() if request.param == "double" else ChromaBench(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def sink(bench: Bench) -> Sink:
+    return bench.sink
+
+
+@pytest.fixture(params=["http_client", "memory_client"])
+def client(request: pytest.FixtureRequest) -> "ClientAPI":
+    return cast("ClientAPI", request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def name() -> str:
+    return next(NAMES)
+
+
+def record(identity: str, text: str = "some text", **metadata: Scalar) -> Record:
+    return Record(identity, text, {"document_id": identity.partition(":")[0], **metadata}, tag="t")
+
+
+def rows(*vectors: tuple[float, ...]) -> Vectors:
+    return np.array(vectors, dtype=np.float32)
+
+
+def many(count: int) -> tuple[list[Record], Vectors]:
+    vectors = np.random.default_rng(7).normal(size=(count, 3)).astype(np.float32)
+    return [record(f"many:{number:04}", chunk=number) for number in range(count)], vectors
+
+
+def held(sink: Sink) -> dict[str, dict[str, Any]]:
+    return {identity: dict(metadata) for identity, metadata in sink.owned()}
+
+
+def test_what_was_added_is_found_with_its_text_and_metadata(sink: Sink) -> None:
+    sink.add([record("a:1", "alpha", chunk=1, ratio=0.5, draft=True, title="Übersicht")], rows((1, 0, 0)))
+
+    (hit,) = sink.search(rows((1, 0, 0))[0], 10, None, None)
+
+    assert (hit.id, hit.document) == ("a:1", "alpha")
+    assert hit.metadata == {"document_id": "a", "chunk": 1, "ratio": 0.5, "draft": True, "title": "Übersicht"}
+    assert hit.distance == pytest.approx(0, abs=1e-6)
+    assert hit.score == pytest.approx(1, abs=1e-6)
+
+
+def test_hits_come_best_first_and_no_more_than_asked_for(sink: Sink) -> None:
+    sink.add([record("a:1"), record("a:2"), record("a:3")], rows((0, 1, 0), (1, 0, 0), (1, 1, 0)))
+
+    hits = sink.search(rows((1, 0.1, 0))[0], 2, None, None)
+
+    assert [hit.id for hit in hits] == ["a:2", "a:3"]
+    assert hits[0].score > hits[1].score
+
+
+def test_an_empty_collection_answers_with_nothing(sink: Sink) -> None:
+    assert sink.search(rows((1, 0, 0))[0], 5, None, None) == []
+    assert sink.count() == 0
+    assert held(sink) == {}
+
+
+def test_a_limit_below_one_is_a_fault_of_the_caller(sink: Sink) -> None:
+    with pytest.raises(ValueError, match="limit"):
+        sink.search(rows((1, 0, 0))[0], 0, None, None)
+
+
+def test_adding_an_id_that_exists_changes_nothing(sink: Sink) -> None:
+    sink.add([record("a:1", "first", version=1)], rows((1, 0, 0)))
+    sink.add([record("a:1", "second", version=2), record("a:2", "new", version=2)], rows((0, 1, 0), (0, 1, 0)))
+
+    hit = sink.search(rows((1, 0, 0))[0], 1, None, None)[0]
+
+    assert (hit.id, hit.document, hit.metadata["version"]) == ("a:1", "first", 1)
+    assert sink.count() == 2
+
+
+def test_retag_replaces_all_metadata_and_leaves_text_and_vector(sink: Sink) -> None:
+    sink.add([record("a:1", "alpha", source="old.md", title="gone"), record("b:1", "beta")], rows((1, 0, 0), (0, 1, 0)))
+    sink.retag([record("a:1", "ignored", source="new.md", chunk=2)])
+
+    hit = sink.search(rows((1, 0, 0))[0], 1, None, None)[0]
+
+    assert hit.metadata == {"document_id": "a", "source": "new.md", "chunk": 2}
+    assert hit.document == "alpha"
+    assert hit.distance == pytest.approx(0, abs=1e-6)
+    assert held(sink)["b:1"] == {"document_id": "b"}
+
+
+def test_retag_of_an_unknown_id_makes_no_record(sink: Sink) -> None:
+    sink.add([record("a:1")], rows((1, 0, 0)))
+    sink.retag([record("z:1", source="x"), record("a:1", source="y")])
+
+    assert held(sink) == {"a:1": {"document_id": "a", "source": "y"}}
+
+
+def test_drop_deletes_and_ignores_what_is_not_there(sink: Sink) -> None:
+    sink.add([record("a:1"), record("a:2")], rows((1, 0, 0), (0, 1, 0)))
+    sink.drop(["a:1", "never"])
+
+    assert list(held(sink)) == ["a:2"]
+    assert [hit.id for hit in sink.search(rows((1, 0, 0))[0], 5, None, None)] == ["a:2"]
+
+
+def test_a_dropped_id_can_be_added_again(sink: Sink) -> None:
+    sink.add([record("a:1", "old")], rows((1, 0, 0)))
+    sink.drop(["a:1"])
+    sink.add([record("a:1", "new")], rows((0, 1, 0)))
+
+    assert [hit.document for hit in sink.search(rows((0, 1, 0))[0], 5, None, None)] == ["new"]
+
+
+def test_nothing_to_do_is_no_call_that_fails(sink: Sink) -> None:
+    sink.add([], np.empty((0, 3), dtype=np.float32))
+    sink.retag([])
+    sink.drop([])
+
+    assert sink.count() == 0
+
+
+def test_more_records_than_a_batch_are_all_written_listed_and_deleted(sink: Sink) -> None:
+    records, vectors = many(650)
+    sink.add(records, vectors)
+    sink.retag([record(each.id, source="moved.md") for each in records])
+
+    assert sink.count() == 650
+    assert held(sink) == {each.id: {"document_id": "many", "source": "moved.md"} for each in records}
+
+    sink.drop([each.id for each in records])
+
+    assert sink.count() == 0
+
+
+def test_an_id_named_twice_is_a_fault_of_the_caller(sink: Sink) -> None:
+    twice = [record("a:1"), record("a:1")]
+    calls: list[Callable[[], None]] = [
+        lambda: sink.add(twice, rows((1, 0, 0), (1, 0, 0))),
+        lambda: sink.retag(twice),
+        lambda: sink.drop(["a:1", "a:1"]),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="twice"):
+            call()
+    assert sink.count() == 0
+
+
+def test_vectors_that_do_not_fit_the_records_are_a_fault_of_the_caller(sink: Sink) -> None:
+    with pytest.raises(ValueError, match="shape"):
+        sink.add([record("a:1"), record("a:2")], rows((1, 0, 0)))
+
+
+def test_foreign_records_are_counted_but_not_owned(bench: Bench) -> None:
+    bench.sink.add([record("a:1")], rows((1, 0, 0)))
+    bench.put_foreign("theirs-1", None)
+    bench.put_foreign("theirs-2", {"colour": "red"})
+
+    assert bench.sink.count() == 3
+    assert list(held(bench.sink)) == ["a:1"]
+    hits = {hit.id: hit for hit in bench.sink.search(rows((0, 0, 1))[0], 3, None, None)}
+    assert (hits["theirs-1"].document, hits["theirs-1"].metadata) == ("", {})
+
+
+def test_a_listing_that_was_written_into_says_so(sink: Sink) -> None:
+    records, vectors = many(301)
+    sink.add(records, vectors)
+
+    listing = sink.owned()
+    next(listing)
+    sink.drop([records[0].id])
+    with pytest.raises(ServiceUnavailable):
+        list(listing)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"kind": "x"}, {"a:1", "a:3"}),
+        ({"kind": {"$ne": "x"}}, {"a:2", "a:4"}),
+        ({"chunk": {"$gt": 1}}, {"a:2", "a:3"}),
+        ({"kind": {"$in": ["x", "y"]}}, {"a:1", "a:2", "a:3"}),
+        ({"$and": [{"kind": "x"}, {"chunk": 1}]}, {"a:1"}),
+        ({"$or": [{"kind": "y"}, {"chunk": 3}]}, {"a:2", "a:3"}),
+        ({"absent": "x"}, set()),
+    ],
+)
+def test_filters_on_metadata(sink: Sink, where: dict[str, Any], expected: set[str]) -> None:
+    sink.add(
+        [
+            record("a:1", kind="x", chunk=1),
+            record("a:2", kind="y", chunk=2),
+            record("a:3", kind="x", chunk=3),
+            record("a:4"),
+        ],
+        rows((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)),
+    )
+
+    assert {hit.id for hit in sink.search(rows((1, 0, 0))[0], 10, where, None)} == expected
+
+
+@pytest.mark.parametrize(
+    ("where_document", "expected"),
+    [
+        ({"$contains": "争端"}, {"a:1"}),
+        ({"$contains": "fox"}, {"a:2"}),
+        ({"$not_contains": "fox"}, {"a:1"}),
+        ({"$regex": "f.x"}, {"a:2"}),
+    ],
+)
+def test_filters_on_text(sink: Sink, where_document: dict[str, Any], expected: set[str]) -> None:
+    sink.add([record("a:1", "国际争端解决"), record("a:2", "the quick fox")], rows((1, 0, 0), (0, 1, 0)))
+
+    assert {hit.id for hit in sink.search(rows((1, 0, 0))[0], 10, None, where_document)} == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "where_document"),
+    [
+        ({}, None),
+        ({"a": 1, "b": 2}, None),
+        ({"a": {"$like": "x%"}}, None),
+        ({"a": {"$in": []}}, None),
+        ({"$and": [{"a": 1}]}, None),
+        ({"a": {"$gt": "x"}}, None),
+        (None, {"$contains": ""}),
+        (None, {"$regex": "("}),
+    ],
+)
+def test_a_filter_that_is_refused_is_an_error_of_the_user(
+    sink: Sink, where: dict[str, Any] | None, where_document: dict[str, Any] | None
+) -> None:
+    sink.add([record("a:1")], rows((1, 0, 0)))
+
+    with pytest.raises(ConfigError):
+        sink.search(rows((1, 0, 0))[0], 10, where, where_document)
+
+
+def test_vectors_of_another_length_are_another_recipe(sink: Sink) -> None:
+    sink.add([record("a:1")], rows((1, 0, 0)))
+
+    with pytest.raises(RecipeMismatch):
+        sink.add([record("a:2")], rows((1, 0)))
+    with pytest.raises(RecipeMismatch):
+        sink.search(rows((1, 0))[0], 1, None, None)
+    assert sink.count() == 1
+
+
+def test_a_vector_that_is_not_finite_is_rejected(sink: Sink) -> None:
+    with pytest.raises(RejectedByChroma):
+        sink.add([record("a:1")], rows((float("nan"), 0, 0)))
+    assert sink.count() == 0
+
+
+@pytest.mark.parametrize("broken", [record("a:\udce4"), record("a:1", "x\udce4"), record("a:1", source="\udce4.md")])
+def test_a_text_that_is_no_utf_8_is_rejected(sink: Sink, broken: Record) -> None:
+    with pytest.raises(RejectedByChroma):
+        sink.add([broken], rows((1, 0, 0)))
+    assert sink.count() == 0
+
+
+def test_a_collection_that_somebody_deleted_makes_every_call_fail(bench: Bench) -> None:
+    sink = bench.sink
+    sink.add([record("a:1")], rows((1, 0, 0)))
+    bench.delete_collection()
+
+    calls: list[Callable[[], object]] = [
+        lambda: sink.add([record("a:2")], rows((0, 1, 0))),
+        lambda: sink.retag([record("a:1", source="x")]),
+        lambda: sink.drop(["a:1"]),
+        lambda: sink.search(rows((1, 0, 0))[0], 1, None, None),
+        sink.count,
+        lambda: list(sink.owned()),
+    ]
+    for call in calls:
+        with pytest.raises(ServiceUnavailable, match="deleted"):
+            call()
+
+
+# What only Chroma has: collections that are opened.
+
+
+def opened(client: "ClientAPI", name: str, recipe: Recipe = RECIPE, hnsw: HnswConfig | None = None) -> ChromaSink:
+    return open_sink(client, name, recipe, hnsw or HnswConfig(), fingerprint="f")
+
+
+def metadata_of(client: "ClientAPI", name: str) -> dict[str, Any]:
+    return dict(client.get_collection(name, embedding_function=None).metadata)
+
+
+def test_a_new_collection_names_its_recipe(client: "ClientAPI", name: str) -> None:
+    opened(client, name, Recipe("test", "letters", 3, document_prefix="passage: ", query_prefix="query: "))
+
+    assert metadata_of(client, name) == {
+        "ingestor_recipe": "f",
+        "embedding_provider": "test",
+        "embedding_model": "letters",
+        "embedding_dimensions": 3,
+        "document_prefix": "passage: ",
+    }
+
+
+def test_opening_again_finds_the_same_records(client: "ClientAPI", name: str) -> None:
+    first = opened(client, name)
+    first.add([record("a:1")], rows((1, 0, 0)))
+    second = opened(client, name)
+
+    assert second.collection_id == first.collection_id
+    assert second.count() == 1
+    assert second.unapplied == ()
+
+
+def test_a_collection_that_was_made_again_has_another_id(client: "ClientAPI", name: str) -> None:
+    first = opened(client, name)
+    client.delete_collection(name)
+
+    assert opened(client, name).collection_id != first.collection_id
+
+
+@pytest.mark.parametrize(
+    ("recipe", "space", "told"),
+    [
+        (Recipe("other", "letters", 3), "cosine", "other/letters"),
+        (Recipe("test", "words", 3), "cosine", "test/words"),
+        (Recipe("test", "letters", 4), "cosine", "4 dimensions"),
+        (Recipe("test", "letters", 3, document_prefix="p: "), "cosine", "'p: '"),
+        (RECIPE, "l2", "distance l2"),
+    ],
+)
+def test_another_recipe_is_refused_and_both_are_named(
+    client: "ClientAPI", name: str, recipe: Recipe, space: Space, told: str
+) -> None:
+    opened(client, name)
+
+    with pytest.raises(RecipeMismatch) as caught:
+        opened(client, name, recipe, HnswConfig(space=space))
+
+    assert "test/letters (3 dimensions, no document prefix, distance cosine)" in str(caught.value)
+    assert told in str(caught.value)
+    assert "INGESTOR_CHROMA__COLLECTION" in caught.value.remedy
+
+
+def test_the_prefix_of_queries_may_change(client: "ClientAPI", name: str) -> None:
+    opened(client, name, Recipe("test", "letters", 3, document_prefix="passage: "))
+    opened(client, name, Recipe("test", "letters", 3, document_prefix="passage: ", query_prefix="query: "))
+
+
+def test_dimensions_are_noted_by_the_first_add_of_a_model_that_does_not_tell(client: "ClientAPI", name: str) -> None:
+    sink = opened(client, name, LEARNING)
+    assert metadata_of(client, name)["embedding_dimensions"] == 0
+
+    sink.add([record("a:1")], rows((1, 0, 0)))
+
+    assert sink.dimensions == 3
+    assert metadata_of(client, name)["embedding_dimensions"] == 3
+    assert metadata_of(client, name)["embedding_model"] == "letters"
+    assert opened(client, name, LEARNING).dimensions == 3
+    with pytest.raises(RecipeMismatch):
+        opened(client, name, Recipe("test", "letters", 5))
+
+
+def test_dimensions_are_noted_when_the_settings_come_to_name_them(client: "ClientAPI", name: str) -> None:
+    opened(client, name, LEARNING)
+    opened(client, name, RECIPE)
+
+    assert metadata_of(client, name)["embedding_dimensions"] == 3
+
+
+def test_a_foreign_collection_with_records_is_refused_and_left_alone(client: "ClientAPI", name: str) -> None:
+    foreign = client.create_collection(name, embedding_function=None, metadata={"owner": "me"})
+    foreign.add(ids=["1"], embeddings=rows((1, 0, 0)), documents=["theirs"])
+
+    with pytest.raises(ConfigError, match="not made by ingestor"):
+        opened(client, name)
+    assert metadata_of(client, name) == {"owner": "me"}
+
+
+def test_an_empty_foreign_collection_is_taken_over_with_its_metadata(client: "ClientAPI", name: str) -> None:
+    # The way to choose a distance that most tutorials still show: the key must not be in what is written back.
+    client.create_collection(name, embedding_function=None, metadata={"owner": "me", "hnsw:space": "cosine"})
+    opened(client, name).add([record("a:1")], rows((2, 0, 0)))
+
+    sink = opened(client, name)
+
+    assert metadata_of(client, name)["owner"] == "me"
+    assert sink.search(rows((1, 0, 0))[0], 1, None, None)[0].score == pytest.approx(1, abs=1e-6)
+
+
+def test_an_empty_foreign_collection_of_another_distance_is_refused(client: "ClientAPI", name: str) -> None:
+    client.create_collection(name, embedding_function=None, configuration={"hnsw": {"space": "l2"}})
+
+    with pytest.raises(RecipeMismatch, match="l2"):
+        opened(client, name)
+
+
+def test_search_effort_follows_the_settings_and_construction_does_not(client: "ClientAPI", name: str) -> None:
+    opened(client, name)
+    sink = opened(client, name, hnsw=HnswConfig(ef_search=250, sync_threshold=500, ef_construction=200))
+
+    index = client.get_collection(name, embedding_function=None).configuration_json["hnsw"]
+    assert (index["ef_search"], index["sync_threshold"], index["ef_construction"]) == (250, 500, 100)
+    assert len(sink.unapplied) == 1
+    assert "ef_construction is 100" in sink.unapplied[0]
+
+
+@pytest.mark.parametrize(("space", "score"), [("cosine", 0.6), ("ip", 12.0), ("l2", 1 / 18)])
+def test_scores_are_higher_for_better_whatever_the_distance(
+    client: "ClientAPI", name: str, space: Space, score: float
+) -> None:
+    sink = opened(client, name, hnsw=HnswConfig(space=space))
+    sink.add([record("a:1"), record("a:2")], rows((3, 4, 0), (-3, -4, 0)))
+
+    near, far = sink.search(rows((4, 0, 0))[0], 2, None, None)
+
+    assert near.id == "a:1"
+    assert near.score == pytest.approx(score, abs=1e-5)
+    assert near.score > far.score
+
+
+@pytest.mark.parametrize("name_to_refuse", ["ab", "a b c", "文档", "a" * 513])
+def test_a_name_that_chroma_refuses_is_an_error_of_the_settings(client: "ClientAPI", name_to_refuse: str) -> None:
+    with pytest.raises(ConfigError, match="Chroma refused"):
+        opened(client, name_to_refuse)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "sizes"),
+    [
+        ([], []),
+        ([10] * 300, [300]),
+        ([10] * 301, [300, 1]),
+        ([1_000_000] * 8, [3, 3, 2]),
+        ([10, 50_000_000, 10], [1, 1, 1]),
+    ],
+)
+def test_batches_are_bodies_that_chroma_takes(lengths: list[int], sizes: list[int]) -> None:
+    bounds = list(_batches([record(str(number), "x" * length) for number, length in enumerate(lengths)], 1_024))
+
+    assert [stop - start for start, stop in bounds] == sizes
+    assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds)][: len(bounds)]
+
+
+def test_a_record_that_no_body_can_carry_is_rejected(http_client: "ClientAPI", name: str) -> None:
+    sink = opened(http_client, name)
+
+    with pytest.raises(RejectedByChroma, match="too large"):
+        sink.add([record("a:1", "x" * 42_000_000)], rows((1, 0, 0)))
+    assert sink.count() == 0
+
+
+@pytest.mark.parametrize("field", ["ef_construction", "ef_search", "max_neighbors", "sync_threshold", "num_threads"])
+def test_numbers_that_chroma_would_take_in_silence_are_refused(field: str) -> None:
+    numbers: dict[str, Any] = {field: 0}
+
+    with pytest.raises(ConfigError, match=field):
+        HnswConfig(**numbers)
+
+
+def test_a_distance_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="manhattan"):
+        HnswConfig(space=cast("Space", "manhattan"))
+
+
+# What only the double has: faults.
+
+
+def test_an_injected_fault_comes_before_or_after_the_write() -> None:
+    sink = MemorySink()
+    sink.fail("add", ServiceUnavailable("no"))
+    sink.fail("add", ServiceUnavailable("late"), is_after=True)
+
+    with pytest.raises(ServiceUnavailable, match="no"):
+        sink.add([record("a:1")], rows((1, 0, 0)))
+    assert sink.count() == 0
+    with pytest.raises(ServiceUnavailable, match="late"):
+        sink.add([record("a:1")], rows((1, 0, 0)))
+    assert sink.count() == 1
+    sink.add([record("a:2")], rows((1, 0, 0)))
+    assert [verb for verb, _ in sink.calls] == ["add", "count", "add", "count", "add"]

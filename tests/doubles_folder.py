@@ -1,0 +1,137 @@
+"""A `Source` in memory, for tests of the loop: the contract suite holds it to what `Folder` does."""
+
+import hashlib
+from dataclasses import replace
+
+from ingestor.adapters.rules import RULES_FILE, Rules, Scope
+from ingestor.core.errors import (
+    IngestorError,
+    OversizeDocument,
+    ServiceUnavailable,
+    UnreadableDocument,
+    UnstableDocument,
+)
+from ingestor.core.model import Content, Snapshot, Stat
+
+
+class MemoryFolder:
+    """Files as a mapping. Folders are there as long as a file lies below them.
+
+    Faults, set by a test: `is_missing` (the root is gone), `unreadable` (folder -> reason), `read_faults` (path -> what
+    its next read raises), `unsettled` (paths still being written).
+    """
+
+    def __init__(self, rules: Rules | None = None, *, max_file_bytes: int = 1 << 20) -> None:
+        self.rules = rules or Rules([], [])
+        self.max_file_bytes = max_file_bytes
+        self.is_missing = False
+        self.unreadable: dict[str, str] = {}
+        self.read_faults: dict[str, IngestorError] = {}
+        self.unsettled: set[str] = set()
+        self.reads: list[str] = []
+        self._contents: dict[str, tuple[Stat, bytes]] = {}
+        self._ticks = 1_700_000_000_000_000_000
+
+    def write(self, path: str, raw: bytes = b"", *, is_regular: bool = True) -> None:
+        """Make or overwrite a file; an overwritten one keeps its inode."""
+        self._ticks += 1_000_000_000
+        known = self._contents.get(path)
+        inode = known[0].inode if known else self._ticks
+        self._contents[path] = (Stat(len(raw), self._ticks, self._ticks, 1, inode, is_regular), raw)
+
+    def delete(self, path: str) -> None:
+        """Remove a file, or a folder with all below it."""
+        for each in [each for each in self._contents if _covers(path, each)]:
+            del self._contents[each]
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename a file or a folder: times of change grow, times of modification and inodes stay."""
+        self._ticks += 1_000_000_000
+        for each in [each for each in self._contents if _covers(old, each)]:
+            stat, raw = self._contents.pop(each)
+            self._contents[new + each.removeprefix(old)] = (replace(stat, ctime_ns=self._ticks), raw)
+
+    def touch(self, path: str) -> None:
+        """New times, same content."""
+        self._ticks += 1_000_000_000
+        stat, raw = self._contents[path]
+        self._contents[path] = (replace(stat, mtime_ns=self._ticks, ctime_ns=self._ticks), raw)
+
+    def scan(self, below: str = "") -> Snapshot:
+        """See the port."""
+        self._check_root()
+        found = {path: stat for path, (stat, _) in self._contents.items() if _covers(below, path)}
+        hidden = {
+            folder: reason
+            for folder, reason in self.unreadable.items()
+            if _covers(below, folder) or _covers(folder, below)
+        }
+        return Snapshot(
+            files={
+                path: stat
+                for path, stat in found.items()
+                if self._belongs(path) and not any(_covers(folder, path) for folder in hidden)
+            },
+            unreadable=hidden,
+            skipped=self._refused_lines(),
+        )
+
+    def look(self, path: str) -> Stat | None:
+        """See the port."""
+        self._check_root()
+        for folder, reason in self.unreadable.items():
+            if _covers(folder, path):
+                raise UnreadableDocument(reason)
+        found = self._contents.get(path)
+        return found[0] if found and self._belongs(path) else None
+
+    def read(self, path: str) -> Content:
+        """See the port."""
+        self._check_root()
+        self.reads.append(path)
+        if path in self.read_faults:
+            raise self.read_faults.pop(path)
+        try:
+            path.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UnreadableDocument("the name of the file is not valid UTF-8") from error
+        if path not in self._contents:
+            raise UnstableDocument("the file vanished before it was read", retry_after_seconds=0.2)
+        stat, raw = self._contents[path]
+        if not stat.is_regular:
+            raise UnreadableDocument("it is a FIFO (named pipe), not a regular file")
+        if len(raw) > self.max_file_bytes:
+            raise OversizeDocument("the file is too large")
+        if path in self.unsettled:
+            raise UnstableDocument("the file was written a moment ago", retry_after_seconds=0.1)
+        return Content(stat, raw, hashlib.sha256(raw).hexdigest())
+
+    def _check_root(self) -> None:
+        if self.is_missing:
+            raise ServiceUnavailable("the watched folder is not there")
+
+    def _belongs(self, path: str) -> bool:
+        *folders, name = path.split("/")
+        scope = self._entered("", self.rules.scope)
+        folder = ""
+        for each in folders:
+            folder = f"{folder}/{each}" if folder else each
+            if scope.leaves_out(folder, each, is_folder=True):
+                return False
+            scope = self._entered(folder, scope)
+        return not scope.leaves_out(path, name, is_folder=False) and self.rules.wants(path)
+
+    def _entered(self, folder: str, scope: Scope) -> Scope:
+        found = self._contents.get(f"{folder}/{RULES_FILE}" if folder else RULES_FILE)
+        return scope.deepen(folder, found[1])[0] if found else scope
+
+    def _refused_lines(self) -> dict[str, str]:
+        refused = {}
+        for path, (_, raw) in self._contents.items():
+            if path.rpartition("/")[2] == RULES_FILE and (lines := self.rules.scope.deepen("", raw)[1]):
+                refused[path] = "; ".join(lines)
+        return refused
+
+
+def _covers(folder: str, path: str) -> bool:
+    return not folder or path == folder or path.startswith(f"{folder}/")

@@ -1,0 +1,153 @@
+"""In-memory ledger and vector store, held to the contracts of the real ones by `tests/contract`."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, Stat, Usage
+from ingestor.ports import Totals, Vector
+
+
+class MemoryVectors:
+    """`ports.VectorStore` over a dictionary."""
+
+    def __init__(self) -> None:
+        self.held: dict[bytes, Vector] = {}
+
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, Vector]:
+        return {key: self.held[key] for key in keys if key in self.held}
+
+    def put(self, vectors: Mapping[bytes, Vector]) -> None:
+        self.held.update({key: np.asarray(vector, dtype=np.float32) for key, vector in vectors.items()})
+
+
+class MemoryLedger:
+    """`ports.Ledger` over dictionaries; `documents` and `queue` are the truth to assert on."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, Entry] = {}
+        self.queue: dict[str, Change] = {}
+        self.leased: set[str] = set()
+        self.usage = Usage()
+        self.notes: dict[str, str] = {}
+
+    def glances(self, below: str = "") -> dict[str, Glance]:
+        return {
+            path: glance
+            for path, glance in self.glances_of(entry.path for entry in self.documents.values()).items()
+            if not below or path == below or path.startswith(f"{below}/")
+        }
+
+    def glances_of(self, paths: Iterable[str]) -> dict[str, Glance]:
+        return {
+            path: Glance(entry.stat, entry.cutting, entry.is_unfinished) for path, entry in self.entries(paths).items()
+        }
+
+    def entries(self, paths: Iterable[str]) -> dict[str, Entry]:
+        wanted = set(paths)
+        return {entry.path: entry for entry in self.documents.values() if entry.path in wanted}
+
+    def kin(self, path: str, stat: Stat, content_hash: str) -> list[Entry]:
+        entries = self.documents.values()
+        own = [entry for entry in entries if entry.path == path]
+        if own or not stat.size_bytes:
+            return own
+        key = (stat.inode, stat.size_bytes)
+        near = [entry for entry in entries if (entry.stat.inode, entry.stat.size_bytes) == key]
+        return near or [entry for entry in entries if entry.content_hash == content_hash]
+
+    def mark(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            rival = self.entries([entry.path]).get(entry.path)
+            assert rival is None or rival.document_id == entry.document_id, "two documents at one path"
+            self.documents[entry.document_id] = entry
+
+    def commit(self, plans: Sequence[Plan], changes: Sequence[Change]) -> None:
+        for plan in plans:
+            if plan.after is None and plan.before is not None:
+                self.documents.pop(plan.before.document_id, None)
+        self.mark([plan.after for plan in plans if plan.after is not None])
+        for change in changes:
+            queued = self.queue.get(change.path)
+            if queued is not None and queued.generation == change.generation:
+                del self.queue[change.path]
+            self.leased.discard(change.path)
+
+    def enqueue(self, paths: Iterable[str], change: Change) -> int:
+        before = len(self.queue)
+        for path in paths:
+            known = self.queue.get(path)
+            if known is None:
+                self.queue[path] = replace(change, path=path)
+                continue
+            is_live = Priority.LIVE in {known.priority, change.priority}
+            self.queue[path] = replace(
+                known,
+                priority=Priority.LIVE if is_live else Priority.BACKFILL,
+                enqueued_seconds=min(known.enqueued_seconds, change.enqueued_seconds),
+                not_before_seconds=min(known.not_before_seconds, change.not_before_seconds),
+                generation=known.generation + 1,
+            )
+        return len(self.queue) - before
+
+    def lease(self, limit: int, now_seconds: float) -> list[Change]:
+        due = [
+            change
+            for path, change in self.queue.items()
+            if path not in self.leased and change.not_before_seconds <= now_seconds
+        ]
+        due.sort(key=lambda change: (change.priority is not Priority.LIVE, change.enqueued_seconds))
+        self.leased |= {change.path for change in due[:limit]}
+        return due[:limit]
+
+    def release(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            queued = self.queue[change.path]
+            if queued.generation == change.generation:
+                self.queue[change.path] = change
+            else:
+                self.queue[change.path] = replace(queued, attempts=0, problem=change.problem)
+            self.leased.discard(change.path)
+
+    def hasten(self, now_seconds: float) -> None:
+        for path, change in self.queue.items():
+            if change.problem is not None and change.not_before_seconds > now_seconds:
+                self.queue[path] = replace(change, not_before_seconds=now_seconds)
+
+    def release_all(self) -> None:
+        self.leased.clear()
+
+    def next_due_seconds(self) -> float | None:
+        return min(
+            (change.not_before_seconds for path, change in self.queue.items() if path not in self.leased), default=None
+        )
+
+    def problems(self) -> list[tuple[str, Problem]]:
+        found = {entry.path: entry.problem for entry in self.documents.values() if entry.problem}
+        found |= {path: change.problem for path, change in self.queue.items() if change.problem}
+        return sorted(found.items())
+
+    def totals(self) -> Totals:
+        sound = [entry for entry in self.documents.values() if entry.problem is None]
+        return Totals(
+            documents=len(sound),
+            chunks=sum(len(entry.tags) for entry in self.documents.values()),
+            queued=len(self.queue.keys() - self.leased),
+            in_flight=len(self.leased),
+            problems=len(self.documents) - len(sound),
+            retrying=sum(1 for change in self.queue.values() if change.problem),
+            usage=self.usage,
+        )
+
+    def rewrite(self, change: Callable[[Entry], Entry]) -> None:
+        self.documents = {document_id: change(entry) for document_id, entry in self.documents.items()}
+
+    def add_usage(self, usage: Usage) -> None:
+        self.usage += usage
+
+    def note(self, name: str) -> str | None:
+        return self.notes.get(name)
+
+    def set_note(self, name: str, value: str) -> None:
+        self.notes[name] = value

@@ -1,0 +1,454 @@
+"""The remote embedder against a real server that misbehaves in every way that is mapped to an error."""
+
+import asyncio
+import gc
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ingestor.adapters.openai_embedder import OpenAIEmbedder, retry_after_seconds
+from ingestor.core.errors import (
+    AuthenticationFailed,
+    ConfigError,
+    IngestorError,
+    RateLimited,
+    RejectedByModel,
+    ServiceUnavailable,
+)
+from ingestor.core.model import Recipe
+from tests import embedding_server
+from tests.embedding_server import EmbeddingServer, Fault, FaultKind, vector_of
+
+KEY = "sk-this-is-never-to-be-seen"
+TEXTS = ["one", "two", "three"]
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddingServer]:
+    with EmbeddingServer(api_key=KEY) as running:
+        yield running
+
+
+def embedder_of(base_url: str, **changes: Any) -> OpenAIEmbedder:  # noqa: ANN401  # any argument of the constructor
+    arguments: dict[str, Any] = {
+        "base_url": base_url,
+        "api_key": KEY,
+        "max_batch_inputs": 16,
+        "max_batch_tokens": 8_192,
+        "max_concurrency": 4,
+        "timeout_seconds": 30.0,
+        "sends_dimensions": False,
+        "recipe": Recipe("openai", "test-embedding", 0),
+    }
+    return OpenAIEmbedder(**{**arguments, **changes})
+
+
+@pytest.fixture
+async def embedder(server: EmbeddingServer) -> AsyncIterator[OpenAIEmbedder]:
+    remote = embedder_of(server.base_url)
+    yield remote
+    await remote.close()
+
+
+async def error_of(embedder: OpenAIEmbedder) -> IngestorError:
+    with pytest.raises(IngestorError) as caught:
+        await embedder.embed(TEXTS)
+    return caught.value
+
+
+def status(code: int, *, headers: Mapping[str, str] | None = None, body: str = "") -> Fault:
+    return Fault(FaultKind.STATUS, status=code, headers=headers or {}, body=body)
+
+
+def error_body(message: str, code: str) -> str:
+    return json.dumps({"error": {"message": message, "type": code, "param": None, "code": code}})
+
+
+async def test_vectors_are_the_server_s_and_usage_is_what_it_says(
+    server: EmbeddingServer, embedder: OpenAIEmbedder
+) -> None:
+    vectors, usage = await embedder.embed(TEXTS)
+    assert np.array_equal(vectors, np.stack([vector_of(text) for text in TEXTS]))
+    assert (usage.requests, usage.texts, usage.tokens) == (1, 3, server.counters.tokens)
+    (received,) = server.received
+    assert received.texts == tuple(TEXTS)
+    assert (received.model, received.encoding_format, received.dimensions) == ("test-embedding", "float", None)
+
+
+@pytest.mark.parametrize(("sends", "sent"), [(True, 32), (False, None)])
+async def test_dimensions_are_sent_only_to_models_that_take_them(*, sends: bool, sent: int | None) -> None:
+    with EmbeddingServer(dimensions=32) as server:
+        embedder = embedder_of(server.base_url, recipe=Recipe("openai", "m", 32), sends_dimensions=sends)
+        await embedder.embed(TEXTS)
+        await embedder.close()
+        assert server.received[0].dimensions == sent
+
+
+async def test_dimensions_once_learned_are_held_but_not_sent(server: EmbeddingServer, embedder: OpenAIEmbedder) -> None:
+    assert embedder.recipe.dimensions == 0
+    await embedder.embed(TEXTS)
+    assert embedder.recipe.dimensions == 64
+    server.dimensions = 65
+    assert "65 dimensions where 64" in str(await error_of(embedder))
+    assert [received.dimensions for received in server.received] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (status(401), AuthenticationFailed, "refuses the key"),
+        (status(403), AuthenticationFailed, "refuses the key"),
+        (status(400, body=error_body("API key not valid", "invalid_api_key")), AuthenticationFailed, "not valid"),
+        (status(404), ConfigError, "knows no model"),
+        (status(400, body=error_body("no such model", "model_not_found")), ConfigError, "knows no model"),
+        (status(301, headers={"location": "https://new.example/v1"}), ConfigError, "has moved"),
+        (status(302, headers={"location": "https://login.example/"}), ServiceUnavailable, "HTTP 302"),
+        (status(400), RejectedByModel, "injected 400"),
+        (status(413), RejectedByModel, "injected 413"),
+        (status(422), RejectedByModel, "injected 422"),
+        (status(422, body='{"detail": [{"msg": "too long"}]}'), RejectedByModel, "too long"),
+        (status(429), RateLimited, "slow down"),
+        (status(429, body=error_body("current quota", "insufficient_quota")), ServiceUnavailable, "no quota left"),
+        (status(402), ServiceUnavailable, "no quota left"),
+        (status(400, body=error_body("overdue payment", "Arrearage")), ServiceUnavailable, "overdue payment"),
+        (status(408), ServiceUnavailable, "HTTP 408"),
+        (status(409), ServiceUnavailable, "HTTP 409"),
+        (status(500), ServiceUnavailable, "injected 500"),
+        (status(502, body="<html>\n  Bad\n  Gateway</html>"), ServiceUnavailable, "<html> Bad Gateway</html>"),
+        (status(503), ServiceUnavailable, "HTTP 503"),
+        (status(529), ServiceUnavailable, "HTTP 529"),
+        (Fault(FaultKind.RESET), ServiceUnavailable, "out of reach"),
+        (Fault(FaultKind.CUT), ServiceUnavailable, "out of reach"),
+        (Fault(FaultKind.MALFORMED), ServiceUnavailable, "no JSON"),
+        (Fault(FaultKind.BODY), ServiceUnavailable, "no JSON"),
+        (Fault(FaultKind.BODY, body="<html>log in</html>"), ServiceUnavailable, "log in"),
+        (Fault(FaultKind.BODY, body="[" * 100_000), ServiceUnavailable, "no JSON"),
+        (Fault(FaultKind.BODY, body="[]"), ServiceUnavailable, "no list of vectors"),
+        (Fault(FaultKind.BODY, body='{"error": {"message": "overloaded"}}'), ServiceUnavailable, "overloaded"),
+        (Fault(FaultKind.BODY, body='{"data": [1, 2, 3]}'), ServiceUnavailable, "index None"),
+        (Fault(FaultKind.FEWER), ServiceUnavailable, "2 vectors for 3 texts"),
+        (Fault(FaultKind.MORE), ServiceUnavailable, "4 vectors for 3 texts"),
+        (Fault(FaultKind.DUPLICATE_INDEX), ServiceUnavailable, "two vectors with index 0"),
+        (Fault(FaultKind.NO_INDEX), ServiceUnavailable, "index None"),
+        (Fault(FaultKind.NOT_A_NUMBER), ServiceUnavailable, "not finite"),
+        (Fault(FaultKind.ZERO), ServiceUnavailable, "a zero vector"),
+        (Fault(FaultKind.RAGGED), ServiceUnavailable, "different dimensions"),
+    ],
+    ids=lambda value: f"{value.kind}-{value.status}" if isinstance(value, Fault) else "",
+)
+async def test_every_fault_has_its_error_and_costs_one_request(
+    server: EmbeddingServer, embedder: OpenAIEmbedder, fault: Fault, kind: type[IngestorError], words: str
+) -> None:
+    server.inject(fault)
+    error = await error_of(embedder)
+    assert type(error) is kind
+    assert words in str(error)
+    assert server.requests == 1, "the client must not retry by itself"
+    vectors, _ = await embedder.embed(TEXTS)
+    assert len(vectors) == 3, "the embedder must work again after a fault"
+
+
+@pytest.mark.parametrize(
+    ("embedding", "words"),
+    [
+        ("[[1, 2]]", "no vector"),
+        ('["1.0", "2.0"]', "no vector"),
+        ("[null]", "no vector"),
+        ("null", "no vector"),
+        ("[true]", "no vector"),
+        ("[[1], [2, 3]]", "no vector"),
+        ('{"a": 1}', "no vector"),
+        ('"@@@"', "no vector"),
+        ('"AAA="', "no vector"),
+        ("[]", "without dimensions"),
+        ('""', "without dimensions"),
+        ("[1e39, 1]", "not finite"),
+        ("[1e30, 1e30]", "not finite"),
+        ("[Infinity, 1]", "not finite"),
+        ("[1e-60, 0]", "zero vector"),
+        ("[1e-30, 0]", "zero vector"),
+    ],
+)
+async def test_an_embedding_that_is_no_usable_vector_is_refused(
+    server: EmbeddingServer, embedder: OpenAIEmbedder, embedding: str, words: str
+) -> None:
+    server.inject(Fault(FaultKind.BODY, body=f'{{"data": [{{"index": 0, "embedding": {embedding}}}]}}'))
+    with pytest.raises(ServiceUnavailable, match=words):
+        await embedder.embed(["one"])
+    assert embedder.recipe.dimensions == 0, "nothing may be learned from nonsense"
+
+
+@pytest.mark.parametrize("kind", [FaultKind.SHUFFLED, FaultKind.BASE64])
+async def test_an_answer_in_another_order_or_encoding_is_put_right(
+    server: EmbeddingServer, embedder: OpenAIEmbedder, kind: FaultKind
+) -> None:
+    server.inject(Fault(kind))
+    vectors, _ = await embedder.embed(TEXTS)
+    assert np.array_equal(vectors, np.stack([vector_of(text) for text in TEXTS]))
+
+
+async def test_whole_numbers_are_numbers(server: EmbeddingServer, embedder: OpenAIEmbedder) -> None:
+    server.inject(Fault(FaultKind.BODY, body='{"data": [{"index": 0, "embedding": [3, 4]}]}'))
+    vectors, usage = await embedder.embed(["one"])
+    assert vectors.tolist() == [[3.0, 4.0]]
+    assert usage.tokens == 0
+
+
+async def test_usage_that_is_not_told_is_zero(server: EmbeddingServer, embedder: OpenAIEmbedder) -> None:
+    server.inject(Fault(FaultKind.NO_USAGE))
+    _, usage = await embedder.embed(TEXTS)
+    assert (usage.requests, usage.texts, usage.tokens) == (1, 3, 0)
+
+
+async def test_a_wrong_dimension_names_both(server: EmbeddingServer) -> None:
+    embedder = embedder_of(server.base_url, recipe=Recipe("openai", "m", 64), sends_dimensions=True)
+    server.inject(Fault(FaultKind.WRONG_DIMENSION))
+    error = await error_of(embedder)
+    assert isinstance(error, ServiceUnavailable)
+    assert "65 dimensions where 64 are expected" in str(error)
+    await embedder.close()
+
+
+@pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.DRIP])
+async def test_a_call_that_hangs_or_trickles_ends_in_time(server: EmbeddingServer, kind: FaultKind) -> None:
+    embedder = embedder_of(server.base_url, timeout_seconds=0.5)
+    await embedder.embed(TEXTS)
+    server.inject(Fault(kind))
+    error = await error_of(embedder)
+    assert isinstance(error, ServiceUnavailable)
+    assert "no complete answer within 0.5 s" in str(error)
+    await embedder.embed(TEXTS)
+    await embedder.close()
+
+
+async def test_a_cancelled_call_ends_at_once_and_is_not_turned_into_an_error(
+    server: EmbeddingServer, embedder: OpenAIEmbedder
+) -> None:
+    server.inject(Fault(FaultKind.HANG))
+    call = asyncio.ensure_future(embedder.embed(TEXTS))
+    while server.counters.in_flight == 0:  # noqa: ASYNC110  # the server's threads know no event of this loop
+        await asyncio.sleep(0.01)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_nobody_listening_is_out_of_reach() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        embedder = embedder_of(f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
+        error = await error_of(embedder)
+        await embedder.close()
+    assert isinstance(error, ServiceUnavailable)
+    assert "out of reach" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"retry-after-ms": "1500", "retry-after": "7"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "7"}, 7.0),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("code", [429, 503])
+async def test_the_wait_that_the_provider_asks_for_is_passed_on(
+    server: EmbeddingServer, embedder: OpenAIEmbedder, code: int, headers: dict[str, str], seconds: float | None
+) -> None:
+    server.inject(status(code, headers=headers))
+    error = await error_of(embedder)
+    assert isinstance(error, RateLimited | ServiceUnavailable)
+    assert error.retry_after_seconds == seconds
+
+
+def test_a_wait_is_a_number_or_a_date() -> None:
+    now = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+    for value, seconds in (
+        (format_datetime(now + timedelta(seconds=90), usegmt=True), 90.0),
+        (format_datetime(now - timedelta(seconds=90), usegmt=True), 0.0),
+        ("Mon, 23 Nov 2026 09:00:30 -0000", 30.0),
+        ("-3", 0.0),
+        ("soon", None),
+        ("nan", None),
+        ("inf", None),
+        ("", None),
+    ):
+        assert retry_after_seconds({"retry-after": value}, now.timestamp()) == seconds, value
+
+
+async def test_too_many_texts_are_refused_in_the_provider_s_words() -> None:
+    with EmbeddingServer(max_inputs=2) as server:
+        embedder = embedder_of(server.base_url)
+        error = await error_of(embedder)
+        await embedder.close()
+    assert isinstance(error, RejectedByModel)
+    assert "should not be larger than 2" in str(error)
+
+
+async def test_a_text_the_model_refuses_is_refused_whenever_it_is_there() -> None:
+    with EmbeddingServer(reject_marker="two") as server:
+        embedder = embedder_of(server.base_url)
+        assert isinstance(await error_of(embedder), RejectedByModel)
+        assert isinstance(await error_of(embedder), RejectedByModel)
+        await embedder.embed(["one", "three"])
+        await embedder.close()
+        assert (server.requests, server.calls, server.texts) == (3, 1, 2)
+
+
+async def test_a_wrong_key_is_told_by_the_name_of_its_setting(server: EmbeddingServer) -> None:
+    embedder = embedder_of(server.base_url, api_key="sk-wrong", key_setting="embedding.api_key")
+    error = await error_of(embedder)
+    await embedder.close()
+    assert isinstance(error, AuthenticationFailed)
+    assert "embedding.api_key" in error.remedy
+    assert "sk-wrong" not in error.sentence
+
+
+async def test_the_key_is_in_no_error_repr_or_log(
+    server: EmbeddingServer, embedder: OpenAIEmbedder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    seen = [repr(embedder), str(embedder)]
+    bodies = (error_body(f"Incorrect API key provided: {KEY}", "invalid_api_key"), f"Bearer {KEY}", f'{{"a": "{KEY}"}}')
+    faults = [status(code, body=body) for code in (400, 401, 404, 429, 500) for body in bodies]
+    faults += [Fault(FaultKind.BODY, body=body) for body in bodies]
+    faults += [Fault(kind) for kind in FaultKind if kind not in (FaultKind.HANG, FaultKind.DRIP)]
+    for fault in faults:
+        server.inject(fault)
+        (error,) = await asyncio.gather(embedder.embed(TEXTS), return_exceptions=True)
+        if isinstance(error, BaseException):
+            assert isinstance(error, IngestorError)
+            assert error.__cause__ is None
+            assert error.__context__ is None, "a chained error of the client would carry the request's headers"
+            seen += [*traceback.format_exception(error), error.sentence, repr(error), repr(vars(error))]
+    assert len(seen) > 50
+    assert len(caplog.messages) > 50
+    seen += caplog.messages
+    assert not [line for line in seen if KEY in line]
+
+
+@pytest.mark.parametrize("key", ["sk-line\nbreak", "sk space", "sk-ключ", "sk-\x00"])
+def test_a_key_that_no_header_carries_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        embedder_of("http://127.0.0.1/v1", api_key=key)
+    assert key not in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8000/v1", "ftp://host/v1", "http://", "http://host:port/v1", "http://[::1/v1"]
+)
+def test_a_base_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="base URL"):
+        embedder_of(url)
+
+
+def test_secrets_in_the_base_url_are_not_shown() -> None:
+    shown = repr(embedder_of("https://me:hidden@[::1]:8443/v1?token=hidden"))
+    assert "https://[::1]:8443/v1" in shown
+    assert "hidden" not in shown
+
+
+async def test_no_key_sends_no_key() -> None:
+    with EmbeddingServer() as server:
+        embedder = embedder_of(server.base_url, api_key="")
+        await embedder.embed(TEXTS)
+        await embedder.close()
+        assert "authorization" not in server.received[0].headers
+
+
+async def test_the_environment_changes_nothing(server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "OPENAI_BASE_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "ambient")
+    monkeypatch.setenv(
+        "OPENAI_CUSTOM_HEADERS",
+        "Authorization: Bearer ambient\nX-Ambient: ambient\nHost: ambient\n"
+        "Content-Type: text/ambient\nUser-Agent: ambient",
+    )
+    embedder = embedder_of(server.base_url)
+    await embedder.embed(TEXTS)
+    await embedder.close()
+    headers = server.received[0].headers
+    assert "ambient" not in repr(headers)
+    assert headers["authorization"] == f"Bearer {KEY}"
+    assert headers["host"] == server.url.removeprefix("http://")
+    assert set(headers) <= {
+        "host",
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "content-type",
+        "user-agent",
+        "authorization",
+        "x-stainless-raw-response",
+    }
+
+
+async def test_a_proxy_that_is_given_is_used(server: EmbeddingServer) -> None:
+    embedder = embedder_of("http://endpoint.invalid/v1", proxy=server.url)
+    error = await error_of(embedder)
+    await embedder.close()
+    assert isinstance(error, ConfigError), "the server is no proxy and knows no such path, but it must have been asked"
+
+
+async def test_calls_at_once_share_connections(server: EmbeddingServer, embedder: OpenAIEmbedder) -> None:
+    server.latency_seconds = 0.05
+    await asyncio.gather(*(embedder.embed([f"text {number}"]) for number in range(4)))
+    await asyncio.gather(*(embedder.embed([f"text {number}"]) for number in range(4)))
+    assert server.counters.max_in_flight == 4
+    assert server.counters.connections == 4
+    assert server.counters.repeated_texts == 4
+
+
+async def test_closing_leaves_no_connection_behind(server: EmbeddingServer, embedder: OpenAIEmbedder) -> None:
+    await embedder.embed(TEXTS)
+    assert server.counters.connections == 1
+    await embedder.close()
+    gc.collect()  # an unclosed socket would warn here, and warnings are errors
+
+
+def test_the_adapter_is_imported_without_the_client() -> None:
+    script = "import sys, ingestor.adapters.openai_embedder; sys.exit('openai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_server_runs_in_a_process_of_its_own() -> None:
+    command = [sys.executable, embedding_server.__file__, "--max-inputs", "10", "--api-key", KEY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        urls = json.loads(process.stdout.readline())
+        faults = urllib.request.Request(  # noqa: S310  # a URL of loopback that was just printed
+            urls["faults_url"], data=json.dumps([{"kind": "status", "status": 503}]).encode()
+        )
+        urllib.request.urlopen(faults).close()  # noqa: S310  # as above
+
+        async def embed() -> None:
+            embedder = embedder_of(urls["base_url"])
+            assert "HTTP 503" in str(await error_of(embedder))
+            vectors, _ = await embedder.embed(TEXTS)
+            assert np.array_equal(vectors[0], vector_of("one")), "equal in every process"
+            await embedder.close()
+
+        asyncio.run(embed())
+        with urllib.request.urlopen(urls["counters_url"]) as answer:  # noqa: S310  # as above
+            counters = json.load(answer)
+        assert (counters["requests"], counters["calls"], counters["texts"]) == (2, 1, 3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
