@@ -1,0 +1,218 @@
+"""Following: from the watch's hints to queued changes, and the supervision of the watch itself.
+
+The watch is started before the first scan, so that nothing falls between both. Hints settle, then the paths are looked
+at, and those that differ from the ledger are queued. Whenever the watch doubts itself, or there are more hints than
+`MAX_HINTS` paths, a reconcile of the whole folder takes their place.
+
+Invariant: whatever events are lost, the folder is compared with the ledger at least every `rescan_seconds`.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+
+import structlog
+
+from ingestor.core.errors import DocumentError, TransientError
+from ingestor.core.model import Change, Hint, Priority, Stat
+from ingestor.core.reconciling import differs
+from ingestor.core.settling import Heard, Settling, unrest_seconds
+from ingestor.engine.lane import Lane
+from ingestor.engine.reconcile import Reconciler
+from ingestor.engine.tally import Tally
+from ingestor.ports import Clock, Ledger, Source, Watch
+
+MAX_HINTS = 50_000
+"""Paths that settle at once; beyond that a scan is cheaper than looking at each."""
+SUPERVISE_SECONDS = 1.0
+"""How often the watch is asked whether it doubts itself."""
+RESTART_SECONDS = 1.0
+MAX_RESTART_SECONDS = 60.0
+"""Pause between two restarts of the watch: doubles from the first to the second while doubts come at once again."""
+_AFTER_SECONDS = 0.001
+
+_log = structlog.get_logger(__name__)
+
+
+class Follower:
+    """Runs the watch and feeds the queue."""
+
+    def __init__(  # noqa: PLR0913 - the parts it joins
+        self,
+        source: Source,
+        watch: Watch,
+        reconciler: Reconciler,
+        ledger: Ledger,
+        lane: Lane,
+        *,
+        clock: Clock,
+        tally: Tally,
+        cutting: str,
+        quiet_seconds: float,
+        rescan_seconds: float,
+        rules_file: str,
+        wake: Callable[[], None],
+    ) -> None:
+        self._source = source
+        self._watch = watch
+        self._reconciler = reconciler
+        self._ledger = ledger
+        self._lane = lane
+        self._clock = clock
+        self._tally = tally
+        self._cutting = cutting
+        self._quiet_seconds = quiet_seconds
+        self._rescan_seconds = rescan_seconds
+        self._rules_file = rules_file
+        self._wake = wake
+        self._settling = Settling(capacity=MAX_HINTS)
+        self._news = asyncio.Event()
+        self._doubt: str | None = None
+        self.reconciled = asyncio.Event()
+        """Set when the folder has been compared with the ledger for the first time."""
+
+    async def run(self) -> None:
+        """Follow the folder until cancelled."""
+        loop = asyncio.get_running_loop()
+        pause_seconds = RESTART_SECONDS
+        try:
+            while True:
+                began_seconds = self._clock.monotonic_seconds()
+                try:
+                    await asyncio.to_thread(self._watch.start, lambda hint: _post(loop, self._hear, hint))
+                    await self._reconcile_all()
+                    doubt = await self._follow()
+                except TransientError as error:
+                    doubt = str(error)
+                lived_seconds = self._clock.monotonic_seconds() - began_seconds
+                pause_seconds = RESTART_SECONDS if lived_seconds > MAX_RESTART_SECONDS else pause_seconds
+                _log.warning("watch.restarting", reason=doubt, pause_seconds=pause_seconds)
+                await asyncio.to_thread(self._watch.stop)
+                await self._clock.sleep(pause_seconds)
+                pause_seconds = min(pause_seconds * 2, MAX_RESTART_SECONDS)
+        finally:
+            self._watch.stop()
+
+    def _hear(self, hint: Hint) -> None:
+        if not self._settling.hear(hint, self._clock.monotonic_seconds()):
+            self._doubt = f"more than {MAX_HINTS} paths changed at once"
+        self._news.set()
+
+    async def _follow(self) -> str:
+        """Follow until there is a doubt that needs a new watch, and return it."""
+        rescan_at_seconds = self._next_rescan_seconds()
+        while True:
+            now_seconds = self._clock.monotonic_seconds()
+            if self._doubt is not None or now_seconds >= rescan_at_seconds:
+                # The watch is sound: only hints were too many, or it is time.
+                _log.info("watch.rescan", reason=self._doubt or "rescan_seconds")
+                await self._reconcile_all()
+                rescan_at_seconds = self._next_rescan_seconds()
+            doubt = await asyncio.to_thread(self._watch.doubt)
+            if doubt is not None:
+                return doubt
+            supervise_at_seconds = self._clock.monotonic_seconds() + SUPERVISE_SECONDS
+            while (now_seconds := self._clock.monotonic_seconds()) < supervise_at_seconds:
+                self._news.clear()
+                await self._look_at(self._settling.take_ready(now_seconds))
+                ready_seconds = self._settling.next_ready_seconds()
+                until_seconds = (
+                    supervise_at_seconds if ready_seconds is None else min(ready_seconds, supervise_at_seconds)
+                )
+                await self._news_until(until_seconds)
+
+    async def _reconcile_all(self) -> None:
+        # Hints that came before the scan are answered by it; those that come during it are kept.
+        self._settling.clear()
+        self._doubt = None
+        await self._reconciler.reconcile()
+        self._wake()
+        self.reconciled.set()
+
+    def _next_rescan_seconds(self) -> float:
+        # A tenth of jitter: many daemons on one disk must not scan it together.
+        jitter = 0.9 + 0.2 * random.random()  # noqa: S311 - spreads scans, guards nothing
+        return self._clock.monotonic_seconds() + self._rescan_seconds * jitter
+
+    async def _news_until(self, until_seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, until_seconds - self._clock.monotonic_seconds())):
+                await self._news.wait()
+        except TimeoutError:
+            return  # something is ready, or it is time to supervise
+
+    async def _look_at(self, ready: Sequence[Heard]) -> None:
+        if not ready:
+            return
+        folders = {heard.hint.path for heard in ready if heard.hint.is_folder}
+        files = [heard for heard in ready if not heard.hint.is_folder]
+        folders |= {_folder_of(heard.hint.path) for heard in files if _name_of(heard.hint.path) == self._rules_file}
+        await self._look_at_files(files)
+        for folder in sorted(folders):
+            await self._reconciler.reconcile(folder, priority=Priority.LIVE)
+        self._wake()
+
+    async def _look_at_files(self, files: Sequence[Heard]) -> None:
+        stats = await asyncio.to_thread(self._stats, [heard.hint.path for heard in files])
+        entries = await self._lane.run(self._ledger.glances_of, list(stats))
+        now_seconds = self._clock.now_seconds()
+        present: list[str] = []
+        gone: list[str] = []
+        for heard in files:
+            path = heard.hint.path
+            stat = stats[path]
+            if not differs(stat, entries.get(path), self._cutting):
+                continue
+            wait_seconds = unrest_seconds(
+                heard,
+                stat,
+                quiet_seconds=self._quiet_seconds,
+                now_seconds=now_seconds,
+                monotonic_seconds=self._clock.monotonic_seconds(),
+            )
+            if wait_seconds > 0:
+                self._settling.postpone(heard, self._clock.monotonic_seconds(), wait_seconds)
+            elif stat is None:
+                gone.append(path)
+            else:
+                present.append(path)
+        change = Change("", Priority.LIVE, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
+        await self._enqueue(present, change)
+        # Behind what is new, so that a rename is seen as one.
+        behind = Change("", Priority.LIVE, now_seconds + _AFTER_SECONDS, now_seconds)
+        await self._enqueue(gone, behind)
+
+    async def _enqueue(self, paths: Sequence[str], change: Change) -> None:
+        if paths:
+            self._tally.expected += await self._lane.run(self._ledger.enqueue, paths, change)
+
+    def _stats(self, paths: Sequence[str]) -> dict[str, Stat | None]:
+        found: dict[str, Stat | None] = {}
+        for path in paths:
+            try:
+                found[path] = self._source.look(path)
+            except DocumentError:
+                # The worker looks again, and makes a Problem of it with its reason.
+                found[path] = _UNTELLABLE
+        return found
+
+
+_UNTELLABLE = Stat(size_bytes=-1, mtime_ns=0, ctime_ns=0, device=0, inode=0, is_regular=False)
+
+
+def _post(loop: asyncio.AbstractEventLoop, hear: Callable[[Hint], None], hint: Hint) -> None:
+    try:
+        loop.call_soon_threadsafe(hear, hint)
+    except RuntimeError:
+        # The loop is closed: the process is ending, and the next start scans.
+        _log.debug("watch.late_hint", path=hint.path)
+
+
+def _name_of(path: str) -> str:
+    return PurePosixPath(path).name
+
+
+def _folder_of(path: str) -> str:
+    folder = str(PurePosixPath(path).parent)
+    return "" if folder == "." else folder

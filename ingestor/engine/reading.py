@@ -1,0 +1,71 @@
+"""Reading: from a path to a document, cut into chunks.
+
+Invariant: the document is what the file held at one instant; nothing of it is left out.
+"""
+
+import mimetypes
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from ingestor.core.model import Chunk, Document
+from ingestor.ports import Source
+
+Decode = Callable[[bytes], str]
+"""Bytes to text with "\\n" line ends; raises `UndecodableDocument`."""
+
+
+class Cutter(Protocol):
+    """Cuts text into chunks."""
+
+    @property
+    def recipe(self) -> str:
+        """Fingerprint of everything that decides where chunks begin and end."""
+
+    def cut(self, text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
+        """Title and chunks of a text."""
+
+
+_TEXT_TYPES = {
+    ".md": "text/markdown",
+    ".markdown": "text/markdown",
+    ".rst": "text/x-rst",
+    ".toml": "application/toml",
+    ".yaml": "application/yaml",
+    ".yml": "application/yaml",
+    ".log": "text/plain",
+}
+"""What the standard library does not know, or knows only on some machines."""
+
+
+class Reader:
+    """Reads, decodes and cuts; runs on any thread."""
+
+    def __init__(self, source: Source, decode: Decode, cutter: Cutter) -> None:
+        self._source = source
+        self._decode = decode
+        self._cutter = cutter
+        self._types = mimetypes.MimeTypes()
+
+    @property
+    def cutting(self) -> str:
+        """Fingerprint of the cutting recipe."""
+        return self._cutter.recipe
+
+    def read(self, path: str) -> Document:
+        """Read a document; raises `DocumentError` or `TransientError`."""
+        content = self._source.read(path)
+        name = PurePosixPath(path).name
+        title, chunks = self._cutter.cut(self._decode(content.raw), name)
+        return Document(
+            path=path,
+            stat=content.stat,
+            content_hash=content.content_hash,
+            file_type=self._file_type(name),
+            title=title,
+            chunks=chunks,
+        )
+
+    def _file_type(self, name: str) -> str:
+        suffix = PurePosixPath(name).suffix.lower()
+        return _TEXT_TYPES.get(suffix) or self._types.guess_type(name)[0] or "text/plain"

@@ -1,0 +1,70 @@
+"""The write protocol: how plans become records, so that a crash at any point heals.
+
+Theory of operation
+-------------------
+For a group of documents, in this order:
+
+1. ledger: every id about to be added or dropped is marked doubtful, every id about to be retagged loses its tag;
+2. Chroma: the new records are added;
+3. Chroma: the metadata of changed (and of doubtful) records is updated;
+4. Chroma: the records that are no longer wanted are deleted;
+5. ledger: the new entries, nothing doubtful, and the changes that led here are acknowledged, in one transaction.
+
+A process that dies before 1 has done nothing. One that dies between 1 and 5 leaves entries that say themselves that
+they are unfinished; a reconcile finds them different and plans them again, and every step may be repeated at will. New
+records are there before old ones go: a reader may briefly see both, never neither. An error of Chroma does not tell
+whether the write happened (it may even happen later), so an error leaves the same state as a crash does.
+
+Vectors are in the vector store before step 1, so no repetition costs an embedding.
+
+Documents are grouped, because one call with a hundred records costs little more than one with a single record.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ingestor.core.model import Change, Plan
+from ingestor.core.planning import doubtful_entry
+from ingestor.engine.lane import Lane
+from ingestor.ports import Ledger, Sink, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A plan, the vectors of `plan.embed` in its order, and the change that is acknowledged with it."""
+
+    plan: Plan
+    vectors: Sequence[Vector]
+    change: Change
+
+
+class Protocol:
+    """Carries out groups of plans, one group at a time."""
+
+    def __init__(self, ledger: Ledger, ledger_lane: Lane, sink: Sink, sink_lane: Lane) -> None:
+        self._ledger = ledger
+        self._ledger_lane = ledger_lane
+        self._sink = sink
+        self._sink_lane = sink_lane
+
+    async def write(self, group: Sequence[Write]) -> None:
+        """Carry out a group. Raises what the ports raise, with every document of the group left unfinished."""
+        touching = [write for write in group if write.plan.touches_chroma]
+        plans = [write.plan for write in touching]
+        if plans:
+            await self._ledger_lane.run(self._ledger.mark, [doubtful_entry(plan) for plan in plans])
+        records = [record for plan in plans for record in plan.embed]
+        if records:
+            vectors = np.stack([vector for write in touching for vector in write.vectors])
+            await self._sink_lane.run(self._sink.add, records, vectors)
+        retagged = [record for plan in plans for record in plan.retag]
+        if retagged:
+            await self._sink_lane.run(self._sink.retag, retagged)
+        dropped = [record_id for plan in plans for record_id in plan.drop]
+        if dropped:
+            await self._sink_lane.run(self._sink.drop, dropped)
+        await self._ledger_lane.run(
+            self._ledger.commit, [write.plan for write in group], [write.change for write in group]
+        )

@@ -1,0 +1,395 @@
+"""The worker: takes changes from the queue, finds out what the folder holds now, and makes Chroma hold the same.
+
+Theory of operation
+-------------------
+Every change is a task of its own: look, read and cut (on threads), plan, wait for vectors, hand over to the one writer.
+Texts of all tasks meet in `Embedding`, their writes in `Writer`.
+
+A document belongs to one task at a time: its id is *claimed* from planning until its write has ended. A new path adopts
+the document of a path that is gone (a rename), so a path that is gone waits until the present paths leased before it
+have been planned. Ledger answers come back in the order of the calls (`Lane`), so an entry that was read before a rival
+committed is seen before the rival lets go of its claim: a claim that is free means that the entry is current.
+
+Invariant: a change leaves the queue in the very transaction that says what Chroma holds, or not at all. A fault of one
+document never stops another; what failed is a Problem, or is queued with its reason.
+"""
+
+import asyncio
+import random
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import structlog
+
+from ingestor.core.backoff import Backoff
+from ingestor.core.errors import (
+    DocumentError,
+    RejectedByChroma,
+    RejectedByModel,
+    TransientError,
+    UndecodableDocument,
+    UnstableDocument,
+)
+from ingestor.core.model import Change, Document, Entry, Outcome, Plan, Problem, Stage, Stat
+from ingestor.core.planning import plan_document, plan_problem, plan_removal
+from ingestor.engine.budget import Budget
+from ingestor.engine.embedding import Embedding
+from ingestor.engine.lane import Lane
+from ingestor.engine.reading import Reader
+from ingestor.engine.sync import Write
+from ingestor.engine.tally import Tally
+from ingestor.engine.writer import Writer
+from ingestor.ports import Clock, Ledger, Source
+
+MAX_DOCUMENTS = 256
+"""Documents in work at once."""
+MAX_BYTES = 64 * 1024 * 1024
+"""Bytes of the files in work at once."""
+MAX_READS = 4
+"""Files read and cut at once."""
+POLL_SECONDS = 1.0
+"""How often the queue is looked at for what another process queued (`ingestor retry`)."""
+IDLE_SECONDS = 2.0
+"""A run until idle still waits for what is due within this time."""
+
+RETRY = Backoff(first_seconds=5.0, max_seconds=300.0, max_attempts=8)
+"""After an outside service failed. When the attempts are used up, the next one comes with the next rescan."""
+REST = Backoff(first_seconds=0.25, max_seconds=30.0, max_attempts=12)
+"""After a file changed while it was read, or its document was in another task's hands."""
+
+_STAGES: dict[type[DocumentError], Stage] = {
+    UndecodableDocument: Stage.DECODE,
+    RejectedByModel: Stage.EMBED,
+    RejectedByChroma: Stage.WRITE,
+}
+_UNKNOWN_STAT = Stat(size_bytes=0, mtime_ns=0, ctime_ns=0, device=0, inode=0, is_regular=False)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A change, what a first look at its path has found, and the plans it has to wait for."""
+
+    change: Change
+    stat: Stat | None
+    error: DocumentError | TransientError | None
+    planned: "asyncio.Future[None]"
+    rivals: Collection["asyncio.Future[None]"]
+
+    @property
+    def path(self) -> str:
+        return self.change.path
+
+    @property
+    def is_gone(self) -> bool:
+        return self.stat is None and self.error is None
+
+
+class Worker:
+    """Processes changes; `Embedding.run` and `Writer.run` must be running."""
+
+    def __init__(  # noqa: PLR0913 - the parts it joins
+        self,
+        source: Source,
+        reader: Reader,
+        ledger: Ledger,
+        ledger_lane: Lane,
+        *,
+        embedding: Embedding,
+        writer: Writer,
+        clock: Clock,
+        tally: Tally,
+        model: str,
+        rescan_seconds: float,
+    ) -> None:
+        self._source = source
+        self._reader = reader
+        self._ledger = ledger
+        self._ledger_lane = ledger_lane
+        self._embedding = embedding
+        self._writer = writer
+        self._clock = clock
+        self._tally = tally
+        self._model = model
+        self._rescan_seconds = rescan_seconds
+        self._claims: dict[str, str] = {}
+        self._unplanned: set[asyncio.Future[None]] = set()
+        self.in_work = 0
+        """How many documents are in work."""
+        self._budget = Budget(MAX_BYTES)
+        self._reads = asyncio.Semaphore(MAX_READS)
+        self._news = asyncio.Event()
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Take no more changes: `run` returns when those in work have ended."""
+        self._is_stopping = True
+        self._news.set()
+
+    def wake(self) -> None:
+        """Say that the queue has something new."""
+        self._news.set()
+
+    async def run(self, *, until_idle: bool = False) -> None:
+        """Work until cancelled, or until nothing is in work and nothing will be due for `IDLE_SECONDS`."""
+        async with asyncio.TaskGroup() as tasks:
+            while not self._is_stopping:
+                self._news.clear()
+                if await self._lease(tasks):
+                    continue
+                due_seconds = await self._due_seconds()
+                if until_idle and not self.in_work and due_seconds > IDLE_SECONDS:
+                    return
+                await self._news_within(min(due_seconds, POLL_SECONDS))
+
+    async def _lease(self, tasks: asyncio.TaskGroup) -> bool:
+        room = MAX_DOCUMENTS - self.in_work
+        changes = await self._ledger_lane.run(self._ledger.lease, room, self._clock.now_seconds()) if room else []
+        if not changes:
+            return False
+        looks = await asyncio.to_thread(self._look, [change.path for change in changes])
+        loop = asyncio.get_running_loop()
+        leased = [
+            _Task(change, stat, error, loop.create_future(), ())
+            for change, (stat, error) in zip(changes, looks, strict=True)
+        ]
+        self._unplanned.update(task.planned for task in leased if not task.is_gone)
+        rivals = tuple(self._unplanned)
+        for task in leased:
+            self.in_work += 1
+            tasks.create_task(self._work(replace(task, rivals=rivals) if task.is_gone else task))
+        return True
+
+    def _look(self, paths: Sequence[str]) -> list[tuple[Stat | None, DocumentError | TransientError | None]]:
+        looks: list[tuple[Stat | None, DocumentError | TransientError | None]] = []
+        for path in paths:
+            try:
+                looks.append((self._source.look(path), None))
+            except (DocumentError, TransientError) as error:
+                looks.append((None, error))
+        return looks
+
+    async def _due_seconds(self) -> float:
+        due = await self._ledger_lane.run(self._ledger.next_due_seconds)
+        return float("inf") if due is None else max(0.0, due - self._clock.now_seconds())
+
+    async def _news_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return  # time to look at the queue again
+
+    async def _work(self, task: _Task) -> None:
+        try:
+            async with self._budget.taken(task.stat.size_bytes if task.stat else 0):
+                await self._process_or_set_aside(task)
+        except TransientError as error:
+            await self._postpone(task.change, error)
+        finally:
+            self._planned(task)
+            self.in_work -= 1
+            self._news.set()
+
+    async def _process_or_set_aside(self, task: _Task) -> None:
+        began_seconds = perf_counter()
+        try:
+            if task.error is not None:
+                raise task.error
+            with self._claiming(task.path) as claim:
+                await self._process(task, claim, began_seconds)
+        except DocumentError as error:
+            with self._claiming(task.path) as claim:
+                await self._set_aside(task, claim, error, began_seconds)
+
+    async def _process(self, task: _Task, claim: "_Claim", began_seconds: float) -> None:
+        if task.is_gone:
+            plan = await self._plan_gone(task, claim)
+            if plan is None:
+                await self._acknowledge(task.change)
+            else:
+                await self._write(Write(plan, (), task.change), began_seconds)
+            return
+        with self._embedding.announced():
+            plan = await self._plan_present(task.path, claim)
+            request = await self._embedding.request([record.text for record in plan.embed])
+        self._planned(task)
+        write = Write(plan, await request.vectors(), task.change)
+        await self._write(write, began_seconds, embedded=request.embedded)
+
+    async def _plan_present(self, path: str, claim: "_Claim") -> Plan:
+        async with self._reads:
+            document = await asyncio.to_thread(self._reader.read, path)
+        before = await self._before(document, claim)
+        return plan_document(
+            document,
+            before,
+            document_id=before.document_id if before else uuid.uuid4().hex,
+            cutting=self._reader.cutting,
+            model=self._model,
+            now_seconds=self._clock.now_seconds(),
+        )
+
+    async def _before(self, document: Document, claim: "_Claim") -> Entry | None:
+        kin = await self._ledger_lane.run(self._ledger.kin, document.path, document.stat, document.content_hash)
+        for entry in kin:
+            if entry.path == document.path:
+                claim.take(entry)
+                return entry
+        # All free ones are claimed before anything is awaited: from here on no rival can make them stale.
+        free = [entry for entry in kin if claim.try_take(entry)]
+        looks = await asyncio.to_thread(self._look, [entry.path for entry in free])
+        gone = [entry for entry, look in zip(free, looks, strict=True) if look == (None, None)]
+        for entry in free:
+            if entry not in gone[:1]:
+                claim.leave(entry)
+        return gone[0] if gone else None
+
+    async def _plan_gone(self, task: _Task, claim: "_Claim") -> Plan | None:
+        if task.rivals:
+            await asyncio.wait(task.rivals)
+        ((stat, error),) = await asyncio.to_thread(self._look, [task.path])
+        if stat is not None or error is not None:
+            message = f"{task.path} has come back while it was taken for deleted"
+            raise UnstableDocument(message)
+        known = await self._ledger_lane.run(self._ledger.entries, [task.path])
+        entry = known.get(task.path)
+        if entry is None:
+            return None
+        claim.take(entry)
+        return plan_removal(entry)
+
+    async def _set_aside(self, task: _Task, claim: "_Claim", error: DocumentError, began_seconds: float) -> None:
+        known = await self._ledger_lane.run(self._ledger.entries, [task.path])
+        before = known.get(task.path)
+        if before is not None:
+            claim.take(before)
+        earlier = before.problem if before else None
+        now_seconds = self._clock.now_seconds()
+        problem = Problem(
+            stage=_STAGES.get(type(error), Stage.READ),
+            kind=type(error).__name__,
+            reason=str(error),
+            remedy=error.remedy,
+            attempts=earlier.attempts + 1 if earlier else 1,
+            since_seconds=earlier.since_seconds if earlier else now_seconds,
+        )
+        plan = plan_problem(
+            task.path,
+            before,
+            problem,
+            stat=task.stat or _UNKNOWN_STAT,
+            document_id=before.document_id if before else uuid.uuid4().hex,
+        )
+        await self._write(Write(plan, (), task.change), began_seconds)
+
+    async def _postpone(self, change: Change, error: TransientError) -> None:
+        is_outage = not isinstance(error, UnstableDocument)
+        backoff = RETRY if is_outage else REST
+        attempts = change.attempts + 1
+        jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
+        pause_seconds = (
+            self._rescan_seconds
+            if backoff.is_exhausted(attempts)
+            else backoff.pause_seconds(attempts, jitter, error.retry_after_seconds)
+        )
+        now_seconds = self._clock.now_seconds()
+        problem = Problem(
+            stage=Stage.EMBED if is_outage else Stage.READ,
+            kind=type(error).__name__,
+            reason=str(error),
+            remedy=error.remedy,
+            attempts=attempts,
+            since_seconds=change.problem.since_seconds if change.problem else now_seconds,
+            next_try_seconds=now_seconds + pause_seconds,
+        )
+        if is_outage:
+            self._tally.outage = error.sentence
+            _log.warning(
+                "document.postponed", path=change.path, reason=str(error), pause_seconds=round(pause_seconds, 1)
+            )
+        postponed = replace(change, attempts=attempts, problem=problem, not_before_seconds=now_seconds + pause_seconds)
+        await self._ledger_lane.run(self._ledger.release, [postponed])
+
+    async def _write(self, write: Write, began_seconds: float, *, embedded: int = 0) -> None:
+        await self._writer.write(write)
+        plan = write.plan
+        tally = self._tally
+        tally.finished += 1
+        tally.documents[plan.outcome] += 1
+        tally.embedded += embedded
+        tally.reused += len(plan.embed) - embedded
+        tally.retagged += len(plan.retag)
+        tally.dropped += len(plan.drop)
+        if tally.outage:
+            tally.outage = ""
+            await self._ledger_lane.run(self._ledger.hasten, self._clock.now_seconds())
+        self._tell(plan, embedded, perf_counter() - began_seconds)
+
+    def _tell(self, plan: Plan, embedded: int, seconds: float) -> None:
+        entry = plan.after or plan.before
+        fields = {
+            "path": plan.path,
+            "document_id": entry.document_id if entry else "",
+            "outcome": plan.outcome.value,
+            "embedded": embedded,
+            "reused": len(plan.embed) - embedded,
+            "retagged": len(plan.retag),
+            "dropped": len(plan.drop),
+            "seconds": round(seconds, 3),
+        }
+        if plan.outcome is Outcome.PROBLEM and plan.after and plan.after.problem:
+            problem = plan.after.problem
+            _log.warning("document.problem", **fields, kind=problem.kind, reason=problem.reason, remedy=problem.remedy)
+        elif plan.outcome is Outcome.UNCHANGED and not plan.touches_chroma:
+            _log.debug("document.unchanged", **fields)
+        else:
+            _log.info("document.synced", **fields)
+
+    async def _acknowledge(self, change: Change) -> None:
+        await self._ledger_lane.run(self._ledger.commit, [], [change])
+        self._tally.finished += 1
+
+    def _planned(self, task: _Task) -> None:
+        self._unplanned.discard(task.planned)
+        if not task.planned.done():
+            task.planned.set_result(None)
+
+    @contextmanager
+    def _claiming(self, path: str) -> Iterator["_Claim"]:
+        claim = _Claim(self._claims, path)
+        try:
+            yield claim
+        finally:
+            claim.leave_all()
+
+
+class _Claim:
+    """What one task holds of the documents that all tasks may want."""
+
+    def __init__(self, claims: dict[str, str], path: str) -> None:
+        self._claims = claims
+        self._path = path
+
+    def try_take(self, entry: Entry) -> bool:
+        """Claim a document; False when another path has it."""
+        return self._claims.setdefault(entry.document_id, self._path) == self._path
+
+    def take(self, entry: Entry) -> None:
+        """Claim a document; raises `UnstableDocument` when another path has it."""
+        if not self.try_take(entry):
+            message = f"{self._path} is being renamed to {self._claims[entry.document_id]}"
+            raise UnstableDocument(message)
+
+    def leave(self, entry: Entry) -> None:
+        """Let go of one document."""
+        del self._claims[entry.document_id]
+
+    def leave_all(self) -> None:
+        """Let go of everything that this path has claimed."""
+        for document_id in [held for held, path in self._claims.items() if path == self._path]:
+            del self._claims[document_id]

@@ -1,0 +1,182 @@
+"""From texts to vectors: nothing twice, calls full, faults bounded."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import numpy as np
+import pytest
+
+from ingestor.core.backoff import Backoff
+from ingestor.core.errors import AuthenticationFailed, RateLimited, RejectedByModel, ServiceUnavailable
+from ingestor.engine.embedding import Embedding
+from ingestor.engine.lane import Lane
+from tests.doubles_clock import FakeClock
+from tests.doubles_embedder import HashEmbedder
+from tests.doubles_ledger import MemoryVectors
+
+RETRY = Backoff(first_seconds=1.0, max_seconds=8.0, max_attempts=3)
+
+
+class Line:
+    """An embedding line that runs, and the doubles around it."""
+
+    def __init__(self, embedder: HashEmbedder) -> None:
+        self.embedder = embedder
+        self.vectors = MemoryVectors()
+        self.clock = FakeClock()
+        self.lane = Lane("vectors")
+        self.embedding = Embedding(embedder, self.vectors, self.lane, self.clock, backoff=RETRY, estimate_tokens=len)
+
+    async def ask(self, *texts: str) -> int:
+        """Get the vectors of a document's texts; returns how many of them cost something."""
+        with self.embedding.announced():
+            request = await self.embedding.request(texts)
+        vectors = await request.vectors()
+        assert len(vectors) == len(texts)
+        return request.embedded
+
+
+@asynccontextmanager
+async def running(embedder: HashEmbedder) -> AsyncIterator[Line]:
+    line = Line(embedder)
+    task = asyncio.create_task(line.embedding.run())
+    try:
+        yield line
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        line.lane.close()
+
+
+def gated() -> tuple[HashEmbedder, asyncio.Event]:
+    gate = asyncio.Event()
+    return HashEmbedder(gate=gate, max_concurrency=1), gate
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_equal_texts_of_a_document_are_sent_once() -> None:
+    async with running(HashEmbedder()) as line:
+        assert await line.ask("a", "b", "a") == 2
+        assert line.embedder.calls == [("a", "b")]
+
+
+async def test_a_text_that_was_embedded_once_is_not_sent_again() -> None:
+    async with running(HashEmbedder()) as line:
+        await line.ask("a")
+        assert await line.ask("a") == 0
+        assert len(line.embedder.calls) == 1
+
+
+async def test_a_text_in_flight_is_not_sent_a_second_time() -> None:
+    embedder, gate = gated()
+    async with running(embedder) as line:
+        first = asyncio.create_task(line.ask("a"))
+        await until(lambda: embedder.in_flight == 1)
+        second = asyncio.create_task(line.ask("a"))
+        await asyncio.sleep(0.01)
+        gate.set()
+        assert [await first, await second] == [1, 0]
+        assert embedder.calls == [("a",)]
+
+
+async def test_texts_of_different_documents_share_a_call() -> None:
+    embedder, gate = gated()
+    async with running(embedder) as line:
+        blocker = asyncio.create_task(line.ask("blocker"))
+        await until(lambda: embedder.in_flight == 1)
+        others = [asyncio.create_task(line.ask(text)) for text in ("a", "b", "c")]
+        await asyncio.sleep(0.01)
+        gate.set()
+        await asyncio.gather(blocker, *others)
+        assert embedder.calls == [("blocker",), ("a", "b", "c")]
+
+
+async def test_a_lone_document_does_not_wait_for_a_call_to_fill() -> None:
+    async with running(HashEmbedder(max_batch_inputs=100)) as line:
+        await line.ask("a")
+        assert line.clock.monotonic_seconds() == 0.0, "no time has passed"
+
+
+async def test_calls_keep_to_the_limits() -> None:
+    async with running(HashEmbedder(max_batch_inputs=3, max_batch_tokens=10)) as line:
+        await line.ask("aaaa", "bbbb", "cccc", "d", "e", "f", "g", "x" * 50)
+        assert all(len(call) <= 3 for call in line.embedder.calls)
+        assert all(len(call) == 1 or sum(map(len, call)) <= 10 for call in line.embedder.calls)
+
+
+async def test_vectors_are_in_the_store_before_anybody_gets_them() -> None:
+    async with running(HashEmbedder()) as line:
+        await line.ask("a")
+        assert len(line.vectors.held) == 1
+
+
+async def test_a_transient_fault_is_tried_again_after_a_pause() -> None:
+    embedder = HashEmbedder()
+    embedder.faults.append(ServiceUnavailable("down"))
+    async with running(embedder) as line:
+        await line.ask("a")
+        assert 0.5 <= line.clock.slept_seconds[0] <= 1.0
+
+
+async def test_a_pause_is_never_shorter_than_retry_after() -> None:
+    embedder = HashEmbedder()
+    embedder.faults.append(RateLimited("slow down", retry_after_seconds=30.0))
+    async with running(embedder) as line:
+        await line.ask("a")
+        assert line.clock.slept_seconds == [30.0]
+
+
+async def test_attempts_are_bounded_and_everybody_waiting_is_told() -> None:
+    embedder = HashEmbedder(max_concurrency=1, max_batch_inputs=1)
+    embedder.faults.extend(ServiceUnavailable("down") for _ in range(RETRY.max_attempts))
+    async with running(embedder) as line:
+        results = await asyncio.gather(line.ask("a"), line.ask("b"), line.ask("c"), return_exceptions=True)
+        assert [type(result) for result in results] == [ServiceUnavailable] * 3
+        assert len(embedder.attempts) == RETRY.max_attempts
+        assert await line.ask("a") == 1, "the next one finds the service up again"
+
+
+async def test_a_text_that_the_model_refuses_does_not_take_the_others_with_it() -> None:
+    embedder = HashEmbedder(max_batch_inputs=16, rejects=["bad"])
+    async with running(embedder) as line:
+        with line.embedding.announced():
+            good = [await line.embedding.request([f"good {number}"]) for number in range(7)]
+            bad = await line.embedding.request(["bad"])
+        for request in good:
+            assert len(await request.vectors()) == 1
+        with pytest.raises(RejectedByModel):
+            await bad.vectors()
+
+
+async def test_a_refused_key_reaches_everybody_at_once() -> None:
+    embedder = HashEmbedder()
+    embedder.faults.append(AuthenticationFailed("401"))
+    async with running(embedder) as line:
+        with pytest.raises(AuthenticationFailed):
+            await line.ask("a")
+        assert len(embedder.attempts) == 1
+
+
+async def test_a_question_is_not_queued_behind_documents() -> None:
+    embedder, gate = gated()
+    async with running(embedder) as line:
+        backfill = asyncio.create_task(line.ask(*[f"text {number}" for number in range(100)]))
+        await until(lambda: embedder.in_flight == 1)
+        question = asyncio.create_task(line.embedding.query_vector("why?"))
+        await until(lambda: ("why?",) in embedder.attempts)
+        gate.set()
+        assert np.isfinite(await question).all()
+        await backfill
+
+
+async def test_usage_counts_what_was_spent() -> None:
+    async with running(HashEmbedder(max_batch_inputs=2)) as line:
+        await line.ask("a", "b", "c")
+        assert (line.embedding.usage.requests, line.embedding.usage.texts) == (2, 3)

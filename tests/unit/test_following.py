@@ -1,0 +1,191 @@
+"""From hints to queued changes, and the supervision of the watch."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from ingestor.adapters.clock import SystemClock
+from ingestor.core.errors import ServiceUnavailable
+from ingestor.core.model import Entry, Hint, Outcome, Plan, Priority, Snapshot
+from ingestor.engine import following
+from ingestor.engine.following import Follower
+from ingestor.engine.lane import Lane
+from ingestor.engine.reconcile import Reconciler
+from ingestor.engine.tally import Tally
+from tests.doubles_folder import MemoryFolder
+from tests.doubles_ledger import MemoryLedger
+from tests.doubles_watch import ScriptedWatch
+
+
+class Scene:
+    """A follower that runs, and the doubles around it; what it queues is never worked on."""
+
+    def __init__(self, *, rescan_seconds: float = 3600.0) -> None:
+        self.folder = MemoryFolder()
+        self.ledger = MemoryLedger()
+        self.watch = ScriptedWatch()
+        self.lane = Lane("ledger")
+        self.woken = 0
+        clock = SystemClock()
+        tally = Tally()
+        self.follower = Follower(
+            self.folder,
+            self.watch,
+            Reconciler(self.folder, self.ledger, self.lane, clock, tally=tally, cutting="c1"),
+            self.ledger,
+            self.lane,
+            clock=clock,
+            tally=tally,
+            cutting="c1",
+            quiet_seconds=0.2,
+            rescan_seconds=rescan_seconds,
+            rules_file=".ingestorignore",
+            wake=self._wake,
+        )
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    async def queued(self, *paths: str) -> None:
+        """Wait until exactly these paths are queued."""
+        await until(lambda: self.ledger.queue.keys() == set(paths))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def following_scene(scene: Scene) -> AsyncIterator[Scene]:
+    task = asyncio.create_task(scene.follower.run())
+    try:
+        await asyncio.wait_for(scene.follower.reconciled.wait(), 10)
+        yield scene
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        scene.lane.close()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "SUPERVISE_SECONDS", 0.05)
+    monkeypatch.setattr(following, "RESTART_SECONDS", 0.01)
+
+
+async def test_the_watch_starts_before_the_first_scan() -> None:
+    scene = Scene()
+    scene.folder.write("a", b"x")
+    started_before_scan = []
+    scan = scene.folder.scan
+
+    def watched_scan(below: str = "") -> Snapshot:
+        started_before_scan.append(scene.watch.is_running)
+        return scan(below)
+
+    scene.folder.scan = watched_scan  # type: ignore[method-assign]  # only to see when it is called
+    async with following_scene(scene):
+        await scene.queued("a")
+    assert started_before_scan == [True]
+
+
+async def test_a_hint_queues_the_path_as_a_live_change() -> None:
+    async with following_scene(Scene()) as scene:
+        scene.folder.write("a", b"x")
+        scene.watch.emit(Hint("a", is_closed=True))
+        await scene.queued("a")
+        assert scene.ledger.queue["a"].priority is Priority.LIVE
+        assert scene.woken >= 2
+
+
+async def test_a_hint_that_changes_nothing_queues_nothing() -> None:
+    async with following_scene(Scene()) as scene:
+        scene.watch.emit(Hint("never-was", is_closed=True))
+        scene.folder.write("a", b"x")
+        scene.watch.emit(Hint("a", is_closed=True))
+        await scene.queued("a")
+
+
+async def test_a_folder_hint_compares_everything_below_it() -> None:
+    async with following_scene(Scene()) as scene:
+        scene.folder.write("sub/a", b"x")
+        scene.folder.write("sub/deep/b", b"y")
+        scene.folder.write("elsewhere", b"z")
+        scene.watch.emit(Hint("sub", is_folder=True))
+        await scene.queued("sub/a", "sub/deep/b")
+
+
+async def test_new_rules_compare_their_folder() -> None:
+    async with following_scene(Scene()) as scene:
+        scene.folder.write("sub/a", b"x")
+        scene.watch.emit(Hint("sub/.ingestorignore", is_closed=True))
+        await scene.queued("sub/a")
+
+
+async def test_a_rename_queues_what_is_new_before_what_is_gone() -> None:
+    scene = Scene()
+    scene.folder.write("old", b"x")
+    async with following_scene(scene):
+        await scene.queued("old")
+        # As if it had been indexed.
+        stat = scene.folder.look("old")
+        assert stat is not None
+        indexed = Entry("old", "d1", stat, "hash", "c1", {})
+        scene.ledger.commit([Plan("old", Outcome.ADDED, None, indexed)], scene.ledger.lease(9, 1e12))
+        scene.folder.rename("old", "new")
+        scene.watch.emit(Hint("old", is_closed=True))
+        scene.watch.emit(Hint("new", is_closed=True))
+        await scene.queued("old", "new")
+        assert [change.path for change in scene.ledger.lease(9, 1e12)] == ["new", "old"]
+
+
+async def test_a_doubt_makes_a_new_watch_and_compares_everything() -> None:
+    async with following_scene(Scene()) as scene:
+        scene.folder.write("a", b"x")
+        scene.watch.doubted = "events were lost"
+        await scene.queued("a")
+        assert scene.watch.starts == 2
+
+
+async def test_more_hints_than_there_is_room_for_end_in_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "MAX_HINTS", 3)
+    async with following_scene(Scene()) as scene:
+        paths = [f"f{number}" for number in range(20)]
+        for path in paths:
+            scene.folder.write(path, b"x")
+        for path in paths:
+            scene.watch.emit(Hint(path, is_closed=True))
+        await scene.queued(*paths)
+        assert scene.watch.starts == 1, "the watch itself is sound"
+
+
+async def test_the_folder_is_compared_again_from_time_to_time() -> None:
+    async with following_scene(Scene(rescan_seconds=0.1)) as scene:
+        scene.folder.write("a", b"x")
+        await scene.queued("a")
+
+
+async def test_a_root_that_is_missing_is_waited_for_and_deletes_nothing() -> None:
+    scene = Scene()
+    scene.folder.write("a", b"x")
+    async with following_scene(scene):
+        await scene.queued("a")
+        scene.folder.is_missing = True
+        scene.watch.start_faults.extend(ServiceUnavailable("the root is missing") for _ in range(2))
+        scene.watch.doubted = "the root is gone"
+        await until(lambda: scene.watch.starts >= 3)
+        assert scene.ledger.queue.keys() == {"a"}
+        scene.folder.is_missing = False
+        scene.folder.write("b", b"y")
+        await scene.queued("a", "b")
+
+
+async def test_the_watch_is_stopped_at_the_end() -> None:
+    async with following_scene(Scene()) as scene:
+        assert scene.watch.is_running
+    assert not scene.watch.is_running

@@ -1,0 +1,406 @@
+"""The pipeline over doubles: whatever happens to folder and process, Chroma ends up equal to the folder."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import PurePosixPath
+from typing import Any, cast
+
+import pytest
+
+from ingestor.adapters.clock import SystemClock
+from ingestor.core.errors import ServiceUnavailable, UndecodableDocument, UnstableDocument
+from ingestor.core.model import Chunk, Outcome
+from ingestor.engine.pipeline import Parts, Pipeline
+from ingestor.engine.reading import Reader
+from tests.doubles_embedder import HashEmbedder
+from tests.doubles_folder import MemoryFolder
+from tests.doubles_ledger import MemoryLedger, MemoryVectors
+from tests.doubles_sink import MemorySink
+
+
+class LineCutter:
+    """One chunk a line."""
+
+    def __init__(self, recipe: str = "lines") -> None:
+        self.recipe = recipe
+
+    def cut(self, text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
+        lines = enumerate(text.split("\n"), start=1)
+        return PurePosixPath(file_name).stem, tuple(Chunk(line, number, number) for number, line in lines if line)
+
+
+def decode(raw: bytes) -> str:
+    if b"\0" in raw:
+        raise UndecodableDocument("the file is binary", remedy="convert it to text")
+    return raw.decode()
+
+
+class Crash(BaseException):
+    """The process dies."""
+
+
+class World:
+    """Doubles that outlive the process, and processes that come and go."""
+
+    def __init__(self) -> None:
+        self.folder = MemoryFolder()
+        self.ledger: MemoryLedger = MemoryLedger()
+        self.vectors = MemoryVectors()
+        self.sink: MemorySink = MemorySink()
+        self.embedder = HashEmbedder(max_batch_inputs=4)
+        self.cutter = LineCutter()
+
+    def pipeline(self) -> Pipeline:
+        parts = Parts(
+            source=self.folder,
+            reader=Reader(self.folder, decode, self.cutter),
+            ledger=self.ledger,
+            vectors=self.vectors,
+            embedder=self.embedder,
+            sink=self.sink,
+            clock=SystemClock(),
+            estimate_tokens=len,
+        )
+        return Pipeline(parts, rescan_seconds=3600.0)
+
+    async def sync(self) -> Pipeline:
+        # A new process has a new client.
+        getattr(self.embedder, "_inner", self.embedder).is_closed = False
+        pipeline = self.pipeline()
+        try:
+            await pipeline.prepare()
+            async with pipeline.running():
+                await pipeline.reconciler.reconcile()
+                await pipeline.worker.run(until_idle=True)
+        finally:
+            await pipeline.close()
+        return pipeline
+
+    def records(self) -> list[tuple[str, str, int]]:
+        """What Chroma holds: (source, text, line), sorted."""
+        return sorted(
+            (str(held.metadata["source"]), str(held.document), int(cast("int", held.metadata["start_line"])))
+            for held in self.sink.held.values()
+            if held.metadata is not None
+        )
+
+    def expected(self) -> list[tuple[str, str, int]]:
+        """What a fresh ingestion of the folder would hold."""
+        return sorted(
+            (path, chunk.text, chunk.start_line)
+            for path in self.folder.scan().files
+            if b"\0" not in (raw := self.folder.read(path).raw)
+            for chunk in self.cutter.cut(raw.decode(), path)[1]
+        )
+
+    def embedded_texts(self) -> list[str]:
+        return [text for call in self.embedder.calls for text in call]
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.folder.write("a.md", b"one\ntwo\nthree")
+    made.folder.write("sub/b.md", b"four\nfive")
+    made.folder.write("sub/deep/c.md", b"six")
+    return made
+
+
+async def test_a_sync_makes_chroma_hold_the_folder(world: World) -> None:
+    tally = (await world.sync()).tally
+    assert world.records() == world.expected()
+    assert tally.documents == {Outcome.ADDED: 3}
+    assert tally.embedded == 6
+
+
+async def test_a_second_sync_neither_embeds_nor_writes(world: World) -> None:
+    await world.sync()
+    world.sink.calls.clear()
+    tally = (await world.sync()).tally
+    assert world.sink.calls == []
+    assert len(world.embedded_texts()) == 6
+    assert tally.unchanged == 3
+
+
+async def test_an_edit_costs_only_what_changed(world: World) -> None:
+    await world.sync()
+    world.folder.write("a.md", b"one\nTWO\nthree")
+    tally = (await world.sync()).tally
+    assert world.records() == world.expected()
+    assert world.embedded_texts()[6:] == ["TWO"]
+    assert (tally.embedded, tally.retagged, tally.dropped) == (1, 2, 1)
+
+
+async def test_a_renamed_folder_keeps_its_documents_and_costs_nothing(world: World) -> None:
+    await world.sync()
+    ids = set(world.sink.held)
+    world.folder.rename("sub", "moved")
+    tally = (await world.sync()).tally
+    assert world.records() == world.expected()
+    assert tally.documents == {Outcome.RENAMED: 2}
+    assert set(world.sink.held) == ids
+    assert len(world.embedded_texts()) == 6
+
+
+async def test_a_copy_is_a_document_of_its_own_and_costs_nothing(world: World) -> None:
+    await world.sync()
+    world.folder.write("copy.md", b"one\ntwo\nthree")
+    tally = (await world.sync()).tally
+    assert world.records() == world.expected()
+    assert tally.documents == {Outcome.ADDED: 1}
+    assert (tally.embedded, tally.reused) == (0, 3)
+
+
+async def test_two_files_that_swap_their_names(world: World) -> None:
+    await world.sync()
+    world.folder.rename("a.md", "tmp.md")
+    world.folder.rename("sub/b.md", "a.md")
+    world.folder.rename("tmp.md", "sub/b.md")
+    await world.sync()
+    assert world.records() == world.expected()
+    assert len(world.embedded_texts()) == 6
+
+
+async def test_deleted_files_leave_no_record(world: World) -> None:
+    await world.sync()
+    world.folder.delete("sub")
+    await world.sync()
+    assert world.records() == world.expected()
+    assert world.ledger.glances().keys() == {"a.md"}
+
+
+async def test_deleted_and_restored_costs_nothing(world: World) -> None:
+    await world.sync()
+    world.folder.delete("a.md")
+    await world.sync()
+    world.folder.write("a.md", b"one\ntwo\nthree")
+    await world.sync()
+    assert world.records() == world.expected()
+    assert len(world.embedded_texts()) == 6
+
+
+async def test_a_missing_root_deletes_nothing(world: World) -> None:
+    await world.sync()
+    held = world.records()
+    world.folder.is_missing = True
+    with pytest.RaisesGroup(ServiceUnavailable):
+        await world.sync()
+    assert world.records() == held
+
+
+async def test_an_unreadable_folder_deletes_nothing_below_it(world: World) -> None:
+    await world.sync()
+    held = world.records()
+    world.folder.unreadable["sub"] = "Permission denied"
+    await world.sync()
+    assert world.records() == held
+
+
+async def test_a_binary_file_is_a_problem_and_stops_nobody(world: World) -> None:
+    world.folder.write("bad.md", b"\0\0")
+    await world.sync()
+    assert world.records() == world.expected()
+    ((path, problem),) = world.ledger.problems()
+    assert (path, problem.kind, problem.remedy) == ("bad.md", "UndecodableDocument", "convert it to text")
+
+
+async def test_a_file_that_turns_binary_leaves_no_stale_record_and_comes_back(world: World) -> None:
+    await world.sync()
+    world.folder.write("a.md", b"\0")
+    await world.sync()
+    assert world.records() == world.expected()
+    world.folder.write("a.md", b"one\nagain")
+    await world.sync()
+    assert world.records() == world.expected()
+    assert world.ledger.problems() == []
+
+
+async def test_a_problem_is_not_tried_again_until_the_file_changes(world: World) -> None:
+    world.folder.write("bad.md", b"\0")
+    await world.sync()
+    world.folder.reads.clear()
+    await world.sync()
+    assert world.folder.reads == []
+
+
+async def test_a_text_that_the_model_refuses_makes_its_document_a_problem(world: World) -> None:
+    world.embedder = HashEmbedder(max_batch_inputs=16, rejects=["poison"])
+    world.folder.write("bad.md", b"fine\npoison")
+    await world.sync()
+    assert {path for path, _, _ in world.records()} == {"a.md", "sub/b.md", "sub/deep/c.md"}
+    ((path, problem),) = world.ledger.problems()
+    assert (path, problem.kind, problem.stage.value) == ("bad.md", "RejectedByModel", "embed")
+
+
+async def test_a_file_that_changes_under_the_read_is_read_again(world: World) -> None:
+    world.folder.read_faults["a.md"] = UnstableDocument("it changed")
+    await world.sync()
+    assert world.records() == world.expected()
+
+
+async def test_documents_wait_while_chroma_is_away_and_nothing_is_paid_twice(world: World) -> None:
+    world.sink.fail("add", ServiceUnavailable("Chroma is away"), times=100)
+    tally = (await world.sync()).tally
+    assert tally.outage
+    assert {problem.kind for _, problem in world.ledger.problems()} == {"ServiceUnavailable"}
+    world.sink._faults.clear()
+    await world.sync()
+    assert world.records() == world.expected()
+    assert world.ledger.problems() == []
+    assert len(world.embedded_texts()) == 6
+
+
+async def test_a_write_whose_answer_was_lost_is_neither_doubled_nor_dropped(world: World) -> None:
+    world.sink.fail("add", ServiceUnavailable("the answer was lost"), is_after=True)
+    await world.sync()
+    await world.sync()
+    assert world.records() == world.expected()
+
+
+async def test_a_changed_chunker_plans_every_document_again(world: World) -> None:
+    await world.sync()
+    world.cutter = LineCutter("other lines")
+    world.sink.calls.clear()
+    tally = (await world.sync()).tally
+    assert tally.documents == {Outcome.UNCHANGED: 3}
+    assert world.sink.calls == []
+
+
+async def test_a_lost_ledger_is_rebuilt_from_the_collection(world: World) -> None:
+    await world.sync()
+    held = dict(world.sink.held)
+    world.ledger = MemoryLedger()
+    world.sink.calls.clear()
+    await world.sync()
+    assert world.sink.held.keys() == held.keys()
+    assert len(world.embedded_texts()) == 6
+    assert {verb for verb, _ in world.sink.calls} <= {"owned", "count"}
+
+
+async def test_a_lost_ledger_and_a_changed_folder(world: World) -> None:
+    await world.sync()
+    world.ledger = MemoryLedger()
+    world.folder.delete("a.md")
+    world.folder.write("sub/b.md", b"four\nFIVE")
+    world.folder.write("new.md", b"seven")
+    await world.sync()
+    assert world.records() == world.expected()
+
+
+async def test_a_lost_collection_is_filled_again_from_the_vector_store(world: World) -> None:
+    await world.sync()
+    world.sink = MemorySink()
+    world.sink._collection_id = "another"
+    await world.sync()
+    assert world.records() == world.expected()
+    assert len(world.embedded_texts()) == 6
+
+
+async def test_records_that_are_not_ours_are_left_alone(world: World) -> None:
+    vector = (await world.embedder.embed(["by hand"]))[0][0]
+    world.sink.put_foreign("mine", vector, {"note": "by hand"})
+    await world.sync()
+    world.folder.delete("sub")
+    await world.sync()
+    assert "mine" in world.sink.held
+
+
+class Mortal:
+    """Wraps a double: the process dies just before, or just after, the n-th call of all wrapped doubles."""
+
+    def __init__(self, inner: object, fate: "Fate") -> None:
+        self._inner = inner
+        self._fate = fate
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the double has
+        found = getattr(self._inner, name)
+        if not callable(found):
+            return found
+        if asyncio.iscoroutinefunction(found):
+
+            async def awaited(*args: object, **kwargs: object) -> object:
+                with self._fate.call():
+                    return await found(*args, **kwargs)
+
+            return awaited
+
+        def called(*args: object, **kwargs: object) -> object:
+            with self._fate.call():
+                return found(*args, **kwargs)
+
+        return called
+
+
+class Fate:
+    def __init__(self, dies_at: int, *, is_after: bool) -> None:
+        self.calls = 0
+        self._dies_at = dies_at
+        self._is_after = is_after
+        self.is_dead = False
+
+    def call(self) -> "Fate":
+        return self
+
+    def __enter__(self) -> None:
+        if self.is_dead:
+            raise Crash
+        self.calls += 1
+        if self.calls == self._dies_at and not self._is_after:
+            self.is_dead = True
+            raise Crash
+
+    def __exit__(self, *_: object) -> None:
+        if self.calls == self._dies_at and self._is_after and not self.is_dead:
+            self.is_dead = True
+            raise Crash
+
+
+def deaths() -> Iterator[tuple[int, bool]]:
+    for dies_at in range(1, 60):
+        yield dies_at, False
+        yield dies_at, True
+
+
+def edited(world: World) -> None:
+    """An edit, a rename, a deletion, a copy and a new file, at once."""
+    world.folder.write("a.md", b"one\nTWO\nthree\nthree")
+    world.folder.rename("sub/b.md", "renamed.md")
+    world.folder.delete("sub/deep")
+    world.folder.write("copy.md", b"four\nfive")
+    world.folder.write("new.md", b"seven\neight")
+
+
+@pytest.mark.parametrize("revert", [False, True], ids=["as-is", "reverted-while-dead"])
+@pytest.mark.parametrize("phase", ["first sync", "edits"])
+async def test_a_crash_at_any_outside_call_heals(phase: str, *, revert: bool) -> None:
+    survived = 0
+    for dies_at, is_after in deaths():
+        world = World()
+        world.folder.write("a.md", b"one\ntwo\nthree")
+        world.folder.write("sub/b.md", b"four\nfive")
+        world.folder.write("sub/deep/c.md", b"six")
+        if phase == "edits":
+            await world.sync()
+            edited(world)
+        fate = Fate(dies_at, is_after=is_after)
+        whole = (world.ledger, world.sink, world.vectors, world.embedder)
+        world.ledger = cast("MemoryLedger", Mortal(world.ledger, fate))
+        world.sink = cast("MemorySink", Mortal(world.sink, fate))
+        world.vectors = cast("MemoryVectors", Mortal(world.vectors, fate))
+        world.embedder = cast("HashEmbedder", Mortal(world.embedder, fate))
+        with suppress(BaseExceptionGroup, Crash):
+            await world.sync()
+        world.ledger, world.sink, world.vectors, world.embedder = whole
+        if not fate.is_dead:
+            break
+        survived += 1
+        if revert:
+            world.folder.write("a.md", b"one\ntwo\nthree")
+            world.folder.delete("new.md")
+        await world.sync()
+        assert world.records() == world.expected(), f"died {'after' if is_after else 'before'} call {dies_at}"
+        world.sink.calls.clear()
+        await world.sync()
+        assert world.sink.calls == [], "a healed collection needs nothing more"
+    assert survived > 20
