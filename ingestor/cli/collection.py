@@ -1,0 +1,148 @@
+"""`ingestor query` and `ingestor status`: the commands that only read."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
+from ingestor.cli.output import errors_explained, moment, out, print_json, printable
+from ingestor.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ingestor.app import Status
+    from ingestor.core.model import Hit
+
+_EXCERPT_CHARACTERS = 240
+
+
+def query(  # noqa: PLR0913, PLR0917 - the options of the command
+    text: Annotated[str, typer.Argument(help="The question.")],
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000, help="How many hits.")] = 5,
+    where: Annotated[str | None, typer.Option(help="Chroma filter on metadata.", metavar="JSON")] = None,
+    where_document: Annotated[str | None, typer.Option(help="Chroma filter on the text.", metavar="JSON")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Search the collection by meaning, beside a running daemon or without one."""
+    with errors_explained(debug=debug):
+        loaded = settings_of(config, debug=debug)
+        filters = {"where": _parsed("--where", where), "where_document": _parsed("--where-document", where_document)}
+        from ingestor import app
+
+        hits = asyncio.run(app.query(loaded.settings, text, limit=limit, **filters))
+        if as_json:
+            print_json([_as_json(hit) for hit in hits])
+        else:
+            for hit in hits:
+                _print(hit)
+            if not hits:
+                out.print("nothing found")
+
+
+def status(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Tell what is indexed, what is queued, and whether a daemon is alive."""
+    with errors_explained(debug=debug):
+        loaded = settings_of(config, debug=debug)
+        from ingestor import app
+
+        found = app.status(loaded.settings)
+        if as_json:
+            print_json(_status_json(found))
+        else:
+            _print_status(found)
+
+
+def _parsed(option: str, text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{option} is no JSON: {error}", remedy='for example: {"file_name": "notes.md"}') from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{option} must be a JSON object", remedy='for example: {"file_name": "notes.md"}')
+    return value
+
+
+def _as_json(hit: "Hit") -> dict[str, Any]:
+    metadata = hit.metadata
+    return {
+        "id": hit.id,
+        "score": round(hit.score, 6),
+        "distance": round(hit.distance, 6),
+        "source": metadata.get("source"),
+        "start_line": metadata.get("start_line"),
+        "end_line": metadata.get("end_line"),
+        "heading": metadata.get("heading"),
+        "document": hit.document,
+        "metadata": dict(metadata),
+    }
+
+
+def _print(hit: "Hit") -> None:
+    metadata = hit.metadata
+    place = f"{metadata.get('source', '?')}:{metadata.get('start_line', '?')}-{metadata.get('end_line', '?')}"
+    heading = metadata.get("heading") or metadata.get("title") or ""
+    excerpt = " ".join(hit.document.split())
+    if len(excerpt) > _EXCERPT_CHARACTERS:
+        excerpt = excerpt[: _EXCERPT_CHARACTERS - 1] + "…"
+    out.print(f"[bold]{hit.score:.3f}[/]  [cyan]{escape(printable(place))}[/]  {escape(str(heading))}")
+    out.print(f"       {escape(excerpt)}\n")
+
+
+def _status_json(found: "Status") -> dict[str, Any]:
+    totals = found.totals
+    return {
+        "watch_dir": found.watch_dir,
+        "data_dir": found.data_dir,
+        "collection": found.collection,
+        "chroma": found.chroma,
+        "daemon": asdict(found.daemon) if found.daemon else None,
+        "documents": totals.documents if totals else 0,
+        "chunks": totals.chunks if totals else 0,
+        "queued": totals.queued if totals else 0,
+        "in_flight": totals.in_flight if totals else 0,
+        "problems": totals.problems + totals.retrying if totals else 0,
+        "embedding": asdict(totals.usage) if totals else {"requests": 0, "texts": 0, "tokens": 0},
+        "last_reconcile": found.last_reconcile,
+        "watching": found.watching,
+        "outage": found.outage,
+    }
+
+
+def _print_status(found: "Status") -> None:
+    from rich.table import Table
+
+    fields = _status_json(found)
+    daemon = found.daemon
+    alive = f"`ingestor {daemon.command}` with process id {daemon.pid}" if daemon else "not running"
+    since = f", since {moment(daemon.started_seconds)}" if daemon else ""
+    reconcile = found.last_reconcile
+    scanned = "never"
+    if reconcile:
+        scanned = (
+            f"{moment(reconcile['at_seconds'])} ({reconcile['same']} as known, {reconcile['present']} new or changed"
+        )
+        scanned += f", {reconcile['gone']} gone)"
+    usage = fields["embedding"]
+    rows = {
+        "daemon": alive + since,
+        "folder": f"{found.watch_dir} ({found.watching})" if found.watching else found.watch_dir,
+        "collection": f"{found.collection} at {found.chroma}",
+        "documents": f"{fields['documents']} ({fields['chunks']} chunks)",
+        "queue": f"{fields['queued']} waiting, {fields['in_flight']} in work",
+        "problems": str(fields["problems"]),
+        "last reconcile": scanned,
+        "embedding": f"{usage['requests']} requests, {usage['texts']} texts, {usage['tokens']} tokens",
+    }
+    if found.outage:
+        rows["outage"] = found.outage
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/]", escape(printable(value)))
+    out.print(table)

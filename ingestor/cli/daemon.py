@@ -1,0 +1,112 @@
+"""`ingestor run` and `ingestor sync`: the commands that write the collection."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
+from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, err, errors_explained, out, print_json
+
+if TYPE_CHECKING:
+    from ingestor.app import Report, SyncProgress
+
+_PLAIN_SECONDS = 5.0
+"""How often progress is told where there is no terminal."""
+
+
+def run(folder: FolderArgument = None, config: ConfigOption = None, debug: DebugOption = False) -> None:
+    """Follow a folder until SIGINT or SIGTERM: the daemon."""
+    with errors_explained(debug=debug):
+        loaded = settings_of(config, debug=debug, folder=folder)
+        from ingestor import app
+
+        asyncio.run(app.run(loaded.settings))
+
+
+def sync(
+    folder: FolderArgument = None, config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False
+) -> None:
+    """Make the collection equal to a folder, once. Exit code 3: some documents have a problem."""
+    with errors_explained(debug=debug):
+        loaded = settings_of(config, debug=debug, folder=folder)
+        from ingestor import app
+
+        with _progress_told() as tell:
+            report = asyncio.run(app.sync(loaded.settings, tell))
+        finish(report, as_json=as_json)
+
+
+def finish(report: "Report", *, as_json: bool) -> None:
+    """Print what a sync has done, and end with its exit code."""
+    if as_json:
+        print_json(report.as_json())
+    else:
+        documents = ", ".join(f"{count} {name}" for name, count in report.documents.items())
+        chunks = ", ".join(f"{count} {name}" for name, count in report.chunks.items())
+        usage = ", ".join(f"{count} {name}" for name, count in report.embedding.items())
+        out.print(f"documents: {documents}\nchunks: {chunks}\nembedding: {usage}\n{report.seconds:.1f} s")
+    if report.outage:
+        err.print(f"[bold red]error:[/] not all is done: {report.outage}", markup=True)
+        raise typer.Exit(EXIT_OUT_OF_REACH)
+    if report.documents["problems"]:
+        err.print("some documents have a problem: `ingestor problems` lists them")
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
+@contextmanager
+def _progress_told() -> Iterator[Callable[["SyncProgress"], None]]:
+    if err.is_terminal:
+        with _bar() as tell:
+            yield tell
+    else:
+        yield _plain_lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[["SyncProgress"], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("files"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[chunks]} chunks, {task.fields[texts]} texts embedded, {task.fields[rate]}/s"),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("sync", total=None, chunks=0, texts=0, rate=0)
+
+        def tell(progress: "SyncProgress") -> None:
+            elapsed_seconds = bar.tasks[0].elapsed or 1.0
+            bar.update(
+                task,
+                completed=progress.documents,
+                total=progress.documents_expected or None,
+                chunks=progress.chunks,
+                texts=progress.texts_embedded,
+                rate=round(progress.chunks / max(elapsed_seconds, 0.001)),
+            )
+
+        yield tell
+
+
+def _plain_lines() -> Callable[["SyncProgress"], None]:
+    import time
+
+    told_seconds = time.monotonic()
+
+    def tell(progress: "SyncProgress") -> None:
+        nonlocal told_seconds
+        if time.monotonic() - told_seconds >= _PLAIN_SECONDS:
+            told_seconds = time.monotonic()
+            err.print(
+                f"{progress.documents} of {progress.documents_expected} files, {progress.chunks} chunks, "
+                f"{progress.texts_embedded} texts embedded"
+            )
+
+    return tell

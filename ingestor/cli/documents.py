@@ -1,0 +1,56 @@
+"""`ingestor problems` and `ingestor retry`: what failed, and another try."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from ingestor.cli.daemon import finish
+from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
+from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, printable
+
+
+def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List the documents that could not be indexed, with reason and remedy. Exit code 3 when there are any."""
+    with errors_explained(debug=debug):
+        loaded = settings_of(config, debug=debug)
+        from ingestor import app
+
+        found = app.problems(loaded.settings)
+        if as_json:
+            print_json([{"path": printable(path), **asdict(problem)} for path, problem in found])
+        for path, problem in found if not as_json else ():
+            when = f"next try {moment(problem.next_try_seconds)}" if problem.next_try_seconds else "until it changes"
+            remedy = f" - {problem.remedy}" if problem.remedy else ""
+            out.print(f"[cyan]{escape(printable(path))}[/]: {escape(printable(problem.reason + remedy))}")
+            attempts = f"{problem.attempts} attempt{'s' if problem.attempts > 1 else ''}"
+            history = f"{attempts} since {moment(problem.since_seconds)}, {when}"
+            out.print(f"       {problem.stage.value}, {problem.kind}, {history}")
+        if found:
+            raise typer.Exit(EXIT_PROBLEMS)
+        if not as_json:
+            out.print("no problems")
+
+
+def retry(
+    paths: Annotated[list[str] | None, typer.Argument(help="Files or folders (default: every problem).")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Try documents with a problem again now: by the running daemon, or at once when there is none."""
+    with errors_explained(debug=debug):
+        loaded = settings_of(config, debug=debug)
+        from ingestor import app
+
+        queued = app.queue_again(loaded.settings, paths or [])
+        if not queued or app.is_daemon_running(loaded.settings):
+            if as_json:
+                print_json({"queued": [printable(path) for path in queued]})
+            else:
+                out.print(f"{len(queued)} queued" if queued else "no problems")
+            return
+        report = asyncio.run(app.sync(loaded.settings, lambda _: None, only_queued=True))
+        finish(report, as_json=as_json)

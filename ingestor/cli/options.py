@@ -1,0 +1,32 @@
+"""Options that all commands share, and the settings that they lead to."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ingestor.settings import Loaded
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="Settings file (default: ingestor.toml).", metavar="FILE")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+FolderArgument = Annotated[
+    Path | None, typer.Argument(help="The folder to keep in the collection (default: the setting watch_dir).")
+]
+
+
+def settings_of(config: Path | None, *, debug: bool, folder: Path | None = None) -> "Loaded":
+    """Read the settings, and set up logging as they say."""
+    from ingestor.logs import configure_logs
+    from ingestor.settings import load_settings
+
+    overrides: Mapping[str, Any] = {} if folder is None else {"watch_dir": folder}
+    loaded = load_settings(config, overrides)
+    level = "debug" if debug else loaded.settings.log.level
+    configure_logs(level, loaded.settings.log.format)
+    return loaded

@@ -1,0 +1,75 @@
+"""What the commands print: results on standard output, everything else on standard error.
+
+Invariant: an error is one clear line with its remedy and the exit code of its class, never a traceback; `--debug` shows
+the traceback as well. `--json` output is one JSON document and nothing else.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ingestor.core.errors import IngestorError
+
+EXIT_UNEXPECTED = 1
+EXIT_PROBLEMS = 3
+EXIT_OUT_OF_REACH = 4
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document; people's languages stay readable."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def printable(text: str) -> str:
+    """A path with bytes that are no UTF-8 shown as replacement characters, and line breaks escaped."""
+    return text.encode("utf-8", "replace").decode().replace("\n", "\\n").replace("\r", "\\r")
+
+
+def moment(seconds: float) -> str:
+    """A time for people, in their own zone."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def fail(sentence: str, exit_code: int) -> NoReturn:
+    """End the command with one line."""
+    err.print(f"[bold red]error:[/] {escape(sentence)}")
+    raise typer.Exit(exit_code)
+
+
+@contextmanager
+def errors_explained(*, debug: bool) -> Iterator[None]:
+    """Turn errors into one line and an exit code."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does: nobody is left to be told.
+        sys.stderr.close()
+        raise typer.Exit(EXIT_UNEXPECTED) from None
+    except Exception as error:  # noqa: BLE001 - the last place where an error can still become a sentence
+        if debug:
+            err.print_exception()
+        cause = _first(error)
+        if isinstance(cause, IngestorError):
+            fail(cause.sentence, cause.exit_code)
+        kind = type(cause).__name__
+        fail(f"unexpected {kind}: {cause} - run it again with --debug, and report what it shows", EXIT_UNEXPECTED)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that a group of tasks ended with: the first that we raised on purpose, or else the first of all."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    causes = [_first(inner) for inner in error.exceptions]
+    return next((cause for cause in causes if isinstance(cause, IngestorError)), causes[0])

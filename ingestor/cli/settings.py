@@ -1,0 +1,23 @@
+"""`ingestor config`: the settings in force, and where each came from."""
+
+from rich.markup import escape
+
+from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
+from ingestor.cli.output import errors_explained, out, print_json
+
+
+def config(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Print every setting in force and where it came from; secrets are masked."""
+    with errors_explained(debug=debug):
+        rows = settings_of(config, debug=debug).rows()
+        if as_json:
+            print_json({row.name: {"value": row.value, "origin": row.origin} for row in rows})
+            return
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for heading in ("setting", "value", "from"):
+            table.add_column(heading)
+        for row in rows:
+            table.add_row(row.name, escape(row.value), escape(row.origin))
+        out.print(table)

@@ -1,0 +1,53 @@
+"""Logs: structlog on standard error; for people on a terminal, JSON otherwise.
+
+Invariant: one line a document, none a chunk; what other libraries log arrives in the same form, from warnings upwards.
+"""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+_LIBRARY_LEVEL = logging.WARNING
+
+
+def configure_logs(level: str, form: Literal["auto", "console", "json"]) -> None:
+    """Set up logging for the process; may be called again."""
+    is_console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_console else "iso", utc=not is_console),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, pad_event_to=20)
+        if is_console
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    final: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if not is_console:
+        final += [structlog.processors.format_exc_info, _first_things_first]
+    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, renderer])
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [stream]
+    root.setLevel(_LIBRARY_LEVEL)
+    logging.getLogger("ingestor").setLevel(level.upper())
+
+
+def _first_things_first(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Begin every JSON line alike, so that people who read it find their way."""
+    first = {name: event[name] for name in ("timestamp", "level", "event") if name in event}
+    return {**first, **event}

@@ -1,0 +1,428 @@
+"""Settings: one tree, the same names in `ingestor.toml`, `.env`, the environment and the secrets folder.
+
+Invariant: every value is validated before anything starts, and is known with the place it came from. A key that no
+setting has is an error that names it. Secrets are `SecretStr`: no log, repr or page shows them.
+
+Order, the first one wins: command line, environment, `.env`, secrets folder, `ingestor.toml`, default.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NestedSecretsSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from ingestor.core.chunking import DEFAULT_MAX_TOKENS
+from ingestor.core.errors import ConfigError
+from ingestor.core.profiles import PROVIDERS, checked_dimensions, profile_for
+
+PREFIX = "INGESTOR_"
+DELIMITER = "__"
+CONFIG_FILE = "ingestor.toml"
+DOTENV_FILE = ".env"
+SECRETS_DIR = "/run/secrets"
+_CONTROLS = frozenset({"INGESTOR_CONFIG", "INGESTOR_SECRETS_DIR"})
+"""Variables that say where settings are, and are none themselves."""
+_KEY_FALLBACKS = {"openai": "OPENAI_API_KEY", "dashscope": "DASHSCOPE_API_KEY"}
+_PATHS = frozenset({"watch_dir", "data_dir", "chroma.path"})
+
+
+def _lines(value: object) -> object:
+    """Patterns from one string: a JSON array, or one pattern a line, or commas between them."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for line in value.splitlines() for part in line.split(",") if part.strip()]
+
+
+Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_lines)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class WatchSettings(_Group):
+    """What belongs to the collection, and how changes are noticed."""
+
+    include: Patterns = ()
+    """Patterns (gitignore syntax) of the files to take; empty: all."""
+    exclude: Patterns = ()
+    """Patterns (gitignore syntax) of what to leave out, besides the built-in ones; `!pattern` takes back in."""
+    follow_symlinks: bool = False
+    """Follow symbolic links whose target lies inside the watched folder."""
+    max_file_bytes: int = Field(default=10 * 1024 * 1024, ge=1, le=1024**3)
+    """Files larger than this, in bytes, become a Problem."""
+    quiet_seconds: float = Field(default=1.0, ge=0.1, le=30)
+    """How many seconds a file that nobody has closed must rest before it is read."""
+    rescan_seconds: float = Field(default=3600.0, ge=1)
+    """Seconds between two comparisons of the whole folder with the ledger."""
+    polling: Literal["auto", "always", "never"] = "auto"
+    """Look for changes by polling: `auto` does so where the kernel sends no events (NFS, SMB, FUSE, 9p…)."""
+
+
+class ChunkSettings(_Group):
+    """How documents are cut."""
+
+    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=16, le=8192)
+    """Most tokens of a chunk, as estimated for the embedding model."""
+    overlap_tokens: int = Field(default=0, ge=0)
+    """Tokens that a chunk repeats of the one before it; an overlap makes every edit dearer."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.overlap_tokens * 2 > self.max_tokens:
+            message = "overlap_tokens may be at most half of max_tokens"
+            raise ValueError(message)
+        return self
+
+
+class EmbeddingSettings(_Group):
+    """The embedding model."""
+
+    provider: Literal["local", "openai", "dashscope"] = "local"
+    """`local` (embedded model, no key, no network), `openai` (any OpenAI-compatible endpoint) or `dashscope`."""
+    model: str = ""
+    """Name of the model; empty: the provider's default."""
+    base_url: str = ""
+    """URL of the endpoint; empty: the provider's own."""
+    api_key: SecretStr | None = None
+    """Key of the endpoint; falls back to `OPENAI_API_KEY` or `DASHSCOPE_API_KEY`."""
+    dimensions: int | None = Field(default=None, ge=1, le=65536)
+    """Length of the vectors, where the model lets one choose; empty: the model's default."""
+    max_batch_inputs: int | None = Field(default=None, ge=1, le=2048)
+    """Most texts of one call; empty: the provider's limit, but at most 128."""
+    max_concurrency: int = Field(default=8, ge=1, le=64)
+    """Most calls at once."""
+    timeout_seconds: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds after which a call is given up and tried again."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        profile = profile_for(self.provider, self.model_name)
+        checked_dimensions(profile, self.dimensions or 0)
+        if self.max_batch_inputs is not None and self.max_batch_inputs > profile.max_batch_inputs and profile.is_known:
+            message = f"max_batch_inputs: {profile.model} takes at most {profile.max_batch_inputs} texts a call"
+            raise ValueError(message)
+        if self.base_url and not self.base_url.startswith(("http://", "https://")):
+            message = "base_url must begin with http:// or https://"
+            raise ValueError(message)
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """The model, or the provider's default."""
+        return self.model or PROVIDERS[self.provider].default_model
+
+
+class HnswSettings(_Group):
+    """The index of the collection. Chroma takes nonsense here without a word, so the limits are ours."""
+
+    space: Literal["cosine", "l2", "ip"] = "cosine"
+    """Distance; cannot be changed once the collection exists."""
+    ef_search: int = Field(default=100, ge=1, le=10_000)
+    """Candidates looked at by a search: more finds better and takes longer."""
+    ef_construction: int = Field(default=100, ge=1, le=10_000)
+    """Candidates looked at by an insertion."""
+    max_neighbors: int = Field(default=16, ge=2, le=512)
+    """Links of a record in the graph."""
+    num_threads: int | None = Field(default=None, ge=1, le=1024)
+    """Threads of the index; a local Chroma accepts and ignores it."""
+
+
+class ChromaSettings(_Group):
+    """Where the collection is."""
+
+    mode: Literal["managed", "http", "persistent", "memory", "cloud"] = "managed"
+    """`managed` (the daemon runs a server of its own), `http`, `persistent` (in this process), `memory` or `cloud`."""
+    path: Path | None = None
+    """Folder of the database (managed, persistent); empty: `chroma` in the data folder."""
+    host: str = "127.0.0.1"
+    """Host of the server (http)."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """Port of the server (managed, http)."""
+    ssl: bool = False
+    """Speak TLS with the server (http)."""
+    token: SecretStr | None = None
+    """Token of the server (http) or API key (cloud)."""
+    tenant: str = "default_tenant"
+    """Tenant (http, cloud)."""
+    database: str = "default_database"
+    """Database (http, cloud)."""
+    collection: str = Field(default="documents", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]$")
+    """Name of the collection."""
+    timeout_seconds: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds after which a call of Chroma is given up."""
+    hnsw: HnswSettings = HnswSettings()
+    """The index."""
+
+
+class LogSettings(_Group):
+    """What is told on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is told."""
+    format: Literal["auto", "console", "json"] = "auto"
+    """`auto`: for people on a terminal, JSON otherwise."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    watch_dir: Path = Path("watched_dir")
+    """The folder that is the collection."""
+    data_dir: Path = Path(".ingestor")
+    """Folder of the ledger, the vector store and the managed Chroma database."""
+    watch: WatchSettings = WatchSettings()
+    chunk: ChunkSettings = ChunkSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    chroma: ChromaSettings = ChromaSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from `load_settings` alone, which reads every source itself to know where each value is from."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        # DashScope cuts a longer text without a word, and others refuse it.
+        profile = profile_for(self.embedding.provider, self.embedding.model_name)
+        if profile.is_known and self.chunk.max_tokens > profile.max_text_tokens:
+            message = f"chunk.max_tokens: {profile.model} takes at most {profile.max_text_tokens} tokens a text"
+            raise ValueError(message)
+        return self
+
+    @property
+    def chroma_path(self) -> Path:
+        """Folder of the Chroma database."""
+        return self.chroma.path or self.data_dir / "chroma"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting in force, for `ingestor config`: its value is masked when it is secret."""
+
+    name: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Valid settings, and where each came from (dotted name -> origin)."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+    def rows(self) -> list[Setting]:
+        """Every setting in force, in the order of the tree."""
+        return [
+            Setting(name, _shown(value), self.origins.get(name, "default")) for name, value in _leaves(self.settings)
+        ]
+
+
+def load_settings(config_file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Loaded:
+    """Read all sources. `overrides` (dotted name -> value) come from the command line.
+
+    Raises `ConfigError` that names the key, the place it came from and what is wrong with it.
+    """
+    origins = _origins(config_file, overrides or {})
+    merged: dict[str, Any] = {}
+    labels: dict[str, str] = {}
+    for origin in origins:
+        for name, value in origin.values.items():
+            _check_known(name, origin.label)
+            if name not in merged:
+                merged[name] = value
+                labels[name] = origin.label
+    _fall_back_to_provider_key(merged, labels, origins)
+    try:
+        settings = Settings(**_nested(merged))
+    except ValidationError as error:
+        raise _invalid(error, labels) from error
+    return Loaded(settings, labels)
+
+
+def setting_names() -> list[str]:
+    """Dotted names of all settings, in the order of the tree."""
+    return [name for name, _ in setting_fields()]
+
+
+def setting_fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting with its declaration, in the order of the tree."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from setting_fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def variable(name: str) -> str:
+    """Environment variable of a dotted name."""
+    return PREFIX + name.replace(".", DELIMITER).upper()
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """One place that settings come from: a label for people, the values by dotted name, and provider keys."""
+
+    label: str
+    values: Mapping[str, Any]
+    provider_keys: Mapping[str, str]
+
+
+def _origins(config_file: Path | None, overrides: Mapping[str, Any]) -> list[_Origin]:
+    environment = EnvSettingsSource(Settings)
+    dotenv = DotEnvSettingsSource(Settings, env_file=DOTENV_FILE, dotenv_filtering="only_existing")
+    folders = [os.environ.get("INGESTOR_SECRETS_DIR", SECRETS_DIR), os.environ.get("CREDENTIALS_DIRECTORY", "")]
+    secrets = NestedSecretsSettingsSource(
+        Settings,  # type: ignore[arg-type]  # the class is documented to be accepted, as it was by its ancestor
+        secrets_dir=[Path(folder) for folder in folders if folder],
+        secrets_dir_missing="ok",
+    )
+    return [
+        _Origin("command line", overrides, {}),
+        _variables("environment", environment),
+        _variables(f"{DOTENV_FILE} file", dotenv),
+        _variables("secrets folder", secrets),
+        _toml(config_file),
+    ]
+
+
+def _variables(label: str, source: EnvSettingsSource) -> _Origin:
+    """Values of a source of variables. What the source itself would pass over in silence is an error here."""
+    groups = {name.rpartition(".")[0] for name in setting_names()}
+    for key in source.env_vars:
+        if key.upper().startswith(PREFIX) and key.upper() not in _CONTROLS:
+            dotted = key[len(PREFIX) :].lower().replace(DELIMITER, ".")
+            if dotted not in groups:
+                _check_known(dotted, label)
+    try:
+        values = dict(_flat(source()))
+    except SettingsError as error:
+        message = f"the settings of the {label} cannot be read: {error}"
+        raise ConfigError(message, remedy="a group of settings given as one variable must be a JSON object") from error
+    keys = {name: value for name in _KEY_FALLBACKS.values() if (value := source.env_vars.get(name.lower()))}
+    return _Origin(label, values, keys)
+
+
+def _toml(config_file: Path | None) -> _Origin:
+    named = config_file or (Path(path) if (path := os.environ.get("INGESTOR_CONFIG")) else None)
+    file = named or Path(CONFIG_FILE)
+    try:
+        values = dict(_flat(tomllib.loads(file.read_text(encoding="utf-8"))))
+    except FileNotFoundError as error:
+        if named is None:
+            return _Origin(CONFIG_FILE, {}, {})
+        message = f"the settings file {file} does not exist"
+        raise ConfigError(message, remedy="check --config or INGESTOR_CONFIG") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"the settings file {file} cannot be read: {error}"
+        raise ConfigError(message, remedy="it must be a readable TOML file in UTF-8") from error
+    # A path in a file means the same wherever the command is started.
+    for name in _PATHS & values.keys():
+        values[name] = file.absolute().parent / Path(str(values[name])).expanduser()
+    return _Origin(str(file), values, {})
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, leaf = name.split(".")
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[leaf] = value
+    return tree
+
+
+def _check_known(name: str, label: str) -> None:
+    known = setting_names()
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    shown = variable(name) if label in {"environment", f"{DOTENV_FILE} file", "secrets folder"} else name
+    message = f"unknown setting {shown} ({label})"
+    remedy = f"did you mean {near[0]} ({variable(near[0])})?" if near else "`ingestor config` lists every setting"
+    raise ConfigError(message, remedy=remedy)
+
+
+def _fall_back_to_provider_key(merged: dict[str, Any], labels: dict[str, str], origins: Sequence[_Origin]) -> None:
+    name = _KEY_FALLBACKS.get(str(merged.get("embedding.provider", "")))
+    if name is None or "embedding.api_key" in merged:
+        return
+    for origin in origins:
+        if name in origin.provider_keys:
+            merged["embedding.api_key"] = origin.provider_keys[name]
+            labels["embedding.api_key"] = f"{name} ({origin.label})"
+            return
+
+
+def _invalid(error: ValidationError, labels: Mapping[str, str]) -> ConfigError:
+    """Name the first wrong setting. The value itself is not repeated: it may be a secret."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    label = labels.get(name, "")
+    message = f"setting {name or 'tree'} ({variable(name)}) is wrong: {reason}"
+    remedy = f"change it where it is set: {label}" if label else "`ingestor config` shows where each value comes from"
+    return ConfigError(message, remedy=remedy)
+
+
+def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "********"
+    if isinstance(value, tuple):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else str(value)

@@ -1,0 +1,203 @@
+"""Settings: where they come from, what wins, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from ingestor.core.errors import ConfigError
+from ingestor.settings import load_settings, setting_fields, setting_names, variable
+
+SECRET = "sk-very-secret-key"  # noqa: S105 - a made-up one
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, an environment without settings, and a secrets folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "DASHSCOPE_API_KEY", "CREDENTIALS_DIRECTORY", "INGESTOR_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    monkeypatch.setenv("INGESTOR_SECRETS_DIR", str(secrets))
+    return tmp_path
+
+
+def refused(**overrides: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None, overrides)
+    return caught.value.sentence
+
+
+def test_defaults_need_nothing() -> None:
+    settings = load_settings().settings
+    assert settings.watch_dir == Path("watched_dir")
+    assert settings.chroma_path == Path(".ingestor/chroma")
+    assert settings.embedding.provider == "local"
+    assert settings.chroma.mode == "managed"
+
+
+def test_every_setting_has_a_description_and_says_its_unit() -> None:
+    units = ("_seconds", "_bytes", "_tokens", "_inputs", "_threads")
+    without_unit = {"chroma.port", "embedding.dimensions", "embedding.max_concurrency"}
+    without_unit |= {f"chroma.hnsw.{name}" for name in ("ef_search", "ef_construction", "max_neighbors")}
+    for name, field in setting_fields():
+        assert field.description, name
+        if field.annotation in {int, float, int | None, float | None} and name not in without_unit:
+            assert name.endswith(units), f"{name} does not say its unit"
+
+
+def test_the_first_place_wins_and_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "ingestor.toml").write_text("[chroma]\nport = 1\ncollection = 'toml'\nhost = 'toml'\ntenant = 'toml'\n")
+    (place / "secrets" / "INGESTOR_CHROMA__PORT").write_text("2")
+    (place / "secrets" / "INGESTOR_CHROMA__COLLECTION").write_text("secrets")
+    (place / "secrets" / "INGESTOR_CHROMA__HOST").write_text("secrets")
+    (place / ".env").write_text("INGESTOR_CHROMA__PORT=3\nINGESTOR_CHROMA__COLLECTION=dotenv\nUNRELATED=1\n")
+    monkeypatch.setenv("INGESTOR_CHROMA__PORT", "4")
+    loaded = load_settings(None, {"data_dir": "here"})
+    chroma = loaded.settings.chroma
+    assert (chroma.port, chroma.collection, chroma.host, chroma.tenant) == (4, "dotenv", "secrets", "toml")
+    origins = {row.name: row.origin for row in loaded.rows()}
+    assert origins["data_dir"] == "command line"
+    assert origins["chroma.port"] == "environment"
+    assert origins["chroma.collection"] == ".env file"
+    assert origins["chroma.host"] == "secrets folder"
+    assert origins["chroma.tenant"] == "ingestor.toml"
+    assert origins["chroma.database"] == "default"
+
+
+def test_systemd_credentials_are_secrets(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    credentials = place / "credentials"
+    credentials.mkdir()
+    (credentials / "INGESTOR_EMBEDDING__API_KEY").write_text(SECRET + "\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    key = load_settings().settings.embedding.api_key
+    assert key is not None
+    assert key.get_secret_value() == SECRET
+
+
+def test_paths_of_a_file_are_taken_from_its_folder(place: Path) -> None:
+    other = place / "other"
+    other.mkdir()
+    (other / "my.toml").write_text("watch_dir = 'notes'\ndata_dir = '/var/lib/x'\n[chroma]\npath = 'db'\n")
+    settings = load_settings(other / "my.toml").settings
+    assert settings.watch_dir == other / "notes"
+    assert settings.data_dir == Path("/var/lib/x")
+    assert settings.chroma_path == other / "db"
+
+
+@pytest.mark.parametrize(
+    ("variable_name", "said"),
+    [
+        ("INGESTOR_WACH_DIR", "INGESTOR_WATCH_DIR"),
+        ("INGESTOR_CHROMA__PROT", "chroma.port"),
+        ("INGESTOR_WATCH_DIR__X", "unknown setting INGESTOR_WATCH_DIR__X"),
+    ],
+)
+def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch, variable_name: str, said: str) -> None:
+    monkeypatch.setenv(variable_name, "1")
+    sentence = refused()
+    assert variable_name in sentence
+    assert said in sentence
+
+
+def test_an_unknown_key_of_the_file_is_named(place: Path) -> None:
+    (place / "ingestor.toml").write_text("[embedding]\nmodle = 'x'\n")
+    assert "embedding.modle (ingestor.toml)" in refused()
+    (place / "ingestor.toml").write_text("colection = 'x'\n")
+    assert "colection" in refused()
+
+
+def test_an_unknown_key_of_dotenv_is_named(place: Path) -> None:
+    (place / ".env").write_text("INGESTOR_CHROMA__PROT=1\n")
+    assert "INGESTOR_CHROMA__PROT (.env file)" in refused()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("chroma.port", "70000"),
+        ("chroma.hnsw.ef_search", "0"),
+        ("chroma.hnsw.space", "euclid"),
+        ("chroma.collection", "no spaces"),
+        ("watch.max_file_bytes", "-1"),
+        ("watch.quiet_seconds", "soon"),
+        ("embedding.provider", "acme"),
+        ("log.level", "loud"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_origin(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(variable(name), value)
+    sentence = refused()
+    assert variable(name) in sentence
+    assert "environment" in sentence
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    assert "overlap_tokens" in refused(**{"chunk.max_tokens": 100, "chunk.overlap_tokens": 60})
+    assert "at most 512 tokens" in refused(**{"chunk.max_tokens": 600})
+    assert "dimensions" in refused(**{"embedding.provider": "dashscope", "embedding.dimensions": 1000})
+    assert "at most 10 texts" in refused(**{"embedding.provider": "dashscope", "embedding.max_batch_inputs": 25})
+    assert "base_url" in refused(**{"embedding.provider": "openai", "embedding.base_url": "ftp://x"})
+
+
+def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGESTOR_EMBEDDING__API_KEY", SECRET)
+    monkeypatch.setenv("INGESTOR_CHROMA__TOKEN", SECRET)
+    loaded = load_settings()
+    assert SECRET not in repr(loaded)
+    assert SECRET not in repr(loaded.rows())
+    assert {row.value for row in loaded.rows() if row.name in {"embedding.api_key", "chroma.token"}} == {"********"}
+    monkeypatch.setenv("INGESTOR_EMBEDDING__DIMENSIONS", SECRET)
+    assert SECRET not in refused()
+
+
+@pytest.mark.parametrize(("provider", "name"), [("openai", "OPENAI_API_KEY"), ("dashscope", "DASHSCOPE_API_KEY")])
+def test_the_providers_own_key_is_a_fallback(monkeypatch: pytest.MonkeyPatch, provider: str, name: str) -> None:
+    monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("INGESTOR_EMBEDDING__PROVIDER", provider)
+    loaded = load_settings()
+    key = loaded.settings.embedding.api_key
+    assert key is not None
+    assert key.get_secret_value() == SECRET
+    assert loaded.origins["embedding.api_key"] == f"{name} (environment)"
+    monkeypatch.setenv("INGESTOR_EMBEDDING__API_KEY", "own")
+    key = load_settings().settings.embedding.api_key
+    assert key is not None
+    assert key.get_secret_value() == "own"
+
+
+def test_the_providers_key_may_stand_in_dotenv(place: Path) -> None:
+    (place / ".env").write_text(f"OPENAI_API_KEY={SECRET}\nINGESTOR_EMBEDDING__PROVIDER=openai\n")
+    assert load_settings().origins["embedding.api_key"] == "OPENAI_API_KEY (.env file)"
+
+
+@pytest.mark.parametrize("text", ["*.md, *.txt", "*.md\n*.txt", '["*.md", "*.txt"]'])
+def test_patterns_come_as_lines_commas_or_json(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("INGESTOR_WATCH__INCLUDE", text)
+    assert load_settings().settings.watch.include == ("*.md", "*.txt")
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGESTOR_CHROMA__PORT", "")
+    assert load_settings().settings.chroma.port == 8000
+
+
+def test_a_named_file_that_is_missing_or_broken_is_refused(place: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_settings(place / "missing.toml")
+    (place / "broken.toml").write_text("not toml at all")
+    with pytest.raises(ConfigError, match=r"broken\.toml"):
+        load_settings(place / "broken.toml")
+
+
+def test_the_readme_lists_every_setting_as_it_is() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in readme.splitlines() if line.startswith("| `") and "`INGESTOR_" in line.split("|")[2]]
+    fields = dict(setting_fields())
+    assert [row.split("`")[1] for row in rows] == setting_names()
+    for row in rows:
+        name, shown_variable, default, meaning = (cell.strip() for cell in row.strip("|").split(" | "))
+        field = fields[name.strip("`").removeprefix(" `")]
+        assert shown_variable == f"`{variable(name.strip('` '))}`"
+        assert default.strip("`") == ("" if field.default in {None, "", ()} else str(field.default))
+        assert meaning == field.description
