@@ -4,19 +4,20 @@ Invariant: whoever holds the lock is the only one that writes ledger (but for qu
 the lock go when its holder dies, however it dies; the record beside it is only believed while the lock is held.
 """
 
+import fcntl
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from ingestor.core.errors import AlreadyRunning, ConfigError
 
 LOCK_FILE = "instance.lock"
 RECORD_FILE = "instance.json"
-_PATIENCE_SECONDS = 1.0
-"""Another process that only asks whether an instance lives holds the lock for an instant."""
+_ATTEMPTS = 20
+_PAUSE_SECONDS = 0.05
+"""Another process that only asks whether an instance lives holds the lock for an instant: tried again for a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +40,28 @@ class Instance:
         self._record = data_dir / RECORD_FILE
         self.record: InstanceRecord | None = None
         """What this instance has said of itself."""
-        self._lock = FileLock(data_dir / LOCK_FILE, thread_local=False)
+        self._descriptor: int | None = None
 
     def acquire(self) -> None:
         """Take the lock, creating the folder; raises `AlreadyRunning` or `ConfigError`."""
+        if self._descriptor is not None:
+            return
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=_PATIENCE_SECONDS)
-        except Timeout as error:
-            holder = self._read()
-            who = f"`ingestor {holder.command}` with process id {holder.pid}" if holder else "another process"
-            message = f"{who} already works on the data folder {self._data_dir}"
-            raise AlreadyRunning(message, remedy="stop it first, or name another INGESTOR_DATA_DIR") from error
+            descriptor = os.open(self._data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             message = f"the data folder {self._data_dir} cannot be used: {error.strerror}"
             raise ConfigError(message, remedy="choose another INGESTOR_DATA_DIR, or mend its permissions") from error
+        for _ in range(_ATTEMPTS):
+            if _try_lock(descriptor, fcntl.LOCK_EX):
+                self._descriptor = descriptor
+                return
+            time.sleep(_PAUSE_SECONDS)
+        os.close(descriptor)
+        holder = self._read()
+        who = f"`ingestor {holder.command}` with process id {holder.pid}" if holder else "another process"
+        message = f"{who} already works on the data folder {self._data_dir}"
+        raise AlreadyRunning(message, remedy="stop it first, or name another INGESTOR_DATA_DIR")
 
     def announce(self, record: InstanceRecord) -> None:
         """Say who holds the lock; replaces the record as a whole."""
@@ -64,22 +72,32 @@ class Instance:
 
     def release(self) -> None:
         """Let the lock go; idempotent."""
-        if self._lock.is_locked:
+        if self._descriptor is not None:
             self._record.unlink(missing_ok=True)
-            self._lock.release()
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def running(self) -> InstanceRecord | None:
         """Who holds the lock; None when nobody does, or the holder has not introduced itself yet."""
-        if not self._data_dir.is_dir() or not os.access(self._data_dir, os.W_OK):
-            return self._read()
         try:
-            with self._lock.acquire(timeout=0):
-                return None
-        except Timeout:
-            return self._read()
+            descriptor = os.open(self._data_dir / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            return None if _try_lock(descriptor, fcntl.LOCK_SH) else self._read()
+        finally:
+            os.close(descriptor)
 
     def _read(self) -> InstanceRecord | None:
         try:
             return InstanceRecord(**json.loads(self._record.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None  # not written yet, or by another version: the lock alone counts
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

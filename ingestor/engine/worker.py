@@ -27,8 +27,6 @@ import structlog
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import (
     DocumentError,
-    RejectedByChroma,
-    RejectedByModel,
     TransientError,
     UndecodableDocument,
     UnstableDocument,
@@ -60,17 +58,12 @@ RETRY = Backoff(first_seconds=5.0, max_seconds=300.0, max_attempts=8)
 REST = Backoff(first_seconds=0.25, max_seconds=30.0, max_attempts=12)
 """After a file changed while it was read, or its document was in another task's hands."""
 
-_STAGES: dict[type[DocumentError], Stage] = {
-    UndecodableDocument: Stage.DECODE,
-    RejectedByModel: Stage.EMBED,
-    RejectedByChroma: Stage.WRITE,
-}
 _UNKNOWN_STAT = Stat(size_bytes=0, mtime_ns=0, ctime_ns=0, device=0, inode=0, is_regular=False)
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Task:
     """A change, what a first look at its path has found, and the plans it has to wait for."""
 
@@ -78,7 +71,9 @@ class _Task:
     stat: Stat | None
     error: DocumentError | TransientError | None
     planned: "asyncio.Future[None]"
-    rivals: Collection["asyncio.Future[None]"]
+    rivals: Collection["asyncio.Future[None]"] = ()
+    stage: Stage = Stage.READ
+    """How far it has come."""
 
     @property
     def path(self) -> str:
@@ -124,6 +119,7 @@ class Worker:
         self._reads = asyncio.Semaphore(MAX_READS)
         self._news = asyncio.Event()
         self._is_stopping = False
+        self._outage_stage = Stage.READ
 
     def stop(self) -> None:
         """Take no more changes: `run` returns when those in work have ended."""
@@ -154,14 +150,15 @@ class Worker:
         looks = await asyncio.to_thread(self._look, [change.path for change in changes])
         loop = asyncio.get_running_loop()
         leased = [
-            _Task(change, stat, error, loop.create_future(), ())
+            _Task(change, stat, error, loop.create_future())
             for change, (stat, error) in zip(changes, looks, strict=True)
         ]
         self._unplanned.update(task.planned for task in leased if not task.is_gone)
         rivals = tuple(self._unplanned)
         for task in leased:
+            task.rivals = rivals if task.is_gone else ()
             self.in_work += 1
-            tasks.create_task(self._work(replace(task, rivals=rivals) if task.is_gone else task))
+            tasks.create_task(self._work(task))
         return True
 
     def _look(self, paths: Sequence[str]) -> list[tuple[Stat | None, DocumentError | TransientError | None]]:
@@ -189,7 +186,7 @@ class Worker:
             async with self._budget.taken(task.stat.size_bytes if task.stat else 0):
                 await self._process_or_set_aside(task)
         except TransientError as error:
-            await self._postpone(task.change, error)
+            await self._postpone(task, error)
         finally:
             self._planned(task)
             self.in_work -= 1
@@ -216,9 +213,11 @@ class Worker:
             return
         with self._embedding.announced():
             plan = await self._plan_present(task.path, claim)
+            task.stage = Stage.EMBED
             request = await self._embedding.request([record.text for record in plan.embed])
         self._planned(task)
         write = Write(plan, await request.vectors(), task.change)
+        task.stage = Stage.WRITE
         await self._write(write, began_seconds, embedded=request.embedded)
 
     async def _plan_present(self, path: str, claim: "_Claim") -> Plan:
@@ -261,6 +260,7 @@ class Worker:
         if entry is None:
             return None
         claim.take(entry)
+        task.stage = Stage.WRITE
         return plan_removal(entry)
 
     async def _set_aside(self, task: _Task, claim: "_Claim", error: DocumentError, began_seconds: float) -> None:
@@ -271,7 +271,7 @@ class Worker:
         earlier = before.problem if before else None
         now_seconds = self._clock.now_seconds()
         problem = Problem(
-            stage=_STAGES.get(type(error), Stage.READ),
+            stage=Stage.DECODE if isinstance(error, UndecodableDocument) else task.stage,
             kind=type(error).__name__,
             reason=str(error),
             remedy=error.remedy,
@@ -287,7 +287,8 @@ class Worker:
         )
         await self._write(Write(plan, (), task.change), began_seconds)
 
-    async def _postpone(self, change: Change, error: TransientError) -> None:
+    async def _postpone(self, task: _Task, error: TransientError) -> None:
+        change = task.change
         is_outage = not isinstance(error, UnstableDocument)
         backoff = RETRY if is_outage else REST
         attempts = change.attempts + 1
@@ -299,7 +300,7 @@ class Worker:
         )
         now_seconds = self._clock.now_seconds()
         problem = Problem(
-            stage=Stage.EMBED if is_outage else Stage.READ,
+            stage=task.stage,
             kind=type(error).__name__,
             reason=str(error),
             remedy=error.remedy,
@@ -309,6 +310,7 @@ class Worker:
         )
         if is_outage:
             self._tally.outage = error.sentence
+            self._outage_stage = task.stage
             _log.warning(
                 "document.postponed", path=change.path, reason=str(error), pause_seconds=round(pause_seconds, 1)
             )
@@ -325,10 +327,20 @@ class Worker:
         tally.reused += len(plan.embed) - embedded
         tally.retagged += len(plan.retag)
         tally.dropped += len(plan.drop)
-        if tally.outage:
+        if tally.outage and self._is_over(plan, embedded):
             tally.outage = ""
             await self._ledger_lane.run(self._ledger.hasten, self._clock.now_seconds())
         self._tell(plan, embedded, perf_counter() - began_seconds)
+
+    def _is_over(self, plan: Plan, embedded: int) -> bool:
+        """Whether what was just done shows that the service that failed is back."""
+        match self._outage_stage:
+            case Stage.EMBED:
+                return embedded > 0
+            case Stage.WRITE:
+                return plan.touches_chroma
+            case _:
+                return True
 
     def _tell(self, plan: Plan, embedded: int, seconds: float) -> None:
         entry = plan.after or plan.before

@@ -9,8 +9,10 @@ from typing import Any, cast
 import pytest
 
 from ingestor.adapters.clock import SystemClock
+from ingestor.core.backoff import Backoff
 from ingestor.core.errors import ServiceUnavailable, UndecodableDocument, UnstableDocument
 from ingestor.core.model import Chunk, Outcome
+from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
 from tests.doubles_embedder import HashEmbedder
@@ -249,6 +251,33 @@ async def test_documents_wait_while_chroma_is_away_and_nothing_is_paid_twice(wor
     assert world.records() == world.expected()
     assert world.ledger.problems() == []
     assert len(world.embedded_texts()) == 6
+
+
+async def test_only_the_service_that_failed_ends_the_wait_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "EMBEDDING_RETRY", Backoff(0.001, 0.001, max_attempts=1))
+    await world.sync()
+    world.embedder.faults.append(ServiceUnavailable("the endpoint is away"))
+    world.folder.write("new.md", b"seven")
+    await world.sync()
+    world.folder.delete("a.md")
+    tally = (await world.sync()).tally
+    assert tally.documents[Outcome.DELETED] == 1
+    assert world.ledger.problems() == [], "a sync tries again at once"
+    assert world.records() == world.expected()
+
+
+async def test_a_deletion_does_not_hasten_what_waits_for_the_endpoint(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "EMBEDDING_RETRY", Backoff(0.001, 0.001, max_attempts=1))
+    await world.sync()
+    world.embedder.faults.extend(ServiceUnavailable("the endpoint is away") for _ in range(9))
+    world.folder.write("new.md", b"seven")
+    world.folder.delete("a.md")
+    await world.sync()
+    assert len(world.embedder.faults) == 8, "one attempt, and no second one because of the deletion"
+    ((path, problem),) = world.ledger.problems()
+    assert (path, problem.stage.value) == ("new.md", "embed")
 
 
 async def test_a_write_whose_answer_was_lost_is_neither_doubled_nor_dropped(world: World) -> None:
