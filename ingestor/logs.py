@@ -38,7 +38,7 @@ def configure_logs(level: str, form: Literal["auto", "console", "json"]) -> None
     final: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if not is_console:
         final += [structlog.processors.format_exc_info, _first_things_first]
-    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, renderer])
+    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, renderer, _writable])
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(formatter)
     root = logging.getLogger()
@@ -51,3 +51,8 @@ def _first_things_first(_logger: object, _method: str, event: structlog.typing.E
     """Begin every JSON line alike, so that people who read it find their way."""
     first = {name: event[name] for name in ("timestamp", "level", "event") if name in event}
     return {**first, **event}
+
+
+def _writable(_logger: object, _method: str, line: object) -> str:
+    """Escape what no stream takes: a file name may hold bytes that are no UTF-8."""
+    return str(line).encode("utf-8", "backslashreplace").decode()

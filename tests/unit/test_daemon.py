@@ -1,0 +1,140 @@
+"""The life of the daemon: ready, alive, and an orderly end."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from ingestor.core.errors import AuthenticationFailed, ServiceUnavailable
+from ingestor.engine import daemon as daemon_module
+from ingestor.engine.daemon import STATE_NOTE, Daemon
+from tests.doubles_embedder import HashEmbedder
+from tests.doubles_watch import ScriptedWatch
+from tests.unit.test_pipeline import World
+
+
+@dataclass
+class Heard:
+    """A service manager that writes down what it hears."""
+
+    watchdog_seconds: float | None = 0.02
+    states: list[str] = field(default_factory=list)
+
+    def ready(self) -> None:
+        self.states.append("ready")
+
+    def alive(self) -> None:
+        self.states.append("alive")
+
+    def status(self, sentence: str) -> None:
+        self.states.append(sentence)
+
+    def stopping(self) -> None:
+        self.states.append("stopping")
+
+
+class Life:
+    """A daemon over doubles."""
+
+    def __init__(self, world: World, supervise: Callable[[], object] | None = None) -> None:
+        self.world = world
+        self.watch = ScriptedWatch()
+        self.heard = Heard()
+        self.stop = asyncio.Event()
+        self.pipeline = world.pipeline()
+        follower = self.pipeline.follower(self.watch, quiet_seconds=0.1, rules_file=".ingestorignore")
+        self.daemon = Daemon(self.pipeline, follower, self.watch, self.heard, supervise=supervise)
+
+    async def run(self) -> None:
+        await self.pipeline.prepare()
+        try:
+            await self.daemon.run(self.stop)
+        finally:
+            await self.pipeline.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.folder.write("a.md", b"one\ntwo")
+    return made
+
+
+async def test_it_says_ready_stays_alive_and_ends_in_order(world: World) -> None:
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: world.records() == world.expected() and life.heard.states.count("alive") > 3)
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+    assert "ready" in life.heard.states
+    assert life.heard.states[-1] == "stopping"
+    assert not life.watch.is_running
+
+
+async def test_what_is_in_work_at_the_signal_is_finished(world: World) -> None:
+    gate = asyncio.Event()
+    world.embedder = HashEmbedder(gate=gate)
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: world.embedder.in_flight == 1)
+    life.stop.set()
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    gate.set()
+    await asyncio.wait_for(running, 10)
+    assert world.records() == world.expected()
+
+
+async def test_what_does_not_finish_in_time_is_abandoned_and_heals(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "GRACE_SECONDS", 0.05)
+    world.embedder = HashEmbedder(gate=asyncio.Event())
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: world.embedder.in_flight == 1)
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+    assert world.records() == []
+    world.embedder = HashEmbedder()
+    await world.sync()
+    assert world.records() == world.expected()
+
+
+async def test_a_refused_key_ends_the_process_with_its_error(world: World) -> None:
+    world.embedder.faults.append(AuthenticationFailed("the key was refused"))
+    with pytest.RaisesGroup(AuthenticationFailed, flatten_subgroups=True):
+        await asyncio.wait_for(Life(world).run(), 10)
+
+
+async def test_a_service_that_is_down_does_not_end_the_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_module, "SUPERVISE_SECONDS", 0.01)
+    asked = 0
+
+    def supervise() -> None:
+        nonlocal asked
+        asked += 1
+        raise ServiceUnavailable("the server died", retry_after_seconds=0.01)
+
+    life = Life(world, supervise)
+    running = asyncio.create_task(life.run())
+    await until(lambda: asked > 3)
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_usage_and_state_are_kept_for_other_processes(world: World) -> None:
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: world.ledger.usage.texts == 2 and STATE_NOTE in world.ledger.notes)
+    assert json.loads(world.ledger.notes[STATE_NOTE]) == {"watching": "scripted", "outage": ""}
+    life.stop.set()
+    await asyncio.wait_for(running, 10)

@@ -1,0 +1,75 @@
+"""What systemd hears, over a real socket."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingestor.adapters.notify import Notifier
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The service manager's end of the socket."""
+    for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        heard.settimeout(5)
+        yield heard
+
+
+def test_every_state_is_sent_as_systemd_wants_it(manager: socket.socket) -> None:
+    notifier = Notifier()
+    notifier.ready()
+    notifier.alive()
+    notifier.status("3 changes to do")
+    notifier.stopping()
+    heard = [manager.recv(100) for _ in range(4)]
+    assert heard == [b"READY=1", b"WATCHDOG=1", b"STATUS=3 changes to do", b"STOPPING=1"]
+
+
+def test_a_status_is_sent_when_it_changes(manager: socket.socket) -> None:
+    notifier = Notifier()
+    for sentence in ("a", "a", "b"):
+        notifier.status(sentence)
+    assert [manager.recv(100), manager.recv(100)] == [b"STATUS=a", b"STATUS=b"]
+
+
+def test_the_abstract_namespace_is_spelled_with_an_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"ingestor-test-{os.getpid()}"
+    monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(f"\0{name}")
+        heard.settimeout(5)
+        Notifier().ready()
+        assert heard.recv(100) == b"READY=1"
+
+
+def test_without_a_socket_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    Notifier().ready()
+
+
+@pytest.mark.usefixtures("manager")
+def test_a_socket_that_is_gone_does_not_stop_the_daemon(tmp_path: Path) -> None:
+    notifier = Notifier()
+    (tmp_path / "notify").unlink()
+    notifier.ready()
+
+
+@pytest.mark.usefixtures("manager")
+@pytest.mark.parametrize(
+    ("usec", "pid", "expected"),
+    [("3000000", "", 3.0), ("3000000", str(os.getpid()), 3.0), ("3000000", "1", None), ("", "", None), ("x", "", None)],
+)
+def test_the_watchdog_is_kept_alive_only_when_it_is_ours(
+    monkeypatch: pytest.MonkeyPatch, usec: str, pid: str, expected: float | None
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", usec)
+    if pid:
+        monkeypatch.setenv("WATCHDOG_PID", pid)
+    assert Notifier().watchdog_seconds == expected
