@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -121,10 +130,15 @@ class EmbeddingSettings(_Group):
         if self.max_batch_inputs is not None and self.max_batch_inputs > profile.max_batch_inputs and profile.is_known:
             message = f"max_batch_inputs: {profile.model} takes at most {profile.max_batch_inputs} texts a call"
             raise ValueError(message)
-        if self.base_url and not self.base_url.startswith(("http://", "https://")):
-            message = "base_url must begin with http:// or https://"
-            raise ValueError(message)
         return self
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_base_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            message = "it must begin with http:// or https://"
+            raise ValueError(message)
+        return value
 
     @property
     def model_name(self) -> str:

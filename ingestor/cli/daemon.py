@@ -31,7 +31,8 @@ def sync(
 ) -> None:
     """Make the collection equal to a folder, once. Exit code 3: some documents have a problem."""
     with errors_explained(debug=debug):
-        loaded = settings_of(config, debug=debug, folder=folder)
+        # On a terminal the bar tells what the lines would, and lines would tear it apart.
+        loaded = settings_of(config, debug=debug, folder=folder, is_quiet=err.is_terminal)
         from ingestor import app
 
         with _progress_told() as tell:

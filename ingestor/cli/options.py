@@ -20,13 +20,15 @@ FolderArgument = Annotated[
 ]
 
 
-def settings_of(config: Path | None, *, debug: bool, folder: Path | None = None) -> "Loaded":
-    """Read the settings, and set up logging as they say."""
+def settings_of(config: Path | None, *, debug: bool, folder: Path | None = None, is_quiet: bool = False) -> "Loaded":
+    """Read the settings, and set up logging as they say; a quiet command tells warnings only."""
     from ingestor.logs import configure_logs
     from ingestor.settings import load_settings
 
     overrides: Mapping[str, Any] = {} if folder is None else {"watch_dir": folder}
     loaded = load_settings(config, overrides)
     level = "debug" if debug else loaded.settings.log.level
+    if is_quiet and level == "info":
+        level = "warning"
     configure_logs(level, loaded.settings.log.format)
     return loaded

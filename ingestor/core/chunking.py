@@ -52,14 +52,14 @@ _ALGORITHM: Final = 1
 """Counts up with every change that may cut a text differently."""
 _WINDOW_CHUNKS: Final = 64
 """How far a segment looks for its cut: bounds the work where no rank stands out."""
-_MAX_PARSED_CHARACTERS: Final = 50_000
+_MAX_PARSED_CHARACTERS: Final = 20_000
 """Longer blocks of code are left to indentation: the splitter takes time in the square of the length."""
+_MAX_PARSED_LINE_CHARACTERS: Final = 1_000
+"""A block with a longer line was not written by people, and the splitter is slow on what it cannot parse."""
 _MAX_UNBROKEN_CHARACTERS: Final = 400
 """As much of a text without any mark or space as the splitter gets at once, for the same reason."""
 _MIXER: Final = np.uint64(0x9E3779B97F4A7C15)
-_SENTENCE_END: Final = re.compile(
-    r"(?<![.!?…])[.!?…]++[\"')\]”’]*+\s++(?![a-z])|[。！？．…]++[”’」』）》】]*+\s*+"  # noqa: RUF001 - Chinese marks
-)
+_SENTENCE_END: Final = re.compile(r"(?<![.!?…])[.!?…]++[\"')\]”’]*+\s++(?![a-z])|[。！？．…]++[”’」』）》】]*+\s*+")
 
 
 class Cutter:
@@ -86,7 +86,7 @@ class Cutter:
         }
         most = self._atom_capacity
         self._words = TextSplitter((max(1, most // 2), most), trim=False)
-        mark = r"\s,;:，；：、)}\]>"  # noqa: RUF001 - Chinese marks
+        mark = r"\s,;:，；：、)}\]>"
         self._clauses = re.compile(
             rf"(?s).{{{most // 3},{most - 2}}}?[{mark}]\s?|[^{mark}]{{1,{_MAX_UNBROKEN_CHARACTERS}}}|.{{1,{most}}}"
         )
@@ -124,9 +124,11 @@ class Cutter:
         tops = [0, *(index for index in range(1, len(starts)) if levels[index] >= DEFINITION), len(starts)]
         for first, last in pairwise(tops):
             begin, end = starts[first], starts[last] if last < len(starts) else len(text)
-            if not self._unit_characters < end - begin <= _MAX_PARSED_CHARACTERS:
+            block = text[begin:end]
+            is_code = max(map(len, block.split("\n"))) <= _MAX_PARSED_LINE_CHARACTERS
+            if not (is_code and self._unit_characters < len(block) <= _MAX_PARSED_CHARACTERS):
                 continue
-            statements = {begin + place for place, _ in splitter.chunk_indices(text[begin:end])}
+            statements = {begin + place for place, _ in splitter.chunk_indices(block)}
             for index in range(first + 1, last):
                 line = text[starts[index] : starts[index + 1] if index + 1 < len(starts) else end]
                 if starts[index] + len(line) - len(line.lstrip()) not in statements:

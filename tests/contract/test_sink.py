@@ -432,7 +432,7 @@ def test_a_collection_that_was_made_again_has_another_id(client: "ClientAPI", na
 def test_another_recipe_is_refused_and_both_are_named(
     client: "ClientAPI", name: str, recipe: Recipe, space: Space, told: str
 ) -> None:
-    opened(client, name)
+    opened(client, name).add([record("a:1")], rows((1, 0, 0)))
 
     with pytest.raises(RecipeMismatch) as caught:
         opened(client, name, recipe, HnswConfig(space=space))
@@ -440,6 +440,15 @@ def test_another_recipe_is_refused_and_both_are_named(
     assert "test/letters (3 dimensions, no document prefix, distance cosine)" in str(caught.value)
     assert told in str(caught.value)
     assert "INGESTOR_CHROMA__COLLECTION" in caught.value.remedy
+
+
+def test_an_empty_collection_of_another_recipe_is_made_again(client: "ClientAPI", name: str) -> None:
+    mistyped = opened(client, name, Recipe("test", "lettres", 4), HnswConfig(space="l2"))
+    mended = opened(client, name)
+
+    assert mended.collection_id != mistyped.collection_id
+    mended.add([record("a:1")], rows((1, 0, 0)))
+    assert opened(client, name).count() == 1
 
 
 def test_the_prefix_of_queries_may_change(client: "ClientAPI", name: str) -> None:

@@ -271,7 +271,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> StubEngine:
 
 
 async def begun(engine: StubEngine, count: int) -> None:
-    while len(engine.began) < count:  # noqa: ASYNC110  # the engine's thread knows no event of this loop
+    while len(engine.began) < count:  # the engine's thread knows no event of this loop
         await asyncio.sleep(0.002)
 
 

@@ -238,7 +238,7 @@ async def test_a_cancelled_call_ends_at_once_and_is_not_turned_into_an_error(
 ) -> None:
     server.inject(Fault(FaultKind.HANG))
     call = asyncio.ensure_future(embedder.embed(TEXTS))
-    while server.counters.in_flight == 0:  # noqa: ASYNC110  # the server's threads know no event of this loop
+    while server.counters.in_flight == 0:  # the server's threads know no event of this loop
         await asyncio.sleep(0.01)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):

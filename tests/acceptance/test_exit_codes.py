@@ -1,0 +1,162 @@
+"""Every way to fail has its exit code, and one line that says what to do; nobody sees a traceback."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checker import document_ids
+from tests.daemon import KEY, Finished, Site, assert_equal, eventually, free_port, provider_settings
+from tests.embedding_server import EmbeddingServer
+
+QUIET = {"INGESTOR_LOG__LEVEL": "error"}
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddingServer]:
+    with EmbeddingServer(api_key=KEY) as server:
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path: Path, server: EmbeddingServer) -> Iterator[Site]:
+    with Site(tmp_path, provider_settings(server) | QUIET) as site:
+        (site.folder / "good.txt").write_text("A good file.", encoding="utf-8")
+        yield site
+
+
+def assert_one_line(done: Finished, code: int, *words: str) -> None:
+    assert done.code == code, (done.out, done.err)
+    (line,) = done.err.splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+    assert "Traceback" not in done.err
+    assert KEY not in done.err
+    assert not done.out
+
+
+@pytest.mark.parametrize("command", ["run", "sync", "status", "config"])
+def test_an_unknown_setting_is_named_with_the_one_that_may_be_meant(site: Site, command: str) -> None:
+    done = site.command(command, INGESTOR_WATCH__QIET_SECONDS="2")
+
+    assert_one_line(done, 2, "INGESTOR_WATCH__QIET_SECONDS", "INGESTOR_WATCH__QUIET_SECONDS")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("INGESTOR_CHROMA__PORT", "no-port"),
+        ("INGESTOR_CHUNK__MAX_TOKENS", "3"),
+        ("INGESTOR_EMBEDDING__PROVIDER", "nobody"),
+        ("INGESTOR_EMBEDDING__BASE_URL", "ftp://127.0.0.1"),
+        ("INGESTOR_CHROMA__COLLECTION", "!"),
+    ],
+)
+def test_a_wrong_value_is_named_and_not_repeated(site: Site, setting: str, value: str) -> None:
+    assert_one_line(site.command("sync", **{setting: value}), 2, setting)
+
+
+@pytest.mark.parametrize("command", ["run", "sync"])
+def test_a_watched_folder_that_is_missing_is_no_empty_folder(site: Site, command: str) -> None:
+    site.sync()
+    before = site.at_rest()
+
+    done = site.command(command, "nowhere")
+
+    assert_one_line(done, 2, "nowhere")
+    assert site.at_rest() == before
+
+
+def test_a_refused_key_and_a_missing_key(site: Site) -> None:
+    assert_one_line(site.command("sync", INGESTOR_EMBEDDING__API_KEY="wrong"), 2, "INGESTOR_EMBEDDING__API_KEY")
+    no_key = {"INGESTOR_EMBEDDING__API_KEY": "", "INGESTOR_EMBEDDING__BASE_URL": ""}
+    assert_one_line(site.command("sync", **no_key), 2, "INGESTOR_EMBEDDING__API_KEY")
+
+
+def test_another_model_for_a_collection_that_is_there(site: Site) -> None:
+    site.sync()
+
+    assert_one_line(site.command("sync", INGESTOR_EMBEDDING__MODEL="another"), 2, "another", "unheard-of-model")
+    assert_equal(site.folder, site.at_rest(), dimensions=64)
+
+
+def test_a_query_before_anything_was_indexed(site: Site) -> None:
+    assert_one_line(site.command("query", "anything"), 2, "ingestor sync")
+
+
+def test_a_binary_file_is_a_problem_until_it_is_mended(site: Site) -> None:
+    binary = site.folder / "photo.txt"
+    binary.write_bytes(bytes(range(256)) * 8)
+
+    done = site.command("sync")
+
+    assert done.code == 3
+    assert "Traceback" not in done.err
+    assert len(done.err.splitlines()) == 1
+    assert "ingestor problems" in done.err
+    assert document_ids(site.at_rest()).keys() == {"good.txt"}
+    listed = site.command("problems", "--json")
+    assert listed.code == 3
+    (problem,) = listed.json()
+    assert problem["path"] == "photo.txt"
+    assert problem["kind"] == "UndecodableDocument"
+    assert problem["stage"] == "decode"
+    assert problem["reason"]
+    assert problem["attempts"] == 1
+    assert site.command("sync").code == 3
+
+    still = site.command("retry", "--json")
+    assert still.code == 3
+    assert still.json()["documents"]["problems"] == 1
+    assert site.command("problems", "--json").json()[0]["attempts"] == 2
+
+    binary.write_text("No photo, but text.", encoding="utf-8")
+    mended = site.command("retry", "photo.txt", "--json")
+    assert mended.code == 0, mended.err
+    nothing = site.command("problems", "--json")
+    assert (nothing.code, nothing.json()) == (0, [])
+    rows = site.at_rest()
+    assert document_ids(rows).keys() == {"good.txt", "photo.txt"}
+    assert_equal(site.folder, rows, dimensions=64)
+
+
+def test_a_retry_beside_a_running_daemon_is_done_by_the_daemon(site: Site, server: EmbeddingServer) -> None:
+    server.reject_marker = "forbidden"
+    (site.folder / "bad.txt").write_text("This is forbidden.", encoding="utf-8")
+    daemon = site.start("run")
+    eventually(
+        lambda: site.command("problems", "--json").code == 3, lambda: f"no problem is listed:\n{daemon.log()[-2_000:]}"
+    )
+    (problem,) = site.command("problems", "--json").json()
+    assert (problem["path"], problem["kind"]) == ("bad.txt", "RejectedByModel")
+    server.reject_marker = ""
+
+    queued = site.command("retry", "--json")
+
+    assert queued.code == 0
+    assert queued.json() == {"queued": ["bad.txt"]}
+    with site.reading() as collection:
+        collection.wait_equal()
+    assert site.command("problems", "--json").code == 0
+    assert daemon.terminate() == 0
+
+
+def test_an_endpoint_out_of_reach_ends_a_sync_and_loses_nothing(site: Site) -> None:
+    site.sync()
+    (site.folder / "late.txt").write_text("This one comes while the endpoint is away.", encoding="utf-8")
+
+    done = site.command("sync", INGESTOR_EMBEDDING__BASE_URL=f"http://127.0.0.1:{free_port()}/v1")
+
+    assert done.code == 4, done.err
+    *_, line = done.err.splitlines()
+    assert line.startswith("error: ")
+    assert "Traceback" not in done.err
+    assert document_ids(site.at_rest()).keys() == {"good.txt"}
+    (waiting,) = site.command("problems", "--json").json()
+    assert (waiting["path"], waiting["kind"]) == ("late.txt", "ServiceUnavailable")
+    assert waiting["next_try_seconds"] is not None
+
+    site.sync()
+
+    assert_equal(site.folder, site.at_rest(), dimensions=64)

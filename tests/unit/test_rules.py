@@ -1,0 +1,164 @@
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingestor.adapters.folder import Folder
+from ingestor.adapters.rules import DEFAULT_EXCLUDE, RULES_FILE, Patterns, Rules, Scope
+from ingestor.core.errors import ConfigError
+
+
+def leaves_out(scope: Scope, path: str, *, is_folder: bool = False) -> bool:
+    return scope.leaves_out(path, path.rpartition("/")[2], is_folder=is_folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".hidden", "a.md~", ".a.md.swp", "a.swp", "a.swx", "a.swo", "4913", "#a.md#", ".#a.md", "a.tmp", "a.temp"),
+        *("a.part", "a.partial", "a.crdownload", "a.download", "a.aria2", "~$a.docx", "Thumbs.db", "desktop.ini"),
+    ],
+)
+def test_temporaries_are_left_out_at_any_depth(name: str) -> None:
+    scope = Rules([], []).scope
+    assert leaves_out(scope, name)
+    assert leaves_out(scope, f"one/two/{name}")
+
+
+@pytest.mark.parametrize("name", ["a.md", "a~b.md", "part", "a.part.md", "49130", "a#b", "Thumbs.db.md", "__pycache__"])
+def test_other_files_are_kept(name: str) -> None:
+    assert not leaves_out(Rules([], []).scope, name)
+
+
+def test_a_pattern_with_a_slash_at_its_end_is_for_folders() -> None:
+    assert leaves_out(Rules([], []).scope, "a/__pycache__", is_folder=True)
+    assert not leaves_out(Rules([], []).scope, "a/__pycache__")
+
+
+def test_a_users_exclude_undoes_a_default_one() -> None:
+    scope = Rules([], ["!.*", ".git/"]).scope
+    assert not leaves_out(scope, ".notes.md")
+    assert leaves_out(scope, ".git", is_folder=True)
+    assert leaves_out(scope, "a.tmp")
+
+
+def test_every_default_is_a_pattern() -> None:
+    assert all(Patterns([line]).verdict("x", "x", is_folder=True) is not True for line in DEFAULT_EXCLUDE)
+    assert Patterns(DEFAULT_EXCLUDE).refused == ()
+
+
+def test_everything_but_some_files_can_be_left_out() -> None:
+    scope = Rules([], ["*", "!*/", "!*.md"]).scope
+    assert not leaves_out(scope, "docs", is_folder=True)
+    assert not leaves_out(scope, "docs/a.md")
+    assert leaves_out(scope, "docs/a.pdf")
+
+
+def test_include_is_for_files_and_for_all_below_a_folder() -> None:
+    rules = Rules(["*.md", "/notes/", "!secret.md"], [])
+    assert [
+        path for path in ("a.md", "x/y/a.md", "notes/b.pdf", "x/notes/b.pdf", "secret.md") if rules.wants(path)
+    ] == [
+        "a.md",
+        "x/y/a.md",
+        "notes/b.pdf",
+    ]
+
+
+def test_an_empty_include_wants_everything() -> None:
+    assert Rules([], []).wants("whatever.bin")
+
+
+@pytest.mark.parametrize("line", ["!", "[z-a]", "a\\"])
+@pytest.mark.parametrize("name", ["include", "exclude"])
+def test_a_setting_that_is_no_pattern_is_an_error_that_names_it(name: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Rules(**{"include": [], "exclude": [], name: ["*.md", line]})
+    assert f"watch.{name}: line 2" in str(caught.value)
+
+
+def test_a_bad_line_of_an_ignore_file_is_told_and_the_others_count() -> None:
+    scope, refused = Rules([], []).scope.deepen("", b"*.log\n[z-a]\n!\n/drafts\n")
+    assert [line.partition(" is")[0] for line in refused] == ["line 2", "line 3"]
+    assert leaves_out(scope, "a.log")
+    assert leaves_out(scope, "drafts")
+
+
+def test_an_ignore_file_may_have_a_byte_order_mark_dos_line_ends_and_names_that_are_no_utf8() -> None:
+    scope, refused = Rules([], []).scope.deepen("", b"\xef\xbb\xbf*.log\r\n\xc4\xe3\r\n")
+    assert refused == ()
+    assert leaves_out(scope, "a.log")
+    assert leaves_out(scope, os.fsdecode(b"\xc4\xe3"))
+
+
+def test_a_deeper_ignore_file_goes_before_a_higher_one_and_is_relative_to_its_folder() -> None:
+    outer, _ = Rules([], []).scope.deepen("", b"*.log\n/top.md\n")
+    inner, _ = outer.deepen("a", b"!keep.log\n/b.md\n!.*\n")
+    assert not leaves_out(inner, "a/keep.log")
+    assert leaves_out(inner, "a/other.log")
+    assert leaves_out(inner, "a/b.md")
+    assert not leaves_out(inner, "a/top.md")
+    assert not leaves_out(inner, "a/.visible")
+
+
+def test_a_group_spelled_inside_brackets_is_still_a_pattern() -> None:
+    scope = Rules([], ["x[(?P<y>]"]).scope
+    assert leaves_out(scope, "xP")
+    assert not leaves_out(scope, "xq")
+
+
+NAMES = st.sampled_from(["a", "b", "c", "ab", "a.md", "b.md", "x y"])
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
+SEGMENTS = st.sampled_from(["a", "b", "c", "*", "**", "?", "*.md", "a*", "[ab]", "[!a]", "ab", "x y"])
+LINES = st.tuples(
+    st.sampled_from(["", "", "!"]),
+    st.sampled_from(["", "", "/"]),
+    st.lists(SEGMENTS, min_size=1, max_size=3).map("/".join),
+    st.sampled_from(["", "", "/"]),
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def git_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("git") is None:
+        pytest.skip("Git is the reference here and is not installed")
+    folder = tmp_path_factory.mktemp("git")
+    subprocess.run(["git", "init", "-q", "--bare", folder], check=True, capture_output=True)
+    return folder
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    paths=st.sets(PATHS, min_size=1, max_size=12),
+    rules_files=st.dictionaries(st.sampled_from(["", "a", "a/b", "b"]), st.lists(LINES, max_size=5), max_size=3),
+)
+def test_ignore_files_mean_what_git_takes_them_to_mean(
+    git_folder: Path, paths: set[str], rules_files: dict[str, list[str]]
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for path in sorted(paths):
+            file = root / path
+            if not any(parent.is_file() for parent in file.parents) and not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(b"")
+        for folder, lines in rules_files.items():
+            if (root / folder).is_dir():
+                (root / folder / RULES_FILE).write_text("\n".join(lines), "utf-8")
+        ask_git = ["git", f"--git-dir={git_folder}", f"--work-tree={root}", "ls-files", "--others", "-z"]
+        listed = subprocess.run(
+            [*ask_git, f"--exclude-per-directory={RULES_FILE}"], cwd=root, check=True, capture_output=True
+        ).stdout
+        expected = {os.fsdecode(path) for path in listed.split(b"\0") if path}
+        found = Folder(root, Rules([], []), follow_symlinks=False, max_file_bytes=1).scan().files
+        assert visible(found) == visible(expected)
+
+
+def visible(paths: Iterable[str]) -> set[str]:
+    return {path for path in paths if not path.rpartition("/")[2].startswith(".")}
