@@ -44,6 +44,8 @@ from ingestor.ports import Clock, Ledger, Source
 
 MAX_DOCUMENTS = 256
 """Documents in work at once."""
+MIN_ROOM = 64
+"""Free places before more changes are leased: a lease is a transaction, and one a document would cost too much."""
 MAX_BYTES = 64 * 1024 * 1024
 """Bytes of the files in work at once."""
 MAX_READS = 4
@@ -144,7 +146,9 @@ class Worker:
 
     async def _lease(self, tasks: asyncio.TaskGroup) -> bool:
         room = MAX_DOCUMENTS - self.in_work
-        changes = await self._ledger_lane.run(self._ledger.lease, room, self._clock.now_seconds()) if room else []
+        if room < MIN_ROOM:
+            return False
+        changes = await self._ledger_lane.run(self._ledger.lease, room, self._clock.now_seconds())
         if not changes:
             return False
         looks = await asyncio.to_thread(self._look, [change.path for change in changes])

@@ -12,7 +12,7 @@ from ingestor.engine import daemon as daemon_module
 from ingestor.engine.daemon import STATE_NOTE, Daemon
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_watch import ScriptedWatch
-from tests.unit.test_pipeline import World
+from tests.world import World
 
 
 @dataclass

@@ -3,101 +3,22 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import PurePosixPath
 from typing import Any, cast
 
 import pytest
 
-from ingestor.adapters.clock import SystemClock
 from ingestor.core.backoff import Backoff
-from ingestor.core.errors import ServiceUnavailable, UndecodableDocument, UnstableDocument
-from ingestor.core.model import Chunk, Outcome
+from ingestor.core.errors import ServiceUnavailable, UnstableDocument
+from ingestor.core.model import Outcome
 from ingestor.engine import pipeline as pipeline_module
-from ingestor.engine.pipeline import Parts, Pipeline
-from ingestor.engine.reading import Reader
 from tests.doubles_embedder import HashEmbedder
-from tests.doubles_folder import MemoryFolder
 from tests.doubles_ledger import MemoryLedger, MemoryVectors
 from tests.doubles_sink import MemorySink
-
-
-class LineCutter:
-    """One chunk a line."""
-
-    def __init__(self, recipe: str = "lines") -> None:
-        self.recipe = recipe
-
-    def cut(self, text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
-        lines = enumerate(text.split("\n"), start=1)
-        return PurePosixPath(file_name).stem, tuple(Chunk(line, number, number) for number, line in lines if line)
-
-
-def decode(raw: bytes) -> str:
-    if b"\0" in raw:
-        raise UndecodableDocument("the file is binary", remedy="convert it to text")
-    return raw.decode()
+from tests.world import LineCutter, World
 
 
 class Crash(BaseException):
     """The process dies."""
-
-
-class World:
-    """Doubles that outlive the process, and processes that come and go."""
-
-    def __init__(self) -> None:
-        self.folder = MemoryFolder()
-        self.ledger: MemoryLedger = MemoryLedger()
-        self.vectors = MemoryVectors()
-        self.sink: MemorySink = MemorySink()
-        self.embedder = HashEmbedder(max_batch_inputs=4)
-        self.cutter = LineCutter()
-
-    def pipeline(self) -> Pipeline:
-        parts = Parts(
-            source=self.folder,
-            reader=Reader(self.folder, decode, self.cutter),
-            ledger=self.ledger,
-            vectors=self.vectors,
-            embedder=self.embedder,
-            sink=self.sink,
-            clock=SystemClock(),
-            estimate_tokens=len,
-        )
-        return Pipeline(parts, rescan_seconds=3600.0)
-
-    async def sync(self) -> Pipeline:
-        # A new process has a new client.
-        getattr(self.embedder, "_inner", self.embedder).is_closed = False
-        pipeline = self.pipeline()
-        try:
-            await pipeline.prepare()
-            async with pipeline.running():
-                await pipeline.reconciler.reconcile()
-                await pipeline.worker.run(until_idle=True)
-        finally:
-            await pipeline.close()
-        return pipeline
-
-    def records(self) -> list[tuple[str, str, int]]:
-        """What Chroma holds: (source, text, line), sorted."""
-        return sorted(
-            (str(held.metadata["source"]), str(held.document), int(cast("int", held.metadata["start_line"])))
-            for held in self.sink.held.values()
-            if held.metadata is not None
-        )
-
-    def expected(self) -> list[tuple[str, str, int]]:
-        """What a fresh ingestion of the folder would hold."""
-        return sorted(
-            (path, chunk.text, chunk.start_line)
-            for path in self.folder.scan().files
-            if b"\0" not in (raw := self.folder.read(path).raw)
-            for chunk in self.cutter.cut(raw.decode(), path)[1]
-        )
-
-    def embedded_texts(self) -> list[str]:
-        return [text for call in self.embedder.calls for text in call]
 
 
 @pytest.fixture
