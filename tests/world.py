@@ -1,11 +1,12 @@
 """Doubles that outlive the process, and processes that come and go over them."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import cast
 
 from ingestor.adapters.clock import SystemClock
 from ingestor.core.errors import UndecodableDocument
-from ingestor.core.model import Chunk
+from ingestor.core.model import Change, Chunk, Priority
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
 from tests.doubles_embedder import HashEmbedder
@@ -67,6 +68,20 @@ class World:
         finally:
             await pipeline.close()
         return pipeline
+
+    async def work(self, hinted: Sequence[str]) -> None:
+        """A process that hears of some paths, works on them, and compares nothing else."""
+        getattr(self.embedder, "_inner", self.embedder).is_closed = False
+        pipeline = self.pipeline()
+        try:
+            await pipeline.prepare()
+            now_seconds = SystemClock().now_seconds()
+            change = Change("", Priority.LIVE, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
+            self.ledger.enqueue(hinted, change)
+            async with pipeline.running():
+                await pipeline.worker.run(until_idle=True)
+        finally:
+            await pipeline.close()
 
     def records(self) -> list[tuple[str, str, int]]:
         """What Chroma holds: (source, text, line), sorted."""

@@ -1,9 +1,7 @@
 """The pipeline over doubles: whatever happens to folder and process, Chroma ends up equal to the folder."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, cast
 
 import pytest
 
@@ -12,13 +10,10 @@ from ingestor.core.errors import ServiceUnavailable, UnstableDocument
 from ingestor.core.model import Outcome
 from ingestor.engine import pipeline as pipeline_module
 from tests.doubles_embedder import HashEmbedder
-from tests.doubles_ledger import MemoryLedger, MemoryVectors
+from tests.doubles_ledger import MemoryLedger
 from tests.doubles_sink import MemorySink
+from tests.mortal import Crash, Fate, mortal
 from tests.world import LineCutter, World
-
-
-class Crash(BaseException):
-    """The process dies."""
 
 
 @pytest.fixture
@@ -256,54 +251,18 @@ async def test_records_that_are_not_ours_are_left_alone(world: World) -> None:
     assert "mine" in world.sink.held
 
 
-class Mortal:
-    """Wraps a double: the process dies just before, or just after, the n-th call of all wrapped doubles."""
-
-    def __init__(self, inner: object, fate: "Fate") -> None:
-        self._inner = inner
-        self._fate = fate
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the double has
-        found = getattr(self._inner, name)
-        if not callable(found):
-            return found
-        if asyncio.iscoroutinefunction(found):
-
-            async def awaited(*args: object, **kwargs: object) -> object:
-                with self._fate.call():
-                    return await found(*args, **kwargs)
-
-            return awaited
-
-        def called(*args: object, **kwargs: object) -> object:
-            with self._fate.call():
-                return found(*args, **kwargs)
-
-        return called
-
-
-class Fate:
-    def __init__(self, dies_at: int, *, is_after: bool) -> None:
-        self.calls = 0
-        self._dies_at = dies_at
-        self._is_after = is_after
-        self.is_dead = False
-
-    def call(self) -> "Fate":
-        return self
-
-    def __enter__(self) -> None:
-        if self.is_dead:
-            raise Crash
-        self.calls += 1
-        if self.calls == self._dies_at and not self._is_after:
-            self.is_dead = True
-            raise Crash
-
-    def __exit__(self, *_: object) -> None:
-        if self.calls == self._dies_at and self._is_after and not self.is_dead:
-            self.is_dead = True
-            raise Crash
+async def test_a_rename_that_was_taken_back_after_a_crash_in_the_middle_of_it(world: World) -> None:
+    await world.sync()
+    before = {id_: dict(held.metadata or {}) for id_, held in world.sink.held.items()}
+    world.folder.rename("a.md", "b.md")
+    with mortal(world, Fate(1, is_after=True, of="retag")), suppress(BaseExceptionGroup, Crash):
+        await world.sync()
+    assert {held.metadata["source"] for held in world.sink.held.values() if held.metadata} >= {"b.md"}
+    world.folder.rename("b.md", "a.md")
+    await world.sync()
+    after = {id_: dict(held.metadata or {}) for id_, held in world.sink.held.items()}
+    assert [fields.pop("ingested_at") for fields in (*before.values(), *after.values())]
+    assert after == before
 
 
 def deaths() -> Iterator[tuple[int, bool]]:
@@ -334,14 +293,8 @@ async def test_a_crash_at_any_outside_call_heals(phase: str, *, revert: bool) ->
             await world.sync()
             edited(world)
         fate = Fate(dies_at, is_after=is_after)
-        whole = (world.ledger, world.sink, world.vectors, world.embedder)
-        world.ledger = cast("MemoryLedger", Mortal(world.ledger, fate))
-        world.sink = cast("MemorySink", Mortal(world.sink, fate))
-        world.vectors = cast("MemoryVectors", Mortal(world.vectors, fate))
-        world.embedder = cast("HashEmbedder", Mortal(world.embedder, fate))
-        with suppress(BaseExceptionGroup, Crash):
+        with mortal(world, fate), suppress(BaseExceptionGroup, Crash):
             await world.sync()
-        world.ledger, world.sink, world.vectors, world.embedder = whole
         if not fate.is_dead:
             break
         survived += 1
