@@ -134,10 +134,13 @@ async def test_a_pause_is_never_shorter_than_retry_after() -> None:
 
 
 async def test_attempts_are_bounded_and_everybody_waiting_is_told() -> None:
-    embedder = HashEmbedder(max_concurrency=1, max_batch_inputs=1)
+    gate = asyncio.Event()
+    embedder = HashEmbedder(max_concurrency=1, max_batch_inputs=1, gate=gate)
     embedder.faults.extend(ServiceUnavailable("down") for _ in range(RETRY.max_attempts))
     async with running(embedder) as line:
-        results = await asyncio.gather(line.ask("a"), line.ask("b"), line.ask("c"), return_exceptions=True)
+        requests = [await line.embedding.request([text]) for text in ("a", "b", "c")]
+        gate.set()
+        results = await asyncio.gather(*(request.vectors() for request in requests), return_exceptions=True)
         assert [type(result) for result in results] == [ServiceUnavailable] * 3
         assert len(embedder.attempts) == RETRY.max_attempts
         assert await line.ask("a") == 1, "the next one finds the service up again"
