@@ -36,6 +36,7 @@ from ingestor.adapters.watcher import Watcher
 from ingestor.core.chunking import Cutter
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
+from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Change, Hit, Outcome, Priority, Problem, Recipe
 from ingestor.core.profiles import LOCAL, PROVIDERS, profile_for, recipe_for
 from ingestor.core.tokens import estimate_tokens
@@ -44,7 +45,7 @@ from ingestor.engine.embedding import Embedding
 from ingestor.engine.lane import Lane
 from ingestor.engine.pipeline import EMBEDDING_RETRY, Parts, Pipeline
 from ingestor.engine.reading import Reader
-from ingestor.engine.reconcile import LAST_RECONCILE_NOTE
+from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, LAST_RECONCILE_NOTE
 from ingestor.engine.search import search
 from ingestor.ports import Embedder, Totals
 from ingestor.settings import Settings
@@ -81,13 +82,16 @@ class Report:
     seconds: float
     outage: str
     """What an outside service said last, when documents still wait for it."""
+    held_deletions: int
+    """Deletions that wait for `ingestor approve`."""
 
     def as_json(self) -> dict[str, Any]:
-        """Documents, chunks, embedding, seconds."""
+        """Documents, chunks, embedding, held deletions, seconds."""
         return {
             "documents": dict(self.documents),
             "chunks": dict(self.chunks),
             "embedding": dict(self.embedding),
+            "held_deletions": self.held_deletions,
             "seconds": self.seconds,
         }
 
@@ -105,6 +109,8 @@ class Status:
     totals: Totals | None
     """None when nothing was ever indexed."""
     last_reconcile: Mapping[str, Any] | None
+    held_deletions: int
+    """Deletions that wait for `ingestor approve`."""
     watching: str
     outage: str
 
@@ -203,6 +209,10 @@ async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only
             if not only_queued:
                 unreadable = (await pipeline.reconciler.reconcile()).unreadable
             await pipeline.worker.run(until_idle=True)
+            if pipeline.reconciler.held:
+                # What was renamed meanwhile is not missing any more.
+                await pipeline.reconciler.reconcile()
+                await pipeline.worker.run(until_idle=True)
             telling.cancel()
         await pipeline.tell_usage()
         tell(_progress(pipeline))
@@ -246,11 +256,13 @@ def status(settings: Settings) -> Status:
     totals: Totals | None = None
     reconcile: Mapping[str, Any] | None = None
     state: Mapping[str, Any] = {}
+    held = "0"
     if (settings.data_dir / LEDGER_FILE).is_file():
         with contextlib.closing(SqliteLedger(settings.data_dir / LEDGER_FILE)) as ledger:
             totals = ledger.totals()
             reconcile = json.loads(ledger.note(LAST_RECONCILE_NOTE) or "null")
             state = json.loads(ledger.note(STATE_NOTE) or "{}")
+            held = ledger.note(HELD_NOTE) or "0"
     if totals is not None and running is None:
         # Leases of a process that is gone are void.
         totals = replace(totals, queued=totals.queued + totals.in_flight, in_flight=0)
@@ -262,6 +274,7 @@ def status(settings: Settings) -> Status:
         daemon=running,
         totals=totals,
         last_reconcile=reconcile,
+        held_deletions=int(held),
         watching=str(state.get("watching", "")) if running else "",
         outage=str(state.get("outage", "")) if running else "",
     )
@@ -296,6 +309,18 @@ def queue_again(settings: Settings, paths: Sequence[str]) -> list[str]:
     return chosen
 
 
+def approve(settings: Settings) -> int:
+    """Approve of the deletions that are held back; returns how many.
+
+    A running daemon carries them out within a second, otherwise the next `sync` or `run` does.
+    """
+    held = status(settings).held_deletions
+    if held:
+        with contextlib.closing(SqliteLedger(settings.data_dir / LEDGER_FILE)) as ledger:
+            ledger.set_note(APPROVED_NOTE, str(held))
+    return held
+
+
 def is_daemon_running(settings: Settings) -> bool:
     """Whether another process works on the data folder."""
     return Instance(settings.data_dir).running() is not None
@@ -318,7 +343,8 @@ async def _pipeline(settings: Settings, source: Folder, sink: ChromaSink) -> Asy
             clock=SystemClock(),
             estimate_tokens=estimate_tokens,
         )
-        pipeline = Pipeline(parts, rescan_seconds=settings.watch.rescan_seconds)
+        limit = DeletionLimit(settings.watch.max_delete_ratio, settings.watch.max_delete_documents)
+        pipeline = Pipeline(parts, rescan_seconds=settings.watch.rescan_seconds, limit=limit)
         try:
             await pipeline.prepare()
             yield pipeline
@@ -464,6 +490,7 @@ def _report(pipeline: Pipeline, totals: Totals, unreadable: int, seconds: float)
         embedding=asdict(pipeline.embedding.usage),
         seconds=round(seconds, 3),
         outage=tally.outage if totals.retrying else "",
+        held_deletions=pipeline.reconciler.held,
     )
 
 

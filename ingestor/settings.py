@@ -83,6 +83,10 @@ class WatchSettings(_Group):
     """How many seconds a file that nobody has closed must rest before it is read."""
     rescan_seconds: float = Field(default=3600.0, ge=1)
     """Seconds between two comparisons of the whole folder with the ledger."""
+    max_delete_ratio: float = Field(default=0.5, ge=0, le=1)
+    """A comparison that misses more than this share of the documents deletes nothing until `ingestor approve`."""
+    max_delete_documents: int = Field(default=100, ge=1)
+    """With fewer documents than this, only a folder that is suddenly empty has to be approved."""
     polling: Literal["auto", "always", "never"] = "auto"
     """Look for changes by polling: `auto` does so where the kernel sends no events (NFS, SMB, FUSE, 9p…)."""
 

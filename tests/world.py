@@ -6,9 +6,11 @@ from typing import cast
 
 from ingestor.adapters.clock import SystemClock
 from ingestor.core.errors import UndecodableDocument
+from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Change, Chunk, Priority
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
+from ingestor.engine.reconcile import APPROVED_NOTE
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_folder import MemoryFolder
 from tests.doubles_ledger import MemoryLedger, MemoryVectors
@@ -42,6 +44,9 @@ class World:
         self.sink: MemorySink = MemorySink()
         self.embedder = HashEmbedder(max_batch_inputs=4)
         self.cutter = LineCutter()
+        self.limit = DeletionLimit(max_ratio=0.5, min_documents=4)
+        self.approves = True
+        """Whether deletions are approved beforehand, however many they are."""
 
     def pipeline(self) -> Pipeline:
         parts = Parts(
@@ -54,12 +59,14 @@ class World:
             clock=SystemClock(),
             estimate_tokens=len,
         )
-        return Pipeline(parts, rescan_seconds=3600.0)
+        return Pipeline(parts, rescan_seconds=3600.0, limit=self.limit)
 
     async def sync(self) -> Pipeline:
         # A new process has a new client.
         getattr(self.embedder, "_inner", self.embedder).is_closed = False
         pipeline = self.pipeline()
+        if self.approves:
+            getattr(self.ledger, "_inner", self.ledger).set_note(APPROVED_NOTE, "all")
         try:
             await pipeline.prepare()
             async with pipeline.running():

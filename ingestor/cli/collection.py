@@ -109,6 +109,7 @@ def _status_json(found: "Status") -> dict[str, Any]:
         "in_flight": totals.in_flight if totals else 0,
         "problems": totals.problems + totals.retrying if totals else 0,
         "embedding": asdict(totals.usage) if totals else {"requests": 0, "texts": 0, "tokens": 0},
+        "held_deletions": found.held_deletions,
         "last_reconcile": found.last_reconcile,
         "watching": found.watching,
         "outage": found.outage,
@@ -140,6 +141,8 @@ def _print_status(found: "Status") -> None:
         "last reconcile": scanned,
         "embedding": f"{usage['requests']} requests, {usage['texts']} texts, {usage['tokens']} tokens",
     }
+    if found.held_deletions:
+        rows["held back"] = f"{found.held_deletions} deletions, until `ingestor approve` or the files come back"
     if found.outage:
         rows["outage"] = found.outage
     table = Table(box=None, show_header=False, pad_edge=False)

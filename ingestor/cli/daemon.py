@@ -49,11 +49,17 @@ def finish(report: "Report", *, as_json: bool) -> None:
         chunks = ", ".join(f"{count} {name}" for name, count in report.chunks.items())
         usage = ", ".join(f"{count} {name}" for name, count in report.embedding.items())
         out.print(f"documents: {documents}\nchunks: {chunks}\nembedding: {usage}\n{report.seconds:.1f} s")
+    if report.held_deletions:
+        err.print(
+            f"[bold red]error:[/] {report.held_deletions} documents seem to be deleted, so many that nothing was: "
+            "see that the folder is what it should be (mounted, complete), then run `ingestor approve` and sync again"
+        )
     if report.outage:
         err.print(f"[bold red]error:[/] not all is done: {report.outage}", markup=True)
         raise typer.Exit(EXIT_OUT_OF_REACH)
     if report.documents["problems"]:
         err.print("some documents have a problem: `ingestor problems` lists them")
+    if report.documents["problems"] or report.held_deletions:
         raise typer.Exit(EXIT_PROBLEMS)
 
 

@@ -1,4 +1,4 @@
-"""`ingestor problems` and `ingestor retry`: what failed, and another try."""
+"""`ingestor problems`, `retry` and `approve`: what failed, another try, and leave to delete."""
 
 import asyncio
 from dataclasses import asdict
@@ -54,3 +54,20 @@ def retry(
             return
         report = asyncio.run(app.sync(loaded.settings, lambda _: None, only_queued=True))
         finish(report, as_json=as_json)
+
+
+def approve(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Let deletions happen that were held back because there were suspiciously many."""
+    with errors_explained(debug=debug):
+        loaded = settings_of(config, debug=debug)
+        from ingestor import app
+
+        count = app.approve(loaded.settings)
+        if as_json:
+            print_json({"approved": count})
+        elif not count:
+            out.print("nothing is held back")
+        elif app.is_daemon_running(loaded.settings):
+            out.print(f"{count} deletions approved; the daemon carries them out now")
+        else:
+            out.print(f"{count} deletions approved; the next `ingestor sync` or `ingestor run` carries them out")

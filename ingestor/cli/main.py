@@ -38,6 +38,7 @@ app.command("query")(collection.query)
 app.command("status")(collection.status)
 app.command("problems")(documents.problems)
 app.command("retry")(documents.retry)
+app.command("approve")(documents.approve)
 app.command("config")(settings.config)
 
 

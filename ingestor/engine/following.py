@@ -30,6 +30,8 @@ SUPERVISE_SECONDS = 1.0
 RESTART_SECONDS = 1.0
 MAX_RESTART_SECONDS = 60.0
 """Pause between two restarts of the watch: doubles from the first to the second while doubts come at once again."""
+HELD_SECONDS = 30.0
+"""Pause between two comparisons of the folder while deletions wait for approval."""
 _AFTER_SECONDS = 0.001
 
 _log = structlog.get_logger(__name__)
@@ -112,6 +114,10 @@ class Follower:
             doubt = await asyncio.to_thread(self._watch.doubt)
             if doubt is not None:
                 return doubt
+            if self._reconciler.held and await self._reconciler.is_approved():
+                self._doubt = "deletions were approved"
+                continue
+            rescan_at_seconds = min(rescan_at_seconds, self._next_rescan_seconds())
             supervise_at_seconds = self._clock.monotonic_seconds() + SUPERVISE_SECONDS
             while (now_seconds := self._clock.monotonic_seconds()) < supervise_at_seconds:
                 self._news.clear()
@@ -131,6 +137,9 @@ class Follower:
         self.reconciled.set()
 
     def _next_rescan_seconds(self) -> float:
+        if self._reconciler.held:
+            # The files may come back, and then there is nothing left to approve.
+            return self._clock.monotonic_seconds() + min(HELD_SECONDS, self._rescan_seconds)
         # A tenth of jitter: many daemons on one disk must not scan it together.
         jitter = 0.9 + 0.2 * random.random()  # noqa: S311 - spreads scans, guards nothing
         return self._clock.monotonic_seconds() + self._rescan_seconds * jitter

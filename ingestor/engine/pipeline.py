@@ -13,6 +13,7 @@ import structlog
 
 from ingestor.core.adopting import entries_from_records, forgotten
 from ingestor.core.backoff import Backoff
+from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Usage
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.following import Follower
@@ -49,7 +50,7 @@ class Parts:
 class Pipeline:
     """Queue in, records out."""
 
-    def __init__(self, parts: Parts, *, rescan_seconds: float) -> None:
+    def __init__(self, parts: Parts, *, rescan_seconds: float, limit: DeletionLimit) -> None:
         self._parts = parts
         self._rescan_seconds = rescan_seconds
         self.tally = Tally()
@@ -85,6 +86,7 @@ class Pipeline:
             parts.clock,
             tally=self.tally,
             cutting=parts.reader.cutting,
+            limit=limit,
         )
 
     def follower(self, watch: Watch, *, quiet_seconds: float, rules_file: str) -> Follower:

@@ -4,22 +4,29 @@ Runs at start, every `rescan_seconds`, after any doubt about events, and for a s
 moved.
 
 Invariant: after a reconcile and an empty queue, the ledger describes the folder as the scan saw it. A folder that
-cannot be listed, or a root that is missing, deletes nothing.
+cannot be listed, or a root that is missing, deletes nothing; nor does a scan that misses more than `DeletionLimit`
+allows, until somebody approves of it or the files come back.
 """
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import structlog
 
-from ingestor.core.model import Change, Priority
-from ingestor.core.reconciling import difference
+from ingestor.core.guarding import DeletionLimit, vanished
+from ingestor.core.model import Change, Glance, Priority, Snapshot
+from ingestor.core.reconciling import Difference, difference
 from ingestor.engine.lane import Lane
 from ingestor.engine.tally import Tally
 from ingestor.ports import Clock, Ledger, Source
 
 LAST_RECONCILE_NOTE = "last_reconcile"
+HELD_NOTE = "held_deletions"
+"""How many deletions wait for somebody's approval; empty when none do."""
+APPROVED_NOTE = "approved_deletions"
+"""Not empty when somebody has approved; taken back by the reconcile that carries the deletions out."""
 _AFTER_SECONDS = 0.001
 """Paths that are gone are queued behind those that are new, so that a rename is seen as one."""
 
@@ -33,6 +40,8 @@ class Reconciled:
     present: int
     gone: int
     same: int
+    held: int
+    """Deletions that wait for approval; they are not queued."""
     skipped: int
     unreadable: int
     seconds: float
@@ -42,7 +51,15 @@ class Reconciler:
     """Compares and queues; carries nothing out itself."""
 
     def __init__(  # noqa: PLR0913 - the parts it joins
-        self, source: Source, ledger: Ledger, lane: Lane, clock: Clock, *, tally: Tally, cutting: str
+        self,
+        source: Source,
+        ledger: Ledger,
+        lane: Lane,
+        clock: Clock,
+        *,
+        tally: Tally,
+        cutting: str,
+        limit: DeletionLimit,
     ) -> None:
         self._source = source
         self._ledger = ledger
@@ -50,6 +67,13 @@ class Reconciler:
         self._clock = clock
         self._tally = tally
         self._cutting = cutting
+        self._limit = limit
+        self.held = 0
+        """Deletions that wait for approval."""
+
+    async def is_approved(self) -> bool:
+        """Whether somebody has approved of the deletions that are held back."""
+        return bool(await self._lane.run(self._ledger.note, APPROVED_NOTE))
 
     async def reconcile(self, below: str = "", *, priority: Priority = Priority.BACKFILL) -> Reconciled:
         """Compare the folder, or the part of it at or below a path, with the ledger, and queue what differs.
@@ -60,16 +84,19 @@ class Reconciler:
         snapshot = await asyncio.to_thread(self._source.scan, below)
         glances = await self._lane.run(self._ledger.glances, below)
         found = await asyncio.to_thread(difference, snapshot, glances, self._cutting)
+        held = await self._hold_back(below, snapshot, glances, found)
         now_seconds = self._clock.now_seconds()
         change = Change(path="", priority=priority, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
         queued = await self._lane.run(self._ledger.enqueue, found.present, change)
-        behind = replace(change, enqueued_seconds=now_seconds + _AFTER_SECONDS)
-        queued += await self._lane.run(self._ledger.enqueue, found.gone, behind)
+        if not held:
+            behind = replace(change, enqueued_seconds=now_seconds + _AFTER_SECONDS)
+            queued += await self._lane.run(self._ledger.enqueue, found.gone, behind)
         self._tally.expected += queued
         reconciled = Reconciled(
             present=len(found.present),
             gone=len(found.gone),
             same=found.same,
+            held=held,
             skipped=len(snapshot.skipped),
             unreadable=len(snapshot.unreadable),
             seconds=round(self._clock.monotonic_seconds() - began_seconds, 3),
@@ -81,12 +108,40 @@ class Reconciler:
             await self._keep(reconciled, now_seconds)
         return reconciled
 
+    async def _hold_back(self, below: str, snapshot: Snapshot, glances: Mapping[str, Glance], found: Difference) -> int:
+        """How many deletions have to wait for approval."""
+        if below:
+            totals = await self._lane.run(self._ledger.totals)
+            known, files = totals.documents + totals.problems, max(1, len(snapshot.files))
+        else:
+            known, files = len(glances), len(snapshot.files)
+        missing = await asyncio.to_thread(vanished, found.gone, glances, snapshot.files.values())
+        is_too_much = self._limit.holds_back(gone=missing, known=known, found=files)
+        if is_too_much and not await self.is_approved():
+            self.held = len(found.gone)
+            _log.error(
+                "deletions.held_back",
+                missing=missing,
+                known=known,
+                example=found.gone[0],
+                remedy="see that the folder is what it should be (mounted, complete), then run `ingestor approve`",
+            )
+            await self._lane.run(self._ledger.set_note, HELD_NOTE, str(self.held))
+            return self.held
+        if not below:
+            self.held = 0
+            for note in (HELD_NOTE, APPROVED_NOTE):
+                if await self._lane.run(self._ledger.note, note):
+                    await self._lane.run(self._ledger.set_note, note, "")
+        return 0
+
     async def _keep(self, reconciled: Reconciled, now_seconds: float) -> None:
         fields = {
             "at_seconds": now_seconds,
             "present": reconciled.present,
             "gone": reconciled.gone,
             "same": reconciled.same,
+            "held": reconciled.held,
             "skipped": reconciled.skipped,
             "unreadable": reconciled.unreadable,
             "seconds": reconciled.seconds,

@@ -23,6 +23,7 @@ from ingestor.adapters.vectors import SqliteVectors
 from ingestor.adapters.watcher import Watcher
 from ingestor.core.backoff import Backoff
 from ingestor.core.chunking import Cutter
+from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Problem, Recipe
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine import daemon as daemon_module
@@ -96,7 +97,7 @@ class Engine:
             clock=SystemClock(),
             estimate_tokens=estimate_tokens,
         )
-        pipeline = Pipeline(parts, rescan_seconds=3_600.0)
+        pipeline = Pipeline(parts, rescan_seconds=3_600.0, limit=DeletionLimit(0.5, 100))
         watch = Watcher(self.folder, polling="never")
         follower = pipeline.follower(watch, quiet_seconds=0.5, rules_file=RULES_FILE)
         daemon = Daemon(pipeline, follower, watch, Notifier(), supervise=self.server.ensure)

@@ -8,11 +8,12 @@ import pytest
 
 from ingestor.adapters.clock import SystemClock
 from ingestor.core.errors import ServiceUnavailable
+from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Entry, Hint, Outcome, Plan, Priority, Snapshot
 from ingestor.engine import following
 from ingestor.engine.following import Follower
 from ingestor.engine.lane import Lane
-from ingestor.engine.reconcile import Reconciler
+from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, Reconciler
 from ingestor.engine.tally import Tally
 from tests.doubles_folder import MemoryFolder
 from tests.doubles_ledger import MemoryLedger
@@ -33,7 +34,15 @@ class Scene:
         self.follower = Follower(
             self.folder,
             self.watch,
-            Reconciler(self.folder, self.ledger, self.lane, clock, tally=tally, cutting="c1"),
+            Reconciler(
+                self.folder,
+                self.ledger,
+                self.lane,
+                clock,
+                tally=tally,
+                cutting="c1",
+                limit=DeletionLimit(max_ratio=0.5, min_documents=4),
+            ),
             self.ledger,
             self.lane,
             clock=clock,
@@ -183,6 +192,26 @@ async def test_a_root_that_is_missing_is_waited_for_and_deletes_nothing() -> Non
         scene.folder.is_missing = False
         scene.folder.write("b", b"y")
         await scene.queued("a", "b")
+
+
+async def test_deletions_that_are_held_back_are_carried_out_when_somebody_approves() -> None:
+    scene = Scene()
+    for number in range(6):
+        scene.folder.write(f"sub/{number}", b"x")
+        stat = scene.folder.look(f"sub/{number}")
+        assert stat is not None
+        indexed = Entry(f"sub/{number}", f"d{number}", stat, "hash", "c1", {})
+        scene.ledger.commit([Plan(indexed.path, Outcome.ADDED, None, indexed)], [])
+    async with following_scene(scene):
+        scene.folder.delete("sub")
+        scene.folder.write("other", b"y")
+        scene.watch.emit(Hint("sub", is_folder=True))
+        scene.watch.emit(Hint("other", is_closed=True))
+        await scene.queued("other")
+        await until(lambda: scene.ledger.notes.get(HELD_NOTE) == "6")
+        scene.ledger.set_note(APPROVED_NOTE, "6")
+        await scene.queued("other", *(f"sub/{number}" for number in range(6)))
+        await until(lambda: not scene.ledger.notes[HELD_NOTE] and not scene.ledger.notes[APPROVED_NOTE])
 
 
 async def test_the_watch_is_stopped_at_the_end() -> None:

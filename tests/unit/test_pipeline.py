@@ -9,6 +9,7 @@ from ingestor.core.backoff import Backoff
 from ingestor.core.errors import ServiceUnavailable, UnstableDocument
 from ingestor.core.model import Outcome
 from ingestor.engine import pipeline as pipeline_module
+from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_ledger import MemoryLedger
 from tests.doubles_sink import MemorySink
@@ -113,6 +114,72 @@ async def test_an_unreadable_folder_deletes_nothing_below_it(world: World) -> No
     world.folder.unreadable["sub"] = "Permission denied"
     await world.sync()
     assert world.records() == held
+
+
+@pytest.fixture
+def guarded(world: World) -> World:
+    """A world in which somebody has to approve of many deletions."""
+    world.approves = False
+    for number in range(6):
+        world.folder.write(f"more/{number}.md", f"text {number}".encode())
+    return world
+
+
+async def test_a_folder_that_is_suddenly_empty_deletes_nothing(guarded: World) -> None:
+    await guarded.sync()
+    held = guarded.records()
+    for path in ("a.md", "sub", "more"):
+        guarded.folder.delete(path)
+    assert (await guarded.sync()).reconciler.held == 9
+    assert guarded.records() == held
+    assert guarded.ledger.notes[HELD_NOTE] == "9"
+
+
+async def test_more_deletions_than_the_limit_wait_and_everything_else_goes_on(guarded: World) -> None:
+    await guarded.sync()
+    held = guarded.records()
+    guarded.folder.delete("more")
+    guarded.folder.write("a.md", b"one\nTWO\nthree")
+    assert (await guarded.sync()).reconciler.held == 6
+    assert len(guarded.records()) == len(held)
+    assert ("a.md", "TWO", 2) in guarded.records()
+
+
+async def test_as_many_deletions_as_the_limit_allows_happen(guarded: World) -> None:
+    await guarded.sync()
+    for number in range(4):
+        guarded.folder.delete(f"more/{number}.md")
+    assert (await guarded.sync()).reconciler.held == 0
+    assert guarded.records() == guarded.expected()
+
+
+async def test_approved_deletions_happen_once(guarded: World) -> None:
+    await guarded.sync()
+    guarded.folder.delete("more")
+    await guarded.sync()
+    guarded.ledger.set_note(APPROVED_NOTE, "6")
+    assert (await guarded.sync()).reconciler.held == 0
+    assert guarded.records() == guarded.expected()
+    assert (guarded.ledger.notes[HELD_NOTE], guarded.ledger.notes[APPROVED_NOTE]) == ("", "")
+
+
+async def test_files_that_come_back_need_no_approval(guarded: World) -> None:
+    await guarded.sync()
+    guarded.folder.rename("more", ".hidden")
+    assert (await guarded.sync()).reconciler.held == 6
+    guarded.folder.rename(".hidden", "more")
+    assert (await guarded.sync()).reconciler.held == 0
+    assert guarded.records() == guarded.expected()
+    assert guarded.ledger.notes[HELD_NOTE] == ""
+
+
+async def test_a_renamed_folder_is_not_taken_for_deletions(guarded: World) -> None:
+    await guarded.sync()
+    guarded.folder.rename("more", "moved")
+    pipeline = await guarded.sync()
+    assert pipeline.reconciler.held == 0
+    assert pipeline.tally.documents == {Outcome.RENAMED: 6}
+    assert guarded.records() == guarded.expected()
 
 
 async def test_a_binary_file_is_a_problem_and_stops_nobody(world: World) -> None:
