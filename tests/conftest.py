@@ -1,0 +1,8 @@
+"""Options of the test run."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", default="30", help="how many processes tests/fault kills (default: 30)")
+    parser.addoption("--seed", default="20", help="seed of the random operations in tests/fault (default: 20)")
