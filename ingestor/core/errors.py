@@ -61,6 +61,10 @@ class UndecodableDocument(DocumentError):
     """The bytes are binary, or text in no encoding that could be told for certain."""
 
 
+class UncuttableDocument(DocumentError):
+    """Decoding or cutting it ran into a fault of this program."""
+
+
 class OversizeDocument(DocumentError):
     """The file is larger than `watch.max_file_bytes`."""
 

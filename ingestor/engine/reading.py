@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Protocol
 
+import structlog
+
+from ingestor.core.errors import IngestorError, UncuttableDocument
 from ingestor.core.model import Chunk, Document
 from ingestor.ports import Source
 
@@ -38,6 +41,9 @@ _TEXT_TYPES = {
 """What the standard library does not know, or knows only on some machines."""
 
 
+_log = structlog.get_logger(__name__)
+
+
 class Reader:
     """Reads, decodes and cuts; runs on any thread."""
 
@@ -56,7 +62,7 @@ class Reader:
         """Read a document; raises `DocumentError` or `TransientError`."""
         content = self._source.read(path)
         name = PurePosixPath(path).name
-        title, chunks = self._cutter.cut(self._decode(content.raw), name)
+        title, chunks = self._cut(content.raw, path, name)
         return Document(
             path=path,
             stat=content.stat,
@@ -65,6 +71,18 @@ class Reader:
             title=title,
             chunks=chunks,
         )
+
+    def _cut(self, raw: bytes, path: str, name: str) -> tuple[str, tuple[Chunk, ...]]:
+        try:
+            return self._cutter.cut(self._decode(raw), name)
+        except (IngestorError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # A panic of the splitter is no Exception. Whatever it is, one file that hits a fault of ours must not end
+            # the process at every start.
+            _log.exception("document.uncuttable", path=path)
+            message = f"it cannot be cut: {type(error).__name__}: {error}"
+            raise UncuttableDocument(message, remedy="this is a fault of ingestor: please report it") from error
 
     def _file_type(self, name: str) -> str:
         suffix = PurePosixPath(name).suffix.lower()

@@ -28,6 +28,7 @@ from ingestor.core.backoff import Backoff
 from ingestor.core.errors import (
     DocumentError,
     TransientError,
+    UncuttableDocument,
     UndecodableDocument,
     UnstableDocument,
 )
@@ -60,6 +61,8 @@ RETRY = Backoff(first_seconds=5.0, max_seconds=300.0, max_attempts=8)
 REST = Backoff(first_seconds=0.25, max_seconds=30.0, max_attempts=12)
 """After a file changed while it was read, or its document was in another task's hands."""
 
+_STAGES: dict[type[DocumentError], Stage] = {UndecodableDocument: Stage.DECODE, UncuttableDocument: Stage.CUT}
+"""Stages that are one step for the worker."""
 _UNKNOWN_STAT = Stat(size_bytes=0, mtime_ns=0, ctime_ns=0, device=0, inode=0, is_regular=False)
 
 _log = structlog.get_logger(__name__)
@@ -275,7 +278,7 @@ class Worker:
         earlier = before.problem if before else None
         now_seconds = self._clock.now_seconds()
         problem = Problem(
-            stage=Stage.DECODE if isinstance(error, UndecodableDocument) else task.stage,
+            stage=_STAGES.get(type(error), task.stage),
             kind=type(error).__name__,
             reason=str(error),
             remedy=error.remedy,

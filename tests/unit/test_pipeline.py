@@ -7,7 +7,7 @@ import pytest
 
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import ServiceUnavailable, UnstableDocument
-from ingestor.core.model import Outcome
+from ingestor.core.model import Chunk, Outcome
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE
 from tests.doubles_embedder import HashEmbedder
@@ -207,6 +207,28 @@ async def test_a_problem_is_not_tried_again_until_the_file_changes(world: World)
     world.folder.reads.clear()
     await world.sync()
     assert world.folder.reads == []
+
+
+class Panic(BaseException):
+    """What a panic of a compiled splitter comes as: no Exception."""
+
+
+@pytest.mark.parametrize("fault", [Panic("index out of bounds"), ValueError("a fault of ours")])
+async def test_a_fault_of_ours_in_one_document_stops_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    cut = world.cutter.cut
+
+    def faulty(text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
+        if file_name == "b.md":
+            raise fault
+        return cut(text, file_name)
+
+    monkeypatch.setattr(world.cutter, "cut", faulty)
+    await world.sync()
+    assert {path for path, _, _ in world.records()} == {"a.md", "sub/deep/c.md"}
+    ((path, problem),) = world.ledger.problems()
+    assert (path, problem.kind, problem.stage.value) == ("sub/b.md", "UncuttableDocument", "cut")
 
 
 async def test_a_text_that_the_model_refuses_makes_its_document_a_problem(world: World) -> None:
