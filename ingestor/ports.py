@@ -123,7 +123,8 @@ class VectorStore(Protocol):
 class Sink(Protocol):
     """The collection. Every call may raise `ServiceUnavailable`, after which the write may or may not have happened.
 
-    Records that were not written through this port are never touched.
+    Every call raises `CollectionLost` when somebody has deleted the collection. Records that were not written through
+    this port are never touched.
     """
 
     @property

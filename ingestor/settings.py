@@ -325,7 +325,9 @@ class _Origin:
 
 def _origins(config_file: Path | None, overrides: Mapping[str, Any]) -> list[_Origin]:
     environment = EnvSettingsSource(Settings)
-    dotenv = DotEnvSettingsSource(Settings, env_file=DOTENV_FILE, dotenv_filtering="only_existing")
+    # Where the current folder may not be searched, it holds no settings for us.
+    dotenv_file = DOTENV_FILE if os.access(DOTENV_FILE, os.R_OK) else None
+    dotenv = DotEnvSettingsSource(Settings, env_file=dotenv_file, dotenv_filtering="only_existing")
     folders = [os.environ.get("INGESTOR_SECRETS_DIR", SECRETS_DIR), os.environ.get("CREDENTIALS_DIRECTORY", "")]
     secrets = NestedSecretsSettingsSource(
         Settings,  # type: ignore[arg-type]  # the class is documented to be accepted, as it was by its ancestor
@@ -350,7 +352,8 @@ def _variables(label: str, source: EnvSettingsSource) -> _Origin:
             if dotted not in groups:
                 _check_known(dotted, label)
     try:
-        values = dict(_flat(source()))
+        # An empty file of a secret is one that was not filled in.
+        values = {name: value for name, value in _flat(source()) if value != ""}
     except SettingsError as error:
         message = f"the settings of the {label} cannot be read: {error}"
         raise ConfigError(message, remedy="a group of settings given as one variable must be a JSON object") from error
@@ -363,9 +366,12 @@ def _toml(config_file: Path | None) -> _Origin:
     file = named or Path(CONFIG_FILE)
     try:
         values = dict(_flat(tomllib.loads(file.read_text(encoding="utf-8"))))
-    except FileNotFoundError as error:
-        if named is None:
+    except (FileNotFoundError, PermissionError) as error:
+        if named is None and not os.access(file, os.F_OK):
             return _Origin(CONFIG_FILE, {}, {})
+        if isinstance(error, PermissionError):
+            message = f"the settings file {file} may not be read"
+            raise ConfigError(message, remedy="check its permissions and those of its folder") from error
         message = f"the settings file {file} does not exist"
         raise ConfigError(message, remedy="check --config or INGESTOR_CONFIG") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ingestor.core.errors import ConfigError, IngestorError, RecipeMismatch, RejectedByChroma, ServiceUnavailable
+from ingestor.core.errors import (
+    CollectionLost,
+    ConfigError,
+    IngestorError,
+    RecipeMismatch,
+    RejectedByChroma,
+    ServiceUnavailable,
+)
 from ingestor.core.model import Hit, Record, Scalar
 from ingestor.ports import Vector, Vectors
 
@@ -48,6 +55,11 @@ class MemorySink:
         self._generations = itertools.count(1)
         self._collection_id = self._next_id()
         self._is_deleted = False
+
+    @property
+    def writes(self) -> list[tuple[str, int]]:
+        """The calls that were to change something."""
+        return [call for call in self.calls if call[0] in {"add", "retag", "drop"}]
 
     @property
     def collection_id(self) -> str:
@@ -153,7 +165,7 @@ class MemorySink:
     def _do(self, verb: str, size: int, effect: Callable[[], None]) -> None:
         self.calls.append((verb, size))
         if self._is_deleted:
-            raise ServiceUnavailable("the collection was deleted by somebody else")
+            raise CollectionLost("the collection was deleted by somebody else")
         fault = next((fault for fault in self._faults if fault.verb == verb and fault.times > 0), None)
         if fault is None:
             effect()

@@ -18,6 +18,7 @@ import numpy as np
 
 from ingestor.core.errors import (
     AuthenticationFailed,
+    CollectionLost,
     ConfigError,
     IngestorError,
     RecipeMismatch,
@@ -411,9 +412,9 @@ def _translated(error: Exception, doing: str, refused: type[IngestorError]) -> I
     elif isinstance(error, httpx.TransportError):
         translation = ServiceUnavailable(f"Chroma was out of reach while {doing}: {type(error).__name__} {words}")
     elif isinstance(error, errors.NotFoundError):
-        translation = ServiceUnavailable(
+        translation = CollectionLost(
             f"the collection was deleted by somebody else; noticed while {doing}",
-            remedy="it is made and filled anew at the next start",
+            remedy="start again: it is made and filled anew, without an embedding call",
         )
     elif isinstance(error, errors.ChromaAuthError | errors.AuthorizationError) or status in {401, 403}:
         translation = AuthenticationFailed(

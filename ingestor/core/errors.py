@@ -108,6 +108,14 @@ class AlreadyRunning(FatalError):
 class LedgerCorrupt(FatalError):
     """The ledger file is no readable ledger."""
 
+    exit_code = 6
+
+
+class CollectionLost(FatalError):
+    """The collection was deleted while it was open; the next start makes it again, without an embedding call."""
+
+    exit_code = 4
+
 
 class WatcherDied(FatalError):
     """File events cannot be had, and could not be had again."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from ingestor.core.adopting import entries_from_records, forgotten
+from ingestor.core.adopting import audited, entries_from_records, forgotten
 from ingestor.core.backoff import Backoff
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Usage
@@ -27,6 +27,8 @@ from ingestor.engine.writer import Writer
 from ingestor.ports import Clock, Embedder, Ledger, Sink, Source, Totals, VectorStore, Watch
 
 COLLECTION_NOTE = "collection_id"
+FOREIGN_NOTE = "foreign_records"
+"""How many records of the collection are not ours, as last counted."""
 EMBEDDING_RETRY = Backoff(first_seconds=0.5, max_seconds=20.0, max_attempts=6)
 """Attempts of one embedding call: about half a minute, before its documents are queued for later."""
 
@@ -113,6 +115,7 @@ class Pipeline:
         collection_id = self._parts.sink.collection_id
         noted = await self._ledger_lane.run(ledger.note, COLLECTION_NOTE)
         if noted == collection_id:
+            await self._audit()
             return
         if noted is None:
             records = await self._sink_lane.run(lambda: list(self._parts.sink.owned()))
@@ -124,6 +127,30 @@ class Pipeline:
             await self._ledger_lane.run(ledger.rewrite, forgotten)
             _log.warning("collection.replaced", was=noted, now=collection_id)
         await self._ledger_lane.run(ledger.set_note, COLLECTION_NOTE, collection_id)
+
+    async def _audit(self) -> None:
+        """Compare all ids and metadata with the ledger, when the number of records is not what it should be.
+
+        It is not after a crash, after a backup was restored, or after somebody has added or deleted records by hand.
+        """
+        ledger, sink = self._parts.ledger, self._parts.sink
+        foreign = int(await self._ledger_lane.run(ledger.note, FOREIGN_NOTE) or 0)
+        totals = await self._ledger_lane.run(ledger.totals)
+        count = await self._sink_lane.run(sink.count)
+        if count == totals.chunks + foreign:
+            return
+        records = await self._sink_lane.run(lambda: list(sink.owned()))
+        entries = await self._ledger_lane.run(lambda: ledger.entries(ledger.glances()))
+        corrected = await asyncio.to_thread(audited, entries.values(), records)
+        await self._ledger_lane.run(ledger.mark, corrected)
+        await self._ledger_lane.run(ledger.set_note, FOREIGN_NOTE, str(count - len(records)))
+        _log.info(
+            "collection.audited",
+            records=count,
+            expected=totals.chunks + foreign,
+            foreign=count - len(records),
+            corrected_documents=len(corrected),
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.TaskGroup]:

@@ -12,7 +12,7 @@ from ingestor.adapters.chroma_client import connect, disconnect
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, Space, _batches, open_sink
 from ingestor.adapters.folder_lock import FolderLock
-from ingestor.core.errors import ConfigError, RecipeMismatch, RejectedByChroma, ServiceUnavailable
+from ingestor.core.errors import CollectionLost, ConfigError, RecipeMismatch, RejectedByChroma, ServiceUnavailable
 from ingestor.core.model import Recipe, Record, Scalar
 from ingestor.ports import Sink, Vectors
 from tests.doubles_sink import MemorySink
@@ -375,7 +375,7 @@ def test_a_collection_that_somebody_deleted_makes_every_call_fail(bench: Bench) 
         lambda: list(sink.owned()),
     ]
     for call in calls:
-        with pytest.raises(ServiceUnavailable, match="deleted"):
+        with pytest.raises(CollectionLost, match="deleted"):
             call()
 
 

@@ -391,6 +391,15 @@ def test_a_folder_that_may_be_listed_and_not_entered_is_named(public_disk: Disk)
     assert list(snapshot.unreadable) == ["closed"]
 
 
+def test_a_folder_that_may_be_entered_and_not_listed_is_named(public_disk: Disk) -> None:
+    public_disk.write("closed/b.md")
+    (public_disk.root / "closed").chmod(0o311)
+    with unprivileged():
+        snapshot = public_disk.source.scan()
+    (public_disk.root / "closed").chmod(0o755)
+    assert "cannot be listed" in snapshot.unreadable["closed"]
+
+
 def test_a_root_that_cannot_be_listed_is_unknown_altogether(public_disk: Disk) -> None:
     public_disk.write("a.md")
     public_disk.root.chmod(0o311)

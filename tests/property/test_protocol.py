@@ -22,6 +22,7 @@ from ingestor.core.model import Entry, Plan
 from ingestor.core.planning import doubtful_entry
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import sync as sync_module
+from ingestor.engine.pipeline import Pipeline
 from ingestor.engine.sync import Protocol, Write
 from tests.doubles_ledger import MemoryLedger
 from tests.doubles_sink import MemorySink
@@ -154,7 +155,7 @@ class Disturbed(RuleBasedStateMachine):
         self.world.sink.calls.clear()
         attempts = len(self.world.embedder.attempts)
         self._run(self.world.sync)
-        assert self.world.sink.calls == [], "a healed collection needs no write"
+        assert self.world.sink.writes == [], "a healed collection needs no write"
         assert len(self.world.embedder.attempts) == attempts, "nor an embedding"
 
     def teardown(self) -> None:
@@ -167,15 +168,20 @@ class Disturbed(RuleBasedStateMachine):
         asyncio.run(life())  # type: ignore[arg-type]  # a coroutine function of the world
 
 
+async def no_audit(self: Pipeline) -> None:
+    """The audit at the start would mend what the protocol has broken: here the protocol stands alone."""
+
+
 @contextmanager
-def quick_retries() -> Iterator[None]:
+def the_protocol_alone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pipeline, "_audit", no_audit)
         patch.setattr(pipeline_module, "EMBEDDING_RETRY", Backoff(0.0001, 0.0001, max_attempts=1))
         yield
 
 
 def run_machine(examples: int, *, phases: Sequence[Phase] = tuple(Phase)) -> None:
-    with quick_retries():
+    with the_protocol_alone():
         run_state_machine_as_test(
             Disturbed,
             settings=settings(

@@ -37,7 +37,7 @@ async def test_a_second_sync_neither_embeds_nor_writes(world: World) -> None:
     await world.sync()
     world.sink.calls.clear()
     tally = (await world.sync()).tally
-    assert world.sink.calls == []
+    assert world.sink.writes == []
     assert len(world.embedded_texts()) == 6
     assert tally.unchanged == 3
 
@@ -298,7 +298,7 @@ async def test_a_changed_chunker_plans_every_document_again(world: World) -> Non
     world.sink.calls.clear()
     tally = (await world.sync()).tally
     assert tally.documents == {Outcome.UNCHANGED: 3}
-    assert world.sink.calls == []
+    assert world.sink.writes == []
 
 
 async def test_a_lost_ledger_is_rebuilt_from_the_collection(world: World) -> None:
@@ -329,6 +329,54 @@ async def test_a_lost_collection_is_filled_again_from_the_vector_store(world: Wo
     await world.sync()
     assert world.records() == world.expected()
     assert len(world.embedded_texts()) == 6
+
+
+def some_ids(world: World, count: int) -> list[str]:
+    return sorted(world.sink.held)[:count]
+
+
+async def test_records_that_somebody_deleted_are_added_again_at_the_next_start(world: World) -> None:
+    await world.sync()
+    for id_ in some_ids(world, 3):
+        del world.sink.held[id_]
+    await world.sync()
+    assert world.records() == world.expected()
+    assert len(world.embedded_texts()) == 6
+
+
+async def test_an_older_state_of_the_collection_is_brought_up_to_date(world: World) -> None:
+    await world.sync()
+    backup = dict(world.sink.held)
+    world.folder.write("a.md", b"one\nTWO\nthree\nmore")
+    world.folder.delete("sub/b.md")
+    world.folder.write("new.md", b"seven\neight")
+    await world.sync()
+    world.sink.held = backup
+    await world.sync()
+    assert world.records() == world.expected()
+    assert set(world.embedded_texts()[6:]) == {"TWO", "more", "seven", "eight"}, "each paid for once"
+
+
+async def test_records_of_ours_that_nobody_knows_are_dropped(world: World) -> None:
+    await world.sync()
+    (known, *_) = some_ids(world, 1)
+    held = world.sink.held[known]
+    for id_, source in (("ghost:1", "never/was.md"), ("ghost:2", "a.md")):
+        metadata = dict(held.metadata or {}) | {"document_id": "ghost", "source": source}
+        world.sink.held[id_] = type(held)(held.document, metadata, held.vector)
+    await world.sync()
+    assert world.records() == world.expected()
+    assert world.sink.held.keys() == set(some_ids(world, 6))
+
+
+async def test_records_added_by_hand_are_counted_once_and_left_alone(world: World) -> None:
+    await world.sync()
+    world.sink.put_foreign("mine", next(iter(world.sink.held.values())).vector, {"note": "by hand"})
+    await world.sync()
+    world.sink.calls.clear()
+    await world.sync()
+    assert {verb for verb, _ in world.sink.calls} == {"count"}, "no second look at every record"
+    assert "mine" in world.sink.held
 
 
 async def test_records_that_are_not_ours_are_left_alone(world: World) -> None:
@@ -394,5 +442,5 @@ async def test_a_crash_at_any_outside_call_heals(phase: str, *, revert: bool) ->
         assert world.records() == world.expected(), f"died {'after' if is_after else 'before'} call {dies_at}"
         world.sink.calls.clear()
         await world.sync()
-        assert world.sink.calls == [], "a healed collection needs nothing more"
+        assert world.sink.writes == [], "a healed collection needs nothing more"
     assert survived > 20

@@ -177,6 +177,13 @@ def test_patterns_come_as_lines_commas_or_json(monkeypatch: pytest.MonkeyPatch, 
     assert load_settings().settings.watch.include == ("*.md", "*.txt")
 
 
+def test_an_empty_secret_counts_as_not_set(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "secrets" / "INGESTOR_EMBEDDING__API_KEY").write_text("\n")
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("INGESTOR_EMBEDDING__PROVIDER", "openai")
+    assert load_settings().origins["embedding.api_key"] == "OPENAI_API_KEY (environment)"
+
+
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INGESTOR_CHROMA__PORT", "")
     assert load_settings().settings.chroma.port == 8000
