@@ -140,6 +140,9 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             while not self._is_stopping:
                 self._news.clear()
+                if self.in_work > MAX_DOCUMENTS - MIN_ROOM:
+                    await self._news.wait()  # the end of a task is news
+                    continue
                 if await self._lease(tasks):
                     continue
                 due_seconds = await self._due_seconds()
@@ -149,8 +152,6 @@ class Worker:
 
     async def _lease(self, tasks: asyncio.TaskGroup) -> bool:
         room = MAX_DOCUMENTS - self.in_work
-        if room < MIN_ROOM:
-            return False
         changes = await self._ledger_lane.run(self._ledger.lease, room, self._clock.now_seconds())
         if not changes:
             return False

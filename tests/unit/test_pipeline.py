@@ -1,5 +1,7 @@
 """The pipeline over doubles: whatever happens to folder and process, Chroma ends up equal to the folder."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -9,6 +11,7 @@ from ingestor.core.backoff import Backoff
 from ingestor.core.errors import ServiceUnavailable, UnstableDocument
 from ingestor.core.model import Chunk, Outcome
 from ingestor.engine import pipeline as pipeline_module
+from ingestor.engine import worker as worker_module
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_ledger import MemoryLedger
@@ -283,6 +286,29 @@ async def test_a_deletion_does_not_hasten_what_waits_for_the_endpoint(
     assert len(world.embedder.faults) == 8, "one attempt, and no second one because of the deletion"
     ((path, problem),) = world.ledger.problems()
     assert (path, problem.stage.value) == ("new.md", "embed")
+
+
+async def test_a_full_house_waits_instead_of_asking_again_and_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "MAX_DOCUMENTS", 8)
+    monkeypatch.setattr(worker_module, "MIN_ROOM", 4)
+    for number in range(40):
+        world.folder.write(f"{number}.md", f"text {number}".encode())
+    asked = Counter[str]()
+    for name in ("lease", "next_due_seconds"):
+        call = getattr(world.ledger, name)
+        monkeypatch.setattr(world.ledger, name, lambda *a, name=name, call=call: (asked.update([name]), call(*a))[1])
+    gate = asyncio.Event()
+    world.embedder = HashEmbedder(gate=gate)
+    syncing = asyncio.create_task(world.sync())
+    await asyncio.sleep(0.5)
+    assert asked["lease"] == 1, "all places are taken, and nobody has left"
+    gate.set()
+    await syncing
+    assert world.records() == world.expected()
+    assert asked["lease"] < 43, "changes are leased several at a time"
+    assert asked["next_due_seconds"] < 10
 
 
 async def test_a_write_whose_answer_was_lost_is_neither_doubled_nor_dropped(world: World) -> None:
