@@ -117,6 +117,8 @@ class Worker:
         self._model = model
         self._rescan_seconds = rescan_seconds
         self._claims: dict[str, str] = {}
+        self._wanted: dict[str, str] = {}
+        """Document id -> the new path that waits for it."""
         self._unplanned: set[asyncio.Future[None]] = set()
         self.in_work = 0
         """How many documents are in work."""
@@ -212,6 +214,8 @@ class Worker:
                 await self._set_aside(task, claim, error, began_seconds)
 
     async def _process(self, task: _Task, claim: "_Claim", began_seconds: float) -> None:
+        for document_id in [wanted for wanted, path in self._wanted.items() if path == task.path]:
+            del self._wanted[document_id]
         if task.is_gone:
             plan = await self._plan_gone(task, claim)
             if plan is None:
@@ -254,6 +258,13 @@ class Worker:
         for entry in free:
             if entry not in gone[:1]:
                 claim.leave(entry)
+        busy = [entry for entry in kin if entry not in free and entry.stat.inode == document.stat.inode]
+        if busy and not gone:
+            # It was renamed while an edit of it is being written: until this path has its turn again, the old path's
+            # being gone must not be taken for a deletion.
+            self._wanted[busy[0].document_id] = document.path
+            message = f"{document.path} is the renamed form of a document that is being written"
+            raise UnstableDocument(message)
         return gone[0] if gone else None
 
     async def _plan_gone(self, task: _Task, claim: "_Claim") -> Plan | None:
@@ -268,6 +279,9 @@ class Worker:
         if entry is None:
             return None
         claim.take(entry)
+        if entry.document_id in self._wanted:
+            message = f"{task.path} was renamed to {self._wanted[entry.document_id]}"
+            raise UnstableDocument(message)
         task.stage = Stage.WRITE
         return plan_removal(entry)
 

@@ -1,15 +1,17 @@
 """The pipeline over doubles: whatever happens to folder and process, Chroma ends up equal to the folder."""
 
 import asyncio
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import pytest
 
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import ServiceUnavailable, UnstableDocument
-from ingestor.core.model import Chunk, Outcome
+from ingestor.core.model import Change, Chunk, Outcome, Priority
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import worker as worker_module
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE
@@ -72,6 +74,33 @@ async def test_a_copy_is_a_document_of_its_own_and_costs_nothing(world: World) -
     assert world.records() == world.expected()
     assert tally.documents == {Outcome.ADDED: 1}
     assert (tally.embedded, tally.reused) == (0, 3)
+
+
+async def test_a_file_renamed_while_its_edit_is_being_written_keeps_its_document(world: World) -> None:
+    await world.sync()
+    ids = {str(held.metadata["document_id"]) for held in world.sink.held.values() if held.metadata}
+    gate = threading.Event()
+    drop = world.sink.drop
+
+    def slow_drop(dropped: Sequence[str]) -> None:
+        drop(dropped)
+        assert gate.wait(10)
+
+    world.sink.drop = slow_drop  # type: ignore[assignment,method-assign]  # Chroma is done, the ledger does not know
+    world.folder.write("a.md", b"one\nTWO\nthree")
+    syncing = asyncio.create_task(world.sync())
+    async with asyncio.timeout(10):
+        while ("a.md", "TWO", 2) not in world.records() or len(world.records()) > 6:
+            await asyncio.sleep(0.005)
+    world.folder.rename("a.md", "b.md")
+    now_seconds = time.time()
+    world.ledger.enqueue(["b.md"], Change("", Priority.LIVE, now_seconds, now_seconds))
+    world.ledger.enqueue(["a.md"], Change("", Priority.LIVE, now_seconds + 0.001, now_seconds))
+    await asyncio.sleep(1.2)
+    gate.set()
+    await syncing
+    assert world.records() == world.expected()
+    assert {str(held.metadata["document_id"]) for held in world.sink.held.values() if held.metadata} == ids
 
 
 async def test_two_files_that_swap_their_names(world: World) -> None:
