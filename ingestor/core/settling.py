@@ -14,6 +14,8 @@ from ingestor.core.model import Hint, Stat
 
 PAUSE_SECONDS = 0.1
 MAX_WAIT_SECONDS = 30.0
+GONE_SECONDS = 0.25
+"""How long a path that is gone waits for a new path to turn up that it was renamed to: a rename is two hints."""
 _NANOSECONDS = 1_000_000_000
 
 

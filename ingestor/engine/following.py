@@ -10,6 +10,7 @@ Invariant: whatever events are lost, the folder is compared with the ledger at l
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import structlog
@@ -17,7 +18,7 @@ import structlog
 from ingestor.core.errors import DocumentError, TransientError
 from ingestor.core.model import Change, Hint, Priority, Stat
 from ingestor.core.reconciling import differs
-from ingestor.core.settling import Heard, Settling, unrest_seconds
+from ingestor.core.settling import GONE_SECONDS, Heard, Settling, unrest_seconds
 from ingestor.engine.lane import Lane
 from ingestor.engine.reconcile import Reconciler
 from ingestor.engine.tally import Tally
@@ -32,7 +33,6 @@ MAX_RESTART_SECONDS = 60.0
 """Pause between two restarts of the watch: doubles from the first to the second while doubts come at once again."""
 HELD_SECONDS = 30.0
 """Pause between two comparisons of the folder while deletions wait for approval."""
-_AFTER_SECONDS = 0.001
 
 _log = structlog.get_logger(__name__)
 
@@ -188,9 +188,7 @@ class Follower:
                 present.append(path)
         change = Change("", Priority.LIVE, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
         await self._enqueue(present, change)
-        # Behind what is new, so that a rename is seen as one.
-        behind = Change("", Priority.LIVE, now_seconds + _AFTER_SECONDS, now_seconds)
-        await self._enqueue(gone, behind)
+        await self._enqueue(gone, replace(change, not_before_seconds=now_seconds + GONE_SECONDS))
 
     async def _enqueue(self, paths: Sequence[str], change: Change) -> None:
         if paths:

@@ -18,6 +18,7 @@ import structlog
 from ingestor.core.guarding import DeletionLimit, vanished
 from ingestor.core.model import Change, Glance, Priority, Snapshot
 from ingestor.core.reconciling import Difference, difference
+from ingestor.core.settling import GONE_SECONDS
 from ingestor.engine.lane import Lane
 from ingestor.engine.tally import Tally
 from ingestor.ports import Clock, Ledger, Source
@@ -89,7 +90,13 @@ class Reconciler:
         change = Change(path="", priority=priority, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
         queued = await self._lane.run(self._ledger.enqueue, found.present, change)
         if not held:
-            behind = replace(change, enqueued_seconds=now_seconds + _AFTER_SECONDS)
+            # A scan of everything has found the new paths as well, and they go first; a scan of a part may have not.
+            pause_seconds = GONE_SECONDS if below else 0.0
+            behind = replace(
+                change,
+                enqueued_seconds=now_seconds + _AFTER_SECONDS,
+                not_before_seconds=now_seconds + pause_seconds,
+            )
             queued += await self._lane.run(self._ledger.enqueue, found.gone, behind)
         self._tally.expected += queued
         reconciled = Reconciled(
