@@ -56,6 +56,8 @@ SERVER_HOST = "127.0.0.1"
 PROGRESS_SECONDS = 0.2
 MAX_BATCH_INPUTS = 128
 """Texts of one call unless the settings say more: parsing the answer to 2,048 stalls the process for seconds."""
+START_ATTEMPTS = 3
+"""Starts of the managed Chroma server before the daemon gives up: something may kill it while it starts."""
 CONNECT_PAUSE_SECONDS = 5.0
 """Pause of a daemon between two attempts to reach a Chroma server that is elsewhere."""
 
@@ -378,8 +380,16 @@ def _serve(settings: Settings, stack: AsyncExitStack) -> ChromaServer | None:
     if settings.chroma.mode != "managed":
         return None
     server = ChromaServer(settings.chroma_path, settings.chroma.port, SERVER_HOST)
-    server.start()
     stack.callback(server.stop)
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            server.start()
+        except ServiceUnavailable as error:
+            if attempt == START_ATTEMPTS:
+                raise
+            _log.warning("chroma.start_failed", reason=str(error), attempt=attempt)
+        else:
+            break
     return server
 
 

@@ -362,7 +362,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_error(404, f"Invalid URL (GET {self.path})", "not_found")
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        length = int(self.headers.get("Content-Length", "0"))
+        body = self.rfile.read(length)
+        if len(body) < length:
+            self.close_connection = True  # the client was killed while it sent: nobody waits for an answer
+            return
         if self.path == "/v1/embeddings":
             self._embeddings(body)
         elif self.path == "/faults":
