@@ -55,7 +55,7 @@ _WINDOW_CHUNKS: Final = 64
 _MAX_PARSED_CHARACTERS: Final = 20_000
 """Longer blocks of code are left to indentation: the splitter takes time in the square of the length."""
 _MAX_PARSED_LINE_CHARACTERS: Final = 1_000
-"""A block with a longer line was not written by people, and the splitter is slow on what it cannot parse."""
+"""A longer line was not written by people; one above a unit the splitter takes apart by the character, and slowly."""
 _MAX_UNBROKEN_CHARACTERS: Final = 400
 """As much of a text without any mark or space as the splitter gets at once, for the same reason."""
 _MIXER: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -125,7 +125,7 @@ class Cutter:
         for first, last in pairwise(tops):
             begin, end = starts[first], starts[last] if last < len(starts) else len(text)
             block = text[begin:end]
-            is_code = max(map(len, block.split("\n"))) <= _MAX_PARSED_LINE_CHARACTERS
+            is_code = max(map(len, block.split("\n"))) <= min(_MAX_PARSED_LINE_CHARACTERS, self._unit_characters)
             if not (is_code and self._unit_characters < len(block) <= _MAX_PARSED_CHARACTERS):
                 continue
             statements = {begin + place for place, _ in splitter.chunk_indices(block)}

@@ -167,3 +167,10 @@ def test_every_module_of_the_project_is_covered_whole() -> None:
         text = path.read_text("utf-8")
         _, chunks = Cutter(120).cut(text, path.name)
         assert "".join("".join(chunk.text for chunk in chunks).split()) == "".join(text.split())
+
+
+@pytest.mark.timeout(30)
+def test_the_grammar_is_not_asked_about_a_line_that_it_would_take_minutes_for() -> None:
+    text = "text = '''\n" + "中" * 19_000 + "\n'''\n"
+    _, chunks = Cutter(60).cut(text, "a.py")
+    assert len(chunks) > 19_000 / 60
