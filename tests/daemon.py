@@ -155,7 +155,8 @@ class Site:
                 except subprocess.TimeoutExpired:
                     daemon.kill()
         for pid in self.servers():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it was on its way out, and has ended since it was listed
+                os.kill(pid, signal.SIGKILL)
 
     def environment(self, **settings: str) -> dict[str, str]:
         """The environment of a command: nobody else's settings, and then ours."""
