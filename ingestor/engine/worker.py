@@ -118,7 +118,7 @@ class Worker:
         self._rescan_seconds = rescan_seconds
         self._claims: dict[str, str] = {}
         self._wanted: dict[str, str] = {}
-        """Document id -> the new path that waits for it."""
+        """Document id -> the new path that waits for it, until the end of a turn of that path that was not postponed."""
         self._unplanned: set[asyncio.Future[None]] = set()
         self.in_work = 0
         """How many documents are in work."""
@@ -195,6 +195,7 @@ class Worker:
         try:
             async with self._budget.taken(task.stat.size_bytes if task.stat else 0):
                 await self._process_or_set_aside(task)
+            self._want_no_more(task.path)
         except TransientError as error:
             await self._postpone(task, error)
         finally:
@@ -214,8 +215,6 @@ class Worker:
                 await self._set_aside(task, claim, error, began_seconds)
 
     async def _process(self, task: _Task, claim: "_Claim", began_seconds: float) -> None:
-        for document_id in [wanted for wanted, path in self._wanted.items() if path == task.path]:
-            del self._wanted[document_id]
         if task.is_gone:
             plan = await self._plan_gone(task, claim)
             if plan is None:
@@ -387,6 +386,10 @@ class Worker:
     async def _acknowledge(self, change: Change) -> None:
         await self._ledger_lane.run(self._ledger.commit, [], [change])
         self._tally.finished += 1
+
+    def _want_no_more(self, path: str) -> None:
+        for document_id in [wanted for wanted, by in self._wanted.items() if by == path]:
+            del self._wanted[document_id]
 
     def _planned(self, task: _Task) -> None:
         self._unplanned.discard(task.planned)

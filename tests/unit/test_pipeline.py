@@ -11,7 +11,7 @@ import pytest
 
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import ServiceUnavailable, UnstableDocument
-from ingestor.core.model import Change, Chunk, Outcome, Priority
+from ingestor.core.model import Change, Chunk, Content, Outcome, Priority, Stat
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import worker as worker_module
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE
@@ -99,6 +99,57 @@ async def test_a_file_renamed_while_its_edit_is_being_written_keeps_its_document
     await asyncio.sleep(1.2)
     gate.set()
     await syncing
+    assert world.records() == world.expected()
+    assert {str(held.metadata["document_id"]) for held in world.sink.held.values() if held.metadata} == ids
+
+
+async def test_a_renamed_file_is_not_taken_for_deleted_while_its_new_path_has_another_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "REST", Backoff(first_seconds=0.5, max_seconds=0.5, max_attempts=12))
+    await world.sync()
+    ids = {str(held.metadata["document_id"]) for held in world.sink.held.values() if held.metadata}
+    is_written, is_read_again = threading.Event(), threading.Event()
+    drop, look, read = world.sink.drop, world.folder.look, world.folder.read
+    reads: Counter[str] = Counter()
+
+    def slow_drop(dropped: Sequence[str]) -> None:
+        drop(dropped)
+        assert is_written.wait(10)
+
+    def slow_look(path: str) -> Stat | None:
+        if path == "a.md" and is_written.is_set() and threading.current_thread() is not threading.main_thread():
+            looks.append(path)
+            if len(looks) == 2:  # the first look was at the lease; the decision follows this one
+                assert is_read_again.wait(10)
+        return look(path)
+
+    def slow_read(path: str) -> Content:
+        reads[path] += 1
+        if path == "b.md" and reads[path] == 2:
+            is_read_again.set()
+            time.sleep(0.5)
+        return read(path)
+
+    looks: list[str] = []
+    monkeypatch.setattr(world.sink, "drop", slow_drop)
+    monkeypatch.setattr(world.folder, "look", slow_look)
+    monkeypatch.setattr(world.folder, "read", slow_read)
+    world.folder.write("a.md", b"one\nTWO\nthree")
+    syncing = asyncio.create_task(world.sync())
+    async with asyncio.timeout(10):
+        while ("a.md", "TWO", 2) not in world.records() or len(world.records()) > 6:
+            await asyncio.sleep(0.005)
+    world.folder.rename("a.md", "b.md")
+    now_seconds = time.time()
+    world.ledger.enqueue(["b.md"], Change("", Priority.LIVE, now_seconds, now_seconds))
+    async with asyncio.timeout(10):
+        while not any(problem.kind == "UnstableDocument" for _, problem in world.ledger.problems()):
+            await asyncio.sleep(0.005)
+    world.ledger.enqueue(["a.md"], Change("", Priority.LIVE, now_seconds + 0.001, now_seconds))
+    is_written.set()
+    await syncing
+    assert is_read_again.is_set()
     assert world.records() == world.expected()
     assert {str(held.metadata["document_id"]) for held in world.sink.held.values() if held.metadata} == ids
 
