@@ -37,7 +37,7 @@ from ingestor.core.chunking import Cutter
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
 from ingestor.core.guarding import DeletionLimit
-from ingestor.core.model import Change, Hit, Outcome, Priority, Problem, Recipe
+from ingestor.core.model import Change, Hit, Outcome, Priority, Problem, Recipe, Usage
 from ingestor.core.profiles import LOCAL, PROVIDERS, profile_for, recipe_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.daemon import STATE_NOTE, Daemon
@@ -47,6 +47,7 @@ from ingestor.engine.pipeline import EMBEDDING_RETRY, Parts, Pipeline
 from ingestor.engine.reading import Reader
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, LAST_RECONCILE_NOTE
 from ingestor.engine.search import search
+from ingestor.engine.verify import Audit
 from ingestor.ports import Embedder, Totals
 from ingestor.settings import Settings
 
@@ -58,6 +59,11 @@ MAX_BATCH_INPUTS = 128
 """Texts of one call unless the settings say more: parsing the answer to 2,048 stalls the process for seconds."""
 START_ATTEMPTS = 3
 """Starts of the managed Chroma server before the daemon gives up: something may kill it while it starts."""
+REPAIR_ROUNDS = 3
+"""Repairs of one `verify`: what is mended may show what it had hidden, and work may go on meanwhile."""
+DRAIN_PAUSE_SECONDS = 0.5
+DRAIN_SECONDS = 60.0
+"""How long a repair waits for a daemon that does not get on."""
 CONNECT_PAUSE_SECONDS = 5.0
 """Pause of a daemon between two attempts to reach a Chroma server that is elsewhere."""
 
@@ -96,6 +102,17 @@ class Report:
             "held_deletions": self.held_deletions,
             "seconds": self.seconds,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify` found at first, and what was left in the end: the same where nothing was to be repaired."""
+
+    first: Audit
+    last: Audit
+    usage: Usage
+    """What the repair has cost in this process; beside a daemon the daemon counts."""
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +225,10 @@ async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only
         unreadable = 0
         async with pipeline.running() as tasks:
             telling = tasks.create_task(_tell(pipeline, tell))
-            if not only_queued:
-                unreadable = (await pipeline.reconciler.reconcile()).unreadable
-            await pipeline.worker.run(until_idle=True)
-            if pipeline.reconciler.held:
-                # What was renamed meanwhile is not missing any more.
-                await pipeline.reconciler.reconcile()
+            if only_queued:
                 await pipeline.worker.run(until_idle=True)
+            else:
+                unreadable = await _work_through(pipeline)
             telling.cancel()
         await pipeline.tell_usage()
         tell(_progress(pipeline))
@@ -231,11 +245,7 @@ async def query(
     where_document: Mapping[str, Any] | None,
 ) -> list[Hit]:
     """Search, beside a running daemon or without one."""
-    running = Instance(settings.data_dir).running()
-    is_own = settings.chroma.mode in {"managed", "persistent"}
-    if is_own and not running and not settings.chroma_path.is_dir():
-        message = f"nothing has been indexed yet: {settings.chroma_path} does not exist"
-        raise ConfigError(message, remedy="run `ingestor sync` or `ingestor run` first")
+    running = _indexed(settings)
     with ExitStack() as stack:
         sink = await asyncio.to_thread(_open_collection, settings, running, stack)
         vectors = stack.enter_context(contextlib.closing(SqliteVectors(_in_data_dir(settings, VECTORS_FILE))))
@@ -250,6 +260,36 @@ async def query(
             )
         finally:
             await embedder.close()
+
+
+async def verify(settings: Settings, *, is_repair: bool) -> Verification:
+    """Compare folder, ledger and collection; `is_repair` mends what differs and compares again.
+
+    Beside a daemon the daemon does what there is to do; without one it is done here.
+    """
+    began_seconds = time.monotonic()
+    async with AsyncExitStack() as stack:
+        source = folder_of(settings)
+        running = _indexed(settings)
+        if running is None:
+            _hold(settings, "verify", stack)
+        sink = await asyncio.to_thread(_open_collection, settings, running, stack)
+        pipeline = await stack.enter_async_context(_pipeline(settings, source, sink, is_prepared=False))
+        found = first = await pipeline.auditor.audit(is_deep=True, is_alone=running is None)
+        for _ in range(REPAIR_ROUNDS if is_repair else 0):
+            if found.is_sound:
+                break
+            await pipeline.correct(found)
+            if running is None:
+                await pipeline.prepare()
+                async with pipeline.running():
+                    await _work_through(pipeline)
+            else:
+                await pipeline.reconciler.reconcile()
+                await _drained(pipeline)
+            found = await pipeline.auditor.audit(is_deep=True, is_alone=running is None)
+        await pipeline.tell_usage()
+        return Verification(first, found, pipeline.embedding.usage, round(time.monotonic() - began_seconds, 3))
 
 
 def status(settings: Settings) -> Status:
@@ -329,7 +369,10 @@ def is_daemon_running(settings: Settings) -> bool:
 
 
 @asynccontextmanager
-async def _pipeline(settings: Settings, source: Folder, sink: ChromaSink) -> AsyncIterator[Pipeline]:
+async def _pipeline(
+    settings: Settings, source: Folder, sink: ChromaSink, *, is_prepared: bool = True
+) -> AsyncIterator[Pipeline]:
+    """The engine; one that is not prepared may only look, and leave work to the process that holds the lock."""
     embedder = embedder_of(settings)
     with ExitStack() as stack:
         ledger = stack.enter_context(contextlib.closing(SqliteLedger(_in_data_dir(settings, LEDGER_FILE))))
@@ -348,10 +391,41 @@ async def _pipeline(settings: Settings, source: Folder, sink: ChromaSink) -> Asy
         limit = DeletionLimit(settings.watch.max_delete_ratio, settings.watch.max_delete_documents)
         pipeline = Pipeline(parts, rescan_seconds=settings.watch.rescan_seconds, limit=limit)
         try:
-            await pipeline.prepare()
+            if is_prepared:
+                await pipeline.prepare()
             yield pipeline
         finally:
             await pipeline.close()
+
+
+def _indexed(settings: Settings) -> InstanceRecord | None:
+    """The process that works on the data folder; raises `ConfigError` when there is nothing to look at yet."""
+    running = Instance(settings.data_dir).running()
+    is_own = settings.chroma.mode in {"managed", "persistent"}
+    if is_own and running is None and not settings.chroma_path.is_dir():
+        message = f"nothing has been indexed yet: {settings.chroma_path} does not exist"
+        raise ConfigError(message, remedy="run `ingestor sync` or `ingestor run` first")
+    return running
+
+
+async def _work_through(pipeline: Pipeline) -> int:
+    """Compare the whole folder, and do what there is to do; returns how many folders could not be listed."""
+    unreadable = (await pipeline.reconciler.reconcile()).unreadable
+    await pipeline.worker.run(until_idle=True)
+    if pipeline.reconciler.held:
+        # What was renamed meanwhile is not missing any more.
+        await pipeline.reconciler.reconcile()
+        await pipeline.worker.run(until_idle=True)
+    return unreadable
+
+
+async def _drained(pipeline: Pipeline) -> None:
+    """Wait until the daemon has done what is queued, but for what it retries later; not longer than it gets on."""
+    left, quiet_seconds = await pipeline.queued(), 0.0
+    while left and quiet_seconds < DRAIN_SECONDS:
+        await asyncio.sleep(DRAIN_PAUSE_SECONDS)
+        before, left = left, await pipeline.queued()
+        quiet_seconds = 0.0 if left < before else quiet_seconds + DRAIN_PAUSE_SECONDS
 
 
 def _hold(settings: Settings, command: str, stack: AsyncExitStack) -> Instance:

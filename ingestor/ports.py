@@ -3,13 +3,14 @@
 Synchronous ports may block: the loop calls each of them from one thread of its own and never from two at once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ingestor.core.auditing import Held
 from ingestor.core.model import (
     Change,
     Content,
@@ -148,8 +149,21 @@ class Sink(Protocol):
     def count(self) -> int:
         """How many records the collection holds, foreign ones included."""
 
-    def owned(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Id and metadata of every record that carries a `document_id`, in pages."""
+    def ids(self) -> list[str]:
+        """The id of every record, foreign ones included, as they are at one moment."""
+
+    def read(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Held]:
+        """The records of these ids that exist; at most `MAX_READ`. A vector that the index has lost is None."""
+
+    def unreachable(self, ids: Sequence[str], vectors: Vectors) -> list[str]:
+        """Those of the records that a search for their own vector, shape (records, dimensions), does not find."""
+
+    def confirm(self) -> None:
+        """Raise `CollectionLost` when the collection does not bear its name any more."""
+
+
+MAX_READ = 300
+"""Records of one `Sink.read`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +203,13 @@ class Ledger(Protocol):
     def mark(self, entries: Sequence[Entry]) -> None:
         """Write entries with what is about to become doubtful, before Chroma is touched."""
 
+    def amend(self, corrections: Sequence[tuple[Entry | None, Entry]]) -> list[str]:
+        """Replace entries (before, after) that nobody has changed or works on meanwhile; returns the paths replaced.
+
+        With None for before, the entry is new: it is left out when its path or its document is known by now. To be
+        called by any process, beside the one that holds the lock.
+        """
+
     def commit(self, plans: Sequence[Plan], changes: Sequence[Change]) -> None:
         """Replace `before` by `after` for every plan, and acknowledge the changes that led to them.
 
@@ -215,6 +236,9 @@ class Ledger(Protocol):
 
     def next_due_seconds(self) -> float | None:
         """When the earliest change that nobody works on is due; None when there is none."""
+
+    def waiting(self) -> dict[str, Problem | None]:
+        """The paths in the queue, leased ones included, with what made the last attempt fail."""
 
     def problems(self) -> list[tuple[str, Problem]]:
         """Documents with a Problem, and queued changes that have failed at least once, by path."""

@@ -58,13 +58,20 @@ Reads = Callable[[], list[Row]]
 
 
 @contextlib.contextmanager
-def served(port: int) -> Iterator[Reads]:
-    """Read the collection through the server on a port."""
+def client_of(port: int) -> Iterator[ClientAPI]:
+    """The client that any program may have of the server on a port."""
     client = chromadb.HttpClient("127.0.0.1", port, settings=Settings(anonymized_telemetry=False))
     try:
-        yield lambda: _rows(client)
+        yield client
     finally:
         _close(client)
+
+
+@contextlib.contextmanager
+def served(port: int) -> Iterator[Reads]:
+    """Read the collection through the server on a port."""
+    with client_of(port) as client:
+        yield lambda: _rows(client)
 
 
 def at_rest(path: Path) -> list[Row]:

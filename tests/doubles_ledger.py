@@ -63,6 +63,19 @@ class MemoryLedger:
             assert rival is None or rival.document_id == entry.document_id, "two documents at one path"
             self.documents[entry.document_id] = entry
 
+    def amend(self, corrections: Sequence[tuple[Entry | None, Entry]]) -> list[str]:
+        amended: list[str] = []
+        for before, after in corrections:
+            known = [
+                entry
+                for entry in self.documents.values()
+                if entry.document_id == after.document_id or entry.path == after.path
+            ]
+            if known == ([] if before is None else [before]) and after.path not in self.leased:
+                self.documents[after.document_id] = after
+                amended.append(after.path)
+        return amended
+
     def commit(self, plans: Sequence[Plan], changes: Sequence[Change]) -> None:
         for plan in plans:
             if plan.after is None and plan.before is not None:
@@ -122,6 +135,9 @@ class MemoryLedger:
         return min(
             (change.not_before_seconds for path, change in self.queue.items() if path not in self.leased), default=None
         )
+
+    def waiting(self) -> dict[str, Problem | None]:
+        return {path: change.problem for path, change in self.queue.items()}
 
     def problems(self) -> list[tuple[str, Problem]]:
         found = {entry.path: entry.problem for entry in self.documents.values() if entry.problem}

@@ -3,19 +3,19 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ingestor.core import auditing
 from ingestor.core.errors import (
     CollectionLost,
     ConfigError,
     IngestorError,
     RecipeMismatch,
     RejectedByChroma,
-    ServiceUnavailable,
 )
 from ingestor.core.model import Hit, Record, Scalar
 from ingestor.ports import Vector, Vectors
@@ -50,6 +50,9 @@ class MemorySink:
     def __init__(self, dimensions: int = 0) -> None:
         self.dimensions = dimensions
         self.held: dict[str, Held] = {}
+        self.hidden: set[str] = set()
+        """Records that no search finds, until they are deleted and added again."""
+        self.is_renamed = False
         self.calls: list[tuple[str, int]] = []
         self._faults: list[Fault] = []
         self._generations = itertools.count(1)
@@ -66,7 +69,7 @@ class MemorySink:
         return self._collection_id
 
     def fail(self, verb: str, error: IngestorError, *, is_after: bool = False, times: int = 1) -> None:
-        """Let the next `times` calls of `verb` ("add", "retag", "drop", "search", "count", "owned") raise `error`."""
+        """Let the next `times` calls of `verb` ("add", "retag", "drop", "search", "count", …) raise `error`."""
         self._faults.append(Fault(verb, error, is_after, times))
 
     def delete_collection(self) -> None:
@@ -123,6 +126,7 @@ class MemorySink:
         def write() -> None:
             for identity in ids:
                 self.held.pop(identity, None)
+                self.hidden.discard(identity)
 
         self._do("drop", len(ids), write)
 
@@ -139,7 +143,7 @@ class MemorySink:
             for identity, held in self.held.items():
                 is_wanted = where is None or _fits(held.metadata or {}, where)
                 has_words = where_document is None or _fits_document(held.document or "", where_document)
-                if is_wanted and has_words:
+                if is_wanted and has_words and identity not in self.hidden:
                     distance = _cosine_distance(held.vector, vector)
                     hits.append(Hit(identity, 1 - distance, distance, held.document or "", held.metadata or {}))
 
@@ -150,14 +154,30 @@ class MemorySink:
         self._do("count", 0, lambda: None)
         return len(self.held)
 
-    def owned(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        self._do("owned", 0, lambda: None)
-        before = len(self.held)
-        for identity, held in list(self.held.items()):
-            if held.metadata is not None and "document_id" in held.metadata:
-                yield identity, dict(held.metadata)
-        if len(self.held) != before:
-            raise ServiceUnavailable("the collection was written to while its records were listed")
+    def ids(self) -> list[str]:
+        self._do("ids", 0, lambda: None)
+        return list(self.held)
+
+    def read(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[auditing.Held]:
+        _refuse_twice(ids)
+        self._do("read", len(ids), lambda: None)
+        return [
+            auditing.Held(
+                identity, held.document or "", dict(held.metadata or {}), held.vector if with_vectors else None
+            )
+            for identity in ids
+            if (held := self.held.get(identity)) is not None
+        ]
+
+    def unreachable(self, ids: Sequence[str], vectors: Vectors) -> list[str]:
+        assert len(ids) == len(vectors)
+        self._do("unreachable", len(ids), lambda: None)
+        return [identity for identity in ids if identity in self.hidden or identity not in self.held]
+
+    def confirm(self) -> None:
+        self._do("confirm", 0, lambda: None)
+        if self.is_renamed:
+            raise CollectionLost("the collection was renamed by somebody else")
 
     def _next_id(self) -> str:
         return f"collection-{next(self._generations)}"

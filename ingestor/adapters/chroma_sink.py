@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 import numpy as np
 
+from ingestor.core.auditing import Held
 from ingestor.core.errors import (
     AuthenticationFailed,
     CollectionLost,
@@ -26,18 +27,25 @@ from ingestor.core.errors import (
     ServiceUnavailable,
 )
 from ingestor.core.model import Hit, Recipe, Record, Scalar
-from ingestor.ports import Vector, Vectors
+from ingestor.ports import MAX_READ, Vector, Vectors
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
+    from chromadb.api.types import GetResult, Include
 
 RECIPE_KEY = "ingestor_recipe"
 """The key of a collection's metadata that makes it ours."""
-DOCUMENT_KEY = "document_id"
-"""The key of a record's metadata that makes it ours."""
-_MAX_BATCH_RECORDS = 300
+_MAX_BATCH_RECORDS = MAX_READ
 _MAX_BATCH_BYTES = 16_000_000
+_MAX_BATCH_QUERIES = 100
+_LOST_VECTOR = "Error finding id"
+"""What Chroma says when the index does not know a record that the database has."""
+_FEW = 25
+_NEAREST = 10
+"""Among how many hits a record has to be when its own vector is searched for."""
+_SAME_DISTANCE = 1e-4
+"""Distances that differ by less are the same: they are computed in 32 bits."""
 _SPACES = ("cosine", "l2", "ip")
 _WORDS = 300
 
@@ -89,8 +97,14 @@ class ChromaSink:
     """
 
     def __init__(
-        self, collection: "Collection", metadata: Mapping[str, Scalar], space: str, unapplied: Sequence[str] = ()
+        self,
+        client: "ClientAPI",
+        collection: "Collection",
+        metadata: Mapping[str, Scalar],
+        space: str,
+        unapplied: Sequence[str] = (),
     ) -> None:
+        self._client = client
         self._collection = collection
         self._metadata = dict(metadata)
         self._space = space
@@ -187,25 +201,82 @@ class ChromaSink:
         with _translation("counting", ServiceUnavailable):
             return int(self._collection.count())
 
-    def owned(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Id and metadata of every record that carries a `document_id`, in pages of 300.
+    def ids(self) -> list[str]:
+        """The id of every record, foreign ones included, in one call: pages would shift under a writer."""
+        with _translation("listing the records", ServiceUnavailable):
+            return list(self._collection.get(include=[])["ids"])
 
-        Pages are told by their offset, so nobody may write meanwhile: raises `ServiceUnavailable` at the end when the
-        number of records has changed.
+    def read(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Held]:
+        """The records of these ids that exist, at most `MAX_READ`.
+
+        Where the index has lost vectors, Chroma reads none of a call that names one of them. So such a call is made
+        again in parts, and the records of a part that fails come without their vectors.
         """
-        before = self.count()
-        offset = 0
-        while True:
-            with _translation("listing the records", ServiceUnavailable):
-                page = self._collection.get(limit=_MAX_BATCH_RECORDS, offset=offset, include=["metadatas"])
-            for identity, metadata in zip(page["ids"], page["metadatas"] or [], strict=True):
-                if metadata is not None and DOCUMENT_KEY in metadata:
-                    yield identity, metadata
-            offset += len(page["ids"])
-            if len(page["ids"]) < _MAX_BATCH_RECORDS:
-                break
-        if offset != before or self.count() != before:
-            raise ServiceUnavailable("the collection was written to while its records were listed")
+        unique = _unique(ids)
+        if not unique:
+            return []
+        with _translation(f"reading {len(unique)} records", ServiceUnavailable):
+            try:
+                page = self._page(unique, with_vectors=with_vectors)
+            except Exception as error:
+                if not with_vectors or _LOST_VECTOR not in str(error):
+                    raise
+                if len(unique) > _FEW:
+                    parts = [unique[start : start + _FEW] for start in range(0, len(unique), _FEW)]
+                    return [held for part in parts for held in self.read(part, with_vectors=True)]
+                page = self._page(unique, with_vectors=False)
+        nothing = [None] * len(page["ids"])
+        vectors = nothing if page["embeddings"] is None else np.asarray(page["embeddings"], dtype=np.float32)
+        return [
+            Held(identity, document or "", dict(metadata or {}), vector)
+            for identity, document, metadata, vector in zip(
+                page["ids"], page["documents"] or nothing, page["metadatas"] or nothing, vectors, strict=True
+            )
+        ]
+
+    def unreachable(self, ids: Sequence[str], vectors: Vectors) -> list[str]:
+        """Those of the records that a search for their own vector, shape (records, dimensions), does not find.
+
+        A record that is not among the nearest ones, all of which are as near as it is itself, counts as found: copies
+        of a text have the same vector.
+        """
+        rows = np.asarray(vectors, dtype=np.float32)
+        lost: list[str] = []
+        for start in range(0, len(ids), _MAX_BATCH_QUERIES):
+            page, asked = ids[start : start + _MAX_BATCH_QUERIES], rows[start : start + _MAX_BATCH_QUERIES]
+            with _translation(f"searching for {len(page)} records", ServiceUnavailable):
+                found = self._collection.query(query_embeddings=asked, n_results=_NEAREST, include=["distances"])
+            distances = found["distances"]
+            if distances is None:
+                raise ServiceUnavailable("Chroma answers a search without what was asked for")
+            for identity, own, near, far in zip(page, self._own_distances(asked), found["ids"], distances, strict=True):
+                is_crowded_out = len(near) == _NEAREST and far[-1] <= own + _SAME_DISTANCE * (1 + abs(own))
+                if identity not in near and not is_crowded_out:
+                    lost.append(identity)
+        return lost
+
+    def confirm(self) -> None:
+        """Raise `CollectionLost` when somebody has renamed the collection, or made another one of its name."""
+        name = self._collection.name
+        with _translation(f"looking for the collection {name!r}", ServiceUnavailable):
+            found = self._client.get_collection(name, embedding_function=None)
+        if found.id != self._collection.id:
+            raise CollectionLost(
+                f"the collection {name!r} was replaced by somebody else",
+                remedy="start again: it is filled anew, without an embedding call",
+            )
+
+    def _page(self, ids: list[str], *, with_vectors: bool) -> "GetResult":
+        include: Include = ["metadatas", "documents"]
+        if with_vectors:
+            include.append("embeddings")
+        return self._collection.get(ids=ids, include=include)
+
+    def _own_distances(self, vectors: Vectors) -> list[float]:
+        """The distance of each vector to itself."""
+        if self._space != "ip":
+            return [0.0] * len(vectors)
+        return [float(distance) for distance in 1.0 - np.einsum("ij,ij->i", vectors, vectors)]
 
     def _metadata_of(self, ids: list[str]) -> dict[str, Mapping[str, Any]]:
         page = self._collection.get(ids=ids, include=["metadatas"])
@@ -274,7 +345,7 @@ def open_sink(client: "ClientAPI", name: str, recipe: Recipe, hnsw: HnswConfig, 
         " is made"
         for key, value in _changed(index, hnsw, ("ef_construction", "max_neighbors")).items()
     ]
-    return ChromaSink(collection, kept | metadata, space, unapplied)
+    return ChromaSink(client, collection, kept | metadata, space, unapplied)
 
 
 def _get_or_make(client: "ClientAPI", name: str, metadata: Mapping[str, Scalar], hnsw: HnswConfig) -> "Collection":
@@ -413,7 +484,7 @@ def _translated(error: Exception, doing: str, refused: type[IngestorError]) -> I
         translation = ServiceUnavailable(f"Chroma was out of reach while {doing}: {type(error).__name__} {words}")
     elif isinstance(error, errors.NotFoundError):
         translation = CollectionLost(
-            f"the collection was deleted by somebody else; noticed while {doing}",
+            f"the collection was deleted or renamed by somebody else; noticed while {doing}",
             remedy="start again: it is made and filled anew, without an embedding call",
         )
     elif isinstance(error, errors.ChromaAuthError | errors.AuthorizationError) or status in {401, 403}:

@@ -166,6 +166,21 @@ class SqliteLedger:
         with self._writing() as connection:
             _put_entries(connection, entries)
 
+    def amend(self, corrections: Sequence[tuple[Entry | None, Entry]]) -> list[str]:
+        """See `ports.Ledger.amend`."""
+        columns = _documents.c
+        amended: list[Entry] = []
+        with self._writing() as connection:
+            for before, after in corrections:
+                path = os.fsencode(after.path)
+                is_this = sa.or_(columns.document_id == after.document_id, columns.path == path)
+                known = [_entry(row) for row in connection.execute(sa.select(_documents).where(is_this))]
+                is_in_work = sa.select(_queue).where(sa.and_(_queue.c.path == path, _queue.c.is_leased))
+                if known == ([] if before is None else [before]) and connection.execute(is_in_work).first() is None:
+                    amended.append(after)
+            _put_entries(connection, amended)
+        return [entry.path for entry in amended]
+
     def commit(self, plans: Sequence[Plan], changes: Sequence[Change]) -> None:
         """See `ports.Ledger.commit`."""
         with self._writing() as connection:
@@ -260,6 +275,12 @@ class SqliteLedger:
         with self._reading() as connection:
             found: float | None = connection.execute(query).scalar()
         return found
+
+    def waiting(self) -> dict[str, Problem | None]:
+        """See `ports.Ledger.waiting`."""
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(_queue.c.path, _queue.c.problem))
+            return {os.fsdecode(row.path): _load_problem(row.problem) for row in rows}
 
     def problems(self) -> list[tuple[str, Problem]]:
         """See `ports.Ledger.problems`."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ingestor.cli import collection, daemon, documents, settings
+from ingestor.cli import collection, daemon, documents, settings, verify
 
 app = typer.Typer(
     name="ingestor",
@@ -39,6 +39,7 @@ app.command("status")(collection.status)
 app.command("problems")(documents.problems)
 app.command("retry")(documents.retry)
 app.command("approve")(documents.approve)
+app.command("verify")(verify.verify)
 app.command("config")(settings.config)
 
 

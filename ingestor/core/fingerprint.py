@@ -25,6 +25,20 @@ def record_id(document_id: str, fingerprint: str, occurrence: int) -> str:
     return f"{document_id}:{fingerprint}{suffix}"
 
 
+def text_fingerprint_of(record_id: str) -> str:
+    """The fingerprint of the text that a record of this id must have; empty for an id of another form."""
+    return record_id.partition(":")[2].partition(":")[0]
+
+
+def is_owned(record_id: str, metadata: Metadata | None) -> bool:
+    """Whether a record is ours: it names its document, and its id begins with that.
+
+    Others use the key `document_id` too, LlamaIndex for one.
+    """
+    document_id = (metadata or {}).get("document_id")
+    return isinstance(document_id, str) and record_id.startswith(f"{document_id}:")
+
+
 def vector_key(recipe: Recipe, sent_text: str) -> bytes:
     """Key of a vector that was paid for: 32 bytes over (provider, model, dimensions, exact text sent)."""
     hashed = hashlib.blake2b(digest_size=32)

@@ -45,6 +45,10 @@ class Stat:
         )
 
 
+UNKNOWN_STAT = Stat(size_bytes=0, mtime_ns=0, ctime_ns=0, device=0, inode=0, is_regular=False)
+"""The stat of a file that was not looked at: none is like it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What a scan of the folder, or of a part of it, has found.
@@ -126,6 +130,10 @@ class Problem:
     """None: tried again when the file changes, or on `ingestor retry`."""
 
 
+DAMAGED = "damaged"
+"""Tag of a record that the collection holds with another text or vector than it should, or does not find by it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What the ledger knows of one document: the state that Chroma holds, and what is doubtful about it."""
@@ -137,15 +145,15 @@ class Entry:
     cutting: str
     """Fingerprint of the cutting recipe that the chunks were made with."""
     tags: Mapping[str, str]
-    """Record id -> tag of the metadata that Chroma is known to hold; an empty tag is not known."""
+    """Record id -> tag of the metadata that Chroma is known to hold; an empty tag is not known. See `DAMAGED`, too."""
     doubtful: frozenset[str] = frozenset()
     """Record ids that Chroma may or may not hold, after a write that was begun and not finished."""
     problem: Problem | None = None
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether a write of this document was begun and its end was never seen."""
-        return bool(self.doubtful) or any(not tag for tag in self.tags.values())
+        """Whether something is left to do, whatever the file says: a write that never ended, a damaged record."""
+        return bool(self.doubtful) or any(tag in {"", DAMAGED} for tag in self.tags.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +202,9 @@ class Outcome(StrEnum):
 class Plan:
     """What has to be done in Chroma so that it holds exactly this document, and the ledger entry that says so.
 
-    `embed` are records whose vectors are needed, because they are new or doubtful; `retag` are records that exist and
-    need new metadata (doubtful ones are in both: `add` ignores an id that exists); `drop` are ids to delete.
+    `replace` are ids of damaged records, to be deleted before anything is added; `embed` are records whose vectors are
+    needed, because they are new, doubtful or to be replaced; `retag` are records that exist and need new metadata
+    (doubtful ones are in both: `add` ignores an id that exists); `drop` are ids to delete.
     """
 
     path: str
@@ -205,6 +214,7 @@ class Plan:
     embed: tuple[Record, ...] = ()
     retag: tuple[Record, ...] = ()
     drop: tuple[str, ...] = ()
+    replace: tuple[str, ...] = ()
 
     @property
     def touches_chroma(self) -> bool:

@@ -14,8 +14,11 @@ Ids that are *doubtful* (a write of them was begun and its end never seen) may o
 metadata. Those still wanted are added again - `add` ignores an id that exists, and the vector store has their vectors -
 and retagged as well, because an add that was ignored leaves old metadata behind. Those not wanted any more are dropped.
 
-Invariant: after `plan.embed`, `plan.retag` and `plan.drop` have happened in this order, any number of times, Chroma
-holds for this document exactly the records of `plan.after`.
+Ids that are *damaged* exist with a wrong text or vector, as an audit has found. They are dropped first and added anew;
+they keep their tag until the write has ended, because a doubtful id alone would be taken for sound if it is there.
+
+Invariant: after `plan.replace`, `plan.embed`, `plan.retag` and `plan.drop` have happened in this order, any number of
+times, Chroma holds for this document exactly the records of `plan.after`.
 """
 
 from collections import Counter
@@ -24,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from ingestor.core.fingerprint import chunk_fingerprint, metadata_tag, record_id
-from ingestor.core.model import Chunk, Document, Entry, Metadata, Outcome, Plan, Problem, Record, Stat
+from ingestor.core.model import DAMAGED, Chunk, Document, Entry, Metadata, Outcome, Plan, Problem, Record, Stat
 
 _NANOSECONDS = 1_000_000_000
 _FIRST_SECOND = int(datetime.min.replace(tzinfo=UTC).timestamp())
@@ -52,18 +55,20 @@ def plan_document(  # noqa: PLR0913 - each argument is a part of the decision; a
     )
     held = {} if before is None else {id_: tag for id_, tag in before.tags.items() if id_ not in before.doubtful}
     doubtful = frozenset[str]() if before is None else before.doubtful
+    damaged = set[str]() if before is None else {id_ for id_, tag in before.tags.items() if tag == DAMAGED}
     return Plan(
         path=document.path,
         outcome=_outcome(before, after),
         before=before,
         after=after,
-        embed=tuple(record for record in records if record.id not in held),
+        embed=tuple(record for record in records if record.id not in held or record.id in damaged),
         retag=tuple(
             record
             for record in records
-            if record.id in doubtful or (record.id in held and held[record.id] != record.tag)
+            if (record.id in doubtful or held.get(record.id, record.tag) != record.tag) and record.id not in damaged
         ),
         drop=tuple(sorted((held.keys() | doubtful) - after.tags.keys())),
+        replace=tuple(record.id for record in records if record.id in damaged),
     )
 
 
@@ -96,8 +101,9 @@ def plan_problem(  # noqa: PLR0913 - as plan_document
 def doubtful_entry(plan: Plan) -> Entry:
     """Tell the ledger what is about to become doubtful, to be written before Chroma is touched.
 
-    Every id about to be added or dropped becomes doubtful, every id about to be retagged loses its tag. The entry
-    already stands under the new path, so that a crash leaves a row that a reconcile finds different.
+    Every id about to be added or dropped becomes doubtful, every id about to be retagged loses its tag, and a damaged
+    one stays damaged. The entry already stands under the new path, so that a crash leaves a row that a reconcile finds
+    different.
     """
     shown = plan.after or plan.before
     if shown is None:

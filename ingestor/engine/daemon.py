@@ -13,6 +13,7 @@ import structlog
 
 from ingestor.core.errors import TransientError
 from ingestor.engine.following import Follower
+from ingestor.engine.patrol import Patrol
 from ingestor.engine.pipeline import Pipeline
 from ingestor.ports import Watch
 
@@ -70,6 +71,7 @@ class Daemon:
             work = tasks.create_task(self._pipeline.worker.run())
             others = [
                 tasks.create_task(self._follower.run()),
+                tasks.create_task(Patrol(self._pipeline, self._follower).run()),
                 tasks.create_task(self._beat()),
                 tasks.create_task(self._supervise_service()),
                 tasks.create_task(self._announce_ready()),

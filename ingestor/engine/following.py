@@ -96,6 +96,11 @@ class Follower:
         finally:
             self._watch.stop()
 
+    def rescan(self, reason: str) -> None:
+        """Have the whole folder compared with the ledger soon."""
+        self._doubt = reason
+        self._news.set()
+
     def _hear(self, hint: Hint) -> None:
         if not self._settling.hear(hint, self._clock.monotonic_seconds()):
             self._doubt = f"more than {MAX_HINTS} paths changed at once"

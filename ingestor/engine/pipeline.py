@@ -5,13 +5,14 @@ rebuilt from the collection, and a collection that was lost makes every record d
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
 
-from ingestor.core.adopting import audited, entries_from_records, forgotten
+from ingestor.core.auditing import forgotten
 from ingestor.core.backoff import Backoff
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Usage
@@ -22,13 +23,12 @@ from ingestor.engine.reading import Reader
 from ingestor.engine.reconcile import Reconciler
 from ingestor.engine.sync import Protocol
 from ingestor.engine.tally import Tally
+from ingestor.engine.verify import Audit, Auditor
 from ingestor.engine.worker import Worker
 from ingestor.engine.writer import Writer
 from ingestor.ports import Clock, Embedder, Ledger, Sink, Source, Totals, VectorStore, Watch
 
 COLLECTION_NOTE = "collection_id"
-FOREIGN_NOTE = "foreign_records"
-"""How many records of the collection are not ours, as last counted."""
 EMBEDDING_RETRY = Backoff(first_seconds=0.5, max_seconds=20.0, max_attempts=6)
 """Attempts of one embedding call: about half a minute, before its documents are queued for later."""
 
@@ -54,7 +54,7 @@ class Pipeline:
 
     def __init__(self, parts: Parts, *, rescan_seconds: float, limit: DeletionLimit) -> None:
         self._parts = parts
-        self._rescan_seconds = rescan_seconds
+        self.rescan_seconds = rescan_seconds
         self.tally = Tally()
         self._ledger_lane = Lane("ledger")
         self._vectors_lane = Lane("vectors")
@@ -81,6 +81,18 @@ class Pipeline:
             model=parts.embedder.recipe.model,
             rescan_seconds=rescan_seconds,
         )
+        self.auditor = Auditor(
+            parts.source,
+            parts.reader,
+            parts.ledger,
+            self._ledger_lane,
+            sink=parts.sink,
+            sink_lane=self._sink_lane,
+            vectors=parts.vectors,
+            vectors_lane=self._vectors_lane,
+            clock=parts.clock,
+            recipe=parts.embedder.recipe,
+        )
         self.reconciler = Reconciler(
             parts.source,
             parts.ledger,
@@ -103,7 +115,7 @@ class Pipeline:
             tally=self.tally,
             cutting=self._parts.reader.cutting,
             quiet_seconds=quiet_seconds,
-            rescan_seconds=self._rescan_seconds,
+            rescan_seconds=self.rescan_seconds,
             rules_file=rules_file,
             wake=self.worker.wake,
         )
@@ -115,42 +127,44 @@ class Pipeline:
         collection_id = self._parts.sink.collection_id
         noted = await self._ledger_lane.run(ledger.note, COLLECTION_NOTE)
         if noted == collection_id:
-            await self._audit()
+            if await self.auditor.is_count_off():
+                await self.correct(await self.auditor.audit(is_alone=True))
             return
         if noted is None:
-            records = await self._sink_lane.run(lambda: list(self._parts.sink.owned()))
-            entries = entries_from_records(records)
-            await self._ledger_lane.run(ledger.mark, entries)
-            if entries:
-                _log.warning("ledger.rebuilt", documents=len(entries), records=len(records))
+            found = await self.auditor.audit(is_alone=True)
+            adopted = await self.auditor.amend(found)
+            if adopted:
+                _log.warning("ledger.rebuilt", documents=adopted, records=found.records)
         else:
             await self._ledger_lane.run(ledger.rewrite, forgotten)
             _log.warning("collection.replaced", was=noted, now=collection_id)
         await self._ledger_lane.run(ledger.set_note, COLLECTION_NOTE, collection_id)
 
-    async def _audit(self) -> None:
-        """Compare all ids and metadata with the ledger, when the number of records is not what it should be.
-
-        It is not after a crash, after a backup was restored, or after somebody has added or deleted records by hand.
-        """
-        ledger, sink = self._parts.ledger, self._parts.sink
-        foreign = int(await self._ledger_lane.run(ledger.note, FOREIGN_NOTE) or 0)
-        totals = await self._ledger_lane.run(ledger.totals)
-        count = await self._sink_lane.run(sink.count)
-        if count == totals.chunks + foreign:
-            return
-        records = await self._sink_lane.run(lambda: list(sink.owned()))
-        entries = await self._ledger_lane.run(lambda: ledger.entries(ledger.glances()))
-        corrected = await asyncio.to_thread(audited, entries.values(), records)
-        await self._ledger_lane.run(ledger.mark, corrected)
-        await self._ledger_lane.run(ledger.set_note, FOREIGN_NOTE, str(count - len(records)))
+    async def correct(self, audit: Audit) -> int:
+        """Let the ledger say what an audit found; returns how many documents the next reconcile finds different."""
+        corrected = await self.auditor.amend(audit)
+        kinds = Counter(finding.kind.value for finding in audit.findings)
         _log.info(
             "collection.audited",
-            records=count,
-            expected=totals.chunks + foreign,
-            foreign=count - len(records),
-            corrected_documents=len(corrected),
+            records=audit.records,
+            foreign=audit.foreign,
+            corrected_documents=corrected,
+            found=dict(kinds),
         )
+        return corrected
+
+    async def confirm(self) -> None:
+        """Raise `CollectionLost` when the collection does not bear its name any more."""
+        await self._sink_lane.run(self._parts.sink.confirm)
+
+    async def is_idle(self) -> bool:
+        """Whether nothing is in work and nothing is queued."""
+        return not self.worker.in_work and not await self.queued()
+
+    async def queued(self) -> int:
+        """How many paths are queued or in work anywhere, but for those that are retried later."""
+        waiting = await self._ledger_lane.run(self._parts.ledger.waiting)
+        return sum(1 for problem in waiting.values() if problem is None)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.TaskGroup]:

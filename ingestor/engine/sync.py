@@ -5,14 +5,15 @@ Theory of operation
 For a group of documents, in this order:
 
 1. ledger: every id about to be added or dropped is marked doubtful, every id about to be retagged loses its tag;
-2. Chroma: the new records are added;
+2. Chroma: damaged records, which are rare, are deleted; the new records are added;
 3. Chroma: the metadata of changed (and of doubtful) records is updated;
 4. Chroma: the records that are no longer wanted are deleted;
 5. ledger: the new entries, nothing doubtful, and the changes that led here are acknowledged, in one transaction.
 
 A process that dies before 1 has done nothing. One that dies between 1 and 5 leaves entries that say themselves that
 they are unfinished; a reconcile finds them different and plans them again, and every step may be repeated at will. New
-records are there before old ones go: a reader may briefly see both, never neither. An error of Chroma does not tell
+records are there before old ones go: a reader may briefly see both, never neither, but for a damaged record, which
+has to go before its sound form can come under the same id. An error of Chroma does not tell
 whether the write happened (it may even happen later), so an error leaves the same state as a crash does.
 
 Vectors are in the vector store before step 1, so no repetition costs an embedding.
@@ -55,6 +56,9 @@ class Protocol:
         plans = [write.plan for write in touching]
         if plans:
             await self._ledger_lane.run(self._ledger.mark, [doubtful_entry(plan) for plan in plans])
+        replaced = [record_id for plan in plans for record_id in plan.replace]
+        if replaced:
+            await self._sink_lane.run(self._sink.drop, replaced)
         records = [record for plan in plans for record in plan.embed]
         if records:
             vectors = np.stack([vector for write in touching for vector in write.vectors])

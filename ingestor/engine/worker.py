@@ -32,7 +32,7 @@ from ingestor.core.errors import (
     UndecodableDocument,
     UnstableDocument,
 )
-from ingestor.core.model import Change, Document, Entry, Outcome, Plan, Problem, Stage, Stat
+from ingestor.core.model import UNKNOWN_STAT, Change, Document, Entry, Outcome, Plan, Problem, Stage, Stat
 from ingestor.core.planning import plan_document, plan_problem, plan_removal
 from ingestor.engine.budget import Budget
 from ingestor.engine.embedding import Embedding
@@ -63,7 +63,6 @@ REST = Backoff(first_seconds=0.25, max_seconds=30.0, max_attempts=12)
 
 _STAGES: dict[type[DocumentError], Stage] = {UndecodableDocument: Stage.DECODE, UncuttableDocument: Stage.CUT}
 """Stages that are one step for the worker."""
-_UNKNOWN_STAT = Stat(size_bytes=0, mtime_ns=0, ctime_ns=0, device=0, inode=0, is_regular=False)
 
 _log = structlog.get_logger(__name__)
 
@@ -118,7 +117,7 @@ class Worker:
         self._rescan_seconds = rescan_seconds
         self._claims: dict[str, str] = {}
         self._wanted: dict[str, str] = {}
-        """Document id -> the new path that waits for it, until the end of a turn of that path that was not postponed."""
+        """Document id -> the new path that waits for it, until a turn of that path ends and is not postponed."""
         self._unplanned: set[asyncio.Future[None]] = set()
         self.in_work = 0
         """How many documents are in work."""
@@ -303,7 +302,7 @@ class Worker:
             task.path,
             before,
             problem,
-            stat=task.stat or _UNKNOWN_STAT,
+            stat=task.stat or UNKNOWN_STAT,
             document_id=before.document_id if before else uuid.uuid4().hex,
         )
         await self._write(Write(plan, (), task.change), began_seconds)

@@ -245,3 +245,40 @@ def test_two_documents_cannot_have_one_path(ledger: Ledger) -> None:
     ledger.commit(added(entry("a", "d1")), [])
     with pytest.raises(Exception, match=r"UNIQUE|two documents"):
         ledger.mark([entry("a", "d2")])
+
+
+def test_an_entry_is_amended_only_if_it_still_is_what_was_seen(ledger: Ledger) -> None:
+    seen, changed = entry("a"), entry("b")
+    ledger.commit(added(seen, changed), [])
+    ledger.mark([replace(changed, doubtful=frozenset({"x"}))])
+    new = entry("new", "d1")
+    amendments = [
+        (seen, replace(seen, tags={"r": ""})),
+        (changed, replace(changed, tags={"r": ""})),
+        (None, new),
+        (None, entry("a", "d2")),
+        (None, entry("elsewhere", changed.document_id)),
+        (entry("lost"), entry("lost", tags={})),
+    ]
+    assert ledger.amend(amendments) == ["a", "new"]
+    assert ledger.entries(["a", "b", "new", "elsewhere", "lost"]) == {
+        "a": replace(seen, tags={"r": ""}),
+        "b": replace(changed, doubtful=frozenset({"x"})),
+        "new": new,
+    }
+
+
+def test_an_entry_whose_path_is_in_work_is_not_amended(ledger: Ledger) -> None:
+    ledger.commit(added(entry("a"), entry("b")), [])
+    ledger.enqueue(["a"], NOW)
+    assert leased(ledger) == ["a"]
+    ledger.enqueue(["b"], NOW)
+    assert ledger.amend([(entry("a"), entry("a", tags={})), (entry("b"), entry("b", tags={}))]) == ["b"]
+
+
+def test_what_waits_is_told_with_its_reason_whether_it_is_leased_or_not(ledger: Ledger) -> None:
+    assert ledger.waiting() == {}
+    ledger.enqueue(["a", "b"], NOW)
+    (change, _) = ledger.lease(2, 10.0)
+    ledger.release([replace(change, problem=PROBLEM)])
+    assert ledger.waiting() == {change.path: PROBLEM} | dict.fromkeys({"a", "b"} - {change.path})

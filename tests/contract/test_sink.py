@@ -35,6 +35,7 @@ class Bench(Protocol):
 
     def put_foreign(self, identity: str, metadata: dict[str, Scalar] | None) -> None: ...
     def delete_collection(self) -> None: ...
+    def rename_collection(self) -> None: ...
 
 
 class MemoryBench:
@@ -47,6 +48,9 @@ class MemoryBench:
 
     def delete_collection(self) -> None:
         self.memory.delete_collection()
+
+    def rename_collection(self) -> None:
+        self.memory.is_renamed = True
 
 
 class ChromaBench:
@@ -61,6 +65,9 @@ class ChromaBench:
 
     def delete_collection(self) -> None:
         self.client.delete_collection(self.name)
+
+    def rename_collection(self) -> None:
+        self.client.get_collection(self.name, embedding_function=None).modify(name=f"{self.name}-renamed")
 
 
 def free_port() -> int:
@@ -135,7 +142,7 @@ def many(count: int) -> tuple[list[Record], Vectors]:
 
 
 def held(sink: Sink) -> dict[str, dict[str, Any]]:
-    return {identity: dict(metadata) for identity, metadata in sink.owned()}
+    return {each.id: dict(each.metadata) for each in sink.read(sink.ids())}
 
 
 def test_what_was_added_is_found_with_its_text_and_metadata(sink: Sink) -> None:
@@ -253,26 +260,52 @@ def test_vectors_that_do_not_fit_the_records_are_a_fault_of_the_caller(sink: Sin
         sink.add([record("a:1"), record("a:2")], rows((1, 0, 0)))
 
 
-def test_foreign_records_are_counted_but_not_owned(bench: Bench) -> None:
+def test_foreign_records_are_counted_and_read_like_others(bench: Bench) -> None:
     bench.sink.add([record("a:1")], rows((1, 0, 0)))
     bench.put_foreign("theirs-1", None)
     bench.put_foreign("theirs-2", {"colour": "red"})
 
     assert bench.sink.count() == 3
-    assert list(held(bench.sink)) == ["a:1"]
+    assert held(bench.sink) == {"a:1": {"document_id": "a"}, "theirs-1": {}, "theirs-2": {"colour": "red"}}
     hits = {hit.id: hit for hit in bench.sink.search(rows((0, 0, 1))[0], 3, None, None)}
     assert (hits["theirs-1"].document, hits["theirs-1"].metadata) == ("", {})
 
 
-def test_a_listing_that_was_written_into_says_so(sink: Sink) -> None:
-    records, vectors = many(301)
+def test_every_id_is_listed_however_many_there_are(sink: Sink) -> None:
+    records, vectors = many(701)
+    assert sink.ids() == []
     sink.add(records, vectors)
+    assert sorted(sink.ids()) == [record.id for record in records]
 
-    listing = sink.owned()
-    next(listing)
-    sink.drop([records[0].id])
-    with pytest.raises(ServiceUnavailable):
-        list(listing)
+
+def test_a_record_is_read_with_its_text_and_where_it_is_asked_for_its_vector(sink: Sink) -> None:
+    sink.add([record("a:1", "alpha", chunk=1), record("a:2", "beta")], rows((1, 0, 0), (0, 0.5, 0)))
+
+    found = {each.id: each for each in sink.read(["a:2", "a:1", "a:3"], with_vectors=True)}
+
+    assert found.keys() == {"a:1", "a:2"}
+    assert (found["a:1"].text, found["a:1"].metadata) == ("alpha", {"document_id": "a", "chunk": 1})
+    assert found["a:2"].vector is not None
+    assert found["a:2"].vector.tolist() == [0, 0.5, 0]
+    assert [each.vector for each in sink.read(["a:1"])] == [None]
+    assert sink.read([]) == []
+
+
+def test_records_that_their_own_vector_finds_are_reachable(sink: Sink) -> None:
+    records, vectors = many(120)
+    copies = [record(f"copy:{number:02}") for number in range(30)]
+    sink.add(records, vectors)
+    sink.add(copies, np.tile(rows((1, 1, 1)), (30, 1)))
+
+    assert sink.unreachable([each.id for each in records], vectors) == []
+    assert sink.unreachable([each.id for each in copies], np.tile(rows((1, 1, 1)), (30, 1))) == []
+    assert sink.unreachable([], np.empty((0, 3), np.float32)) == []
+
+
+def test_a_record_that_is_not_there_is_not_reachable(sink: Sink) -> None:
+    sink.add([record("a:1"), record("a:2")], rows((1, 0, 0), (0, 1, 0)))
+    sink.drop(["a:2"])
+    assert sink.unreachable(["a:1", "a:2"], rows((1, 0, 0), (0, 1, 0))) == ["a:2"]
 
 
 @pytest.mark.parametrize(
@@ -372,11 +405,40 @@ def test_a_collection_that_somebody_deleted_makes_every_call_fail(bench: Bench) 
         lambda: sink.drop(["a:1"]),
         lambda: sink.search(rows((1, 0, 0))[0], 1, None, None),
         sink.count,
-        lambda: list(sink.owned()),
+        sink.ids,
+        lambda: sink.read(["a:1"]),
+        lambda: sink.unreachable(["a:1"], rows((1, 0, 0))),
+        sink.confirm,
     ]
     for call in calls:
         with pytest.raises(CollectionLost, match="deleted"):
             call()
+
+
+def test_a_collection_that_somebody_renamed_is_not_confirmed(bench: Bench) -> None:
+    bench.sink.confirm()
+    bench.rename_collection()
+    with pytest.raises(CollectionLost, match="renamed"):
+        bench.sink.confirm()
+
+
+@pytest.mark.parametrize("space", ["cosine", "l2", "ip"])
+def test_records_are_reachable_with_every_distance(client: "ClientAPI", name: str, space: Space) -> None:
+    sink = opened(client, name, hnsw=HnswConfig(space=space))
+    records, vectors = many(60)
+    sink.add(records, vectors * np.arange(1, 61, dtype=np.float32)[:, np.newaxis])
+    scaled = vectors * np.arange(1, 61, dtype=np.float32)[:, np.newaxis]
+    assert sink.unreachable([each.id for each in records], scaled) == []
+    sink.drop([records[7].id])
+    assert (sink.unreachable([records[7].id], scaled[7:8]) == [records[7].id]) is (space != "ip")
+
+
+def test_a_collection_that_was_replaced_by_one_of_its_name_is_not_confirmed(client: "ClientAPI", name: str) -> None:
+    sink = opened(client, name)
+    client.delete_collection(name)
+    opened(client, name)
+    with pytest.raises(CollectionLost, match="replaced"):
+        sink.confirm()
 
 
 # What only Chroma has: collections that are opened.

@@ -117,7 +117,6 @@ def test_every_call_on_a_server_that_fell_silent_or_away_ends(gate: Gate, state:
     sink = open_sink(client, next(NAMES), RECIPE, HnswConfig(), fingerprint="f")
     learning = open_sink(client, next(NAMES), RECIPE, HnswConfig(), fingerprint="f")
     sink.add([record("a:1")], VECTOR[np.newaxis])
-    listing = sink.owned()
     client._server._session.timeout = SHORT_SECONDS
     setattr(gate, state, True)
 
@@ -128,7 +127,10 @@ def test_every_call_on_a_server_that_fell_silent_or_away_ends(gate: Gate, state:
         lambda: sink.drop(["a:1"]),
         lambda: sink.search(VECTOR, 1, None, None),
         sink.count,
-        lambda: list(listing),
+        sink.ids,
+        lambda: sink.read(["a:1"]),
+        lambda: sink.unreachable(["a:1"], VECTOR[np.newaxis]),
+        sink.confirm,
         lambda: open_sink(client, "slow-new", RECIPE, HnswConfig(), fingerprint="f"),
     ]
     for call in calls:

@@ -22,8 +22,8 @@ from ingestor.core.model import Entry, Plan
 from ingestor.core.planning import doubtful_entry
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import sync as sync_module
-from ingestor.engine.pipeline import Pipeline
 from ingestor.engine.sync import Protocol, Write
+from ingestor.engine.verify import Auditor
 from tests.doubles_ledger import MemoryLedger
 from tests.doubles_sink import MemorySink
 from tests.mortal import Crash, Fate, mortal
@@ -40,6 +40,11 @@ deaths = st.builds(lambda at, after: Fate(at, is_after=after), st.integers(1, 40
     lambda at, of, after: Fate(at, is_after=after, of=of), st.integers(1, 2), st.sampled_from(STEPS), st.booleans()
 )
 """Anywhere, and, because these are few among many, at the steps of the protocol."""
+deaths_in_a_write = st.builds(
+    lambda of, after: Fate(1, is_after=after, of=of),
+    st.sampled_from(("mark", "add", "retag", "drop", "commit")),
+    st.booleans(),
+)
 Told = Counter[tuple[str, tuple[tuple[str, object], ...]]]
 
 
@@ -118,6 +123,12 @@ class Disturbed(RuleBasedStateMachine):
             self._run(self.world.sync)
         self.deaths += fate.is_dead
 
+    @rule(path=paths, content=contents, fate=deaths_in_a_write)
+    def edit_and_die(self, path: str, content: str, fate: Fate) -> None:
+        """An edit adds and drops: a death at either is what most of the protocol is for."""
+        self.edit(path, content)
+        self.die_in_a_sync(fate)
+
     @rule(times=st.integers(1, 3))
     def provider_fails(self, times: int) -> None:
         self.world.embedder.faults.extend(ServiceUnavailable("the provider is away") for _ in range(times))
@@ -168,14 +179,15 @@ class Disturbed(RuleBasedStateMachine):
         asyncio.run(life())  # type: ignore[arg-type]  # a coroutine function of the world
 
 
-async def no_audit(self: Pipeline) -> None:
+async def nothing_is_off(_: Auditor) -> bool:
     """The audit at the start would mend what the protocol has broken: here the protocol stands alone."""
+    return False
 
 
 @contextmanager
 def the_protocol_alone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Pipeline, "_audit", no_audit)
+        patch.setattr(Auditor, "is_count_off", nothing_is_off)
         patch.setattr(pipeline_module, "EMBEDDING_RETRY", Backoff(0.0001, 0.0001, max_attempts=1))
         yield
 

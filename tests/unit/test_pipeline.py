@@ -415,7 +415,7 @@ async def test_a_lost_ledger_is_rebuilt_from_the_collection(world: World) -> Non
     await world.sync()
     assert world.sink.held.keys() == held.keys()
     assert len(world.embedded_texts()) == 6
-    assert {verb for verb, _ in world.sink.calls} <= {"owned", "count"}
+    assert {verb for verb, _ in world.sink.calls} <= {"ids", "read", "count"}
 
 
 async def test_a_lost_ledger_and_a_changed_folder(world: World) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ingestor.core.fingerprint import chunk_fingerprint
-from ingestor.core.model import Chunk, Document, Entry, Outcome, Plan, Problem, Stage, Stat
+from ingestor.core.model import DAMAGED, Chunk, Document, Entry, Outcome, Plan, Problem, Stage, Stat
 from ingestor.core.planning import doubtful_entry, plan_document, plan_problem, plan_removal
 
 STAT = Stat(size_bytes=10, mtime_ns=1_700_000_000_000_000_000, ctime_ns=1, device=1, inode=7)
@@ -156,3 +156,18 @@ def test_a_file_time_that_no_calendar_has_is_held_at_its_ends() -> None:
     assert str(record.metadata["last_modified"]) > "2100"
     (record,) = planned(document("one", stat=replace(STAT, mtime_ns=-(1 << 70)))).embed
     assert str(record.metadata["last_modified"]).startswith("0001-01-01")
+
+
+def test_a_damaged_record_is_dropped_before_it_is_added_again() -> None:
+    sound = entry_of(planned(document("one", "two")))
+    one, two = sound.tags
+    plan = planned(document("one", "two"), replace(sound, tags=dict(sound.tags) | {one: DAMAGED}))
+    assert (plan.replace, texts(plan), plan.retag, plan.drop) == ((one,), ["one"], (), ())
+    assert plan.after == sound
+    begun = doubtful_entry(plan)
+    assert (begun.tags[one], begun.doubtful, begun.is_unfinished) == (DAMAGED, frozenset({one}), True)
+    again = planned(document("one", "two"), begun)
+    assert (again.replace, texts(again), again.retag) == ((one,), ["one"], ()), "after a crash at any point"
+    gone = planned(document("two"), begun)
+    assert (gone.replace, gone.embed, gone.drop) == ((), (), (one,))
+    assert entry_of(gone).tags.keys() == {two}

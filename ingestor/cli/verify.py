@@ -1,0 +1,99 @@
+"""`ingestor verify`: whether folder, ledger and collection say the same."""
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
+from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, printable
+
+if TYPE_CHECKING:
+    from ingestor.app import Verification
+    from ingestor.core.auditing import Finding
+    from ingestor.engine.verify import Audit
+
+_MAX_SHOWN = 20
+
+
+def verify(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what differs, then compare again.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compare folder, ledger and collection, record by record. Exit code 0 only when all three agree."""
+    with errors_explained(debug=debug):
+        loaded = settings_of(config, debug=debug, is_quiet=True)
+        from ingestor import app
+
+        found = asyncio.run(app.verify(loaded.settings, is_repair=repair))
+        if as_json:
+            print_json(_as_json(found))
+        else:
+            _print(found, is_repair=repair)
+        if not found.last.is_sound:
+            raise typer.Exit(EXIT_PROBLEMS)
+
+
+def _as_json(found: "Verification") -> dict[str, Any]:
+    last = found.last
+    return {
+        "is_sound": last.is_sound,
+        "documents": last.documents,
+        "records": last.records,
+        "foreign_records": last.foreign,
+        "unchecked_vectors": last.unchecked_vectors,
+        "waiting": len(last.waiting),
+        "found": _counts(found.first),
+        "left": _counts(last),
+        "findings": [_finding_json(finding) for finding in found.first.findings],
+        "embedding": {"requests": found.usage.requests, "texts": found.usage.texts, "tokens": found.usage.tokens},
+        "seconds": found.seconds,
+    }
+
+
+def _finding_json(finding: "Finding") -> dict[str, str]:
+    return {
+        "kind": finding.kind.value,
+        "path": printable(finding.path),
+        "record_id": finding.record_id,
+        "reason": finding.reason,
+    }
+
+
+def _counts(audit: "Audit") -> dict[str, int]:
+    return dict(sorted(Counter(finding.kind.value for finding in audit.findings).items()))
+
+
+def _print(found: "Verification", *, is_repair: bool) -> None:
+    last = found.last
+    for finding in found.first.findings[:_MAX_SHOWN]:
+        said = finding.reason or finding.record_id
+        out.print(
+            f"[bold]{finding.kind.value}[/]  [cyan]{escape(printable(finding.path))}[/]  {escape(printable(said))}"
+        )
+    more = len(found.first.findings) - _MAX_SHOWN
+    if more > 0:
+        out.print(f"… and {more} more: `ingestor verify --json` lists them")
+    foreign = f", {last.foreign} records of others left alone" if last.foreign else ""
+    out.print(f"{last.documents} documents, {last.records} records{foreign}")
+    if last.unchecked_vectors:
+        out.print(f"{last.unchecked_vectors} vectors could not be compared: the vector store does not have them")
+    if last.waiting:
+        out.print(
+            f"{len(last.waiting)} documents wait in the queue: `ingestor status` and `ingestor problems` tell more"
+        )
+    if last.is_sound:
+        mended = f"; {_sentence(found.first)} mended" if found.first.findings else ""
+        out.print(f"folder, ledger and collection agree{mended}")
+    elif last.findings:
+        out.print(
+            f"[bold red]they do not agree[/]: {_sentence(last)}" + ("" if is_repair else " - run it with --repair")
+        )
+
+
+def _sentence(audit: "Audit") -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in _counts(audit).items())
