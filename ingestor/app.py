@@ -190,7 +190,7 @@ async def run(settings: Settings) -> None:
         source = folder_of(settings)
         instance = _hold(settings, "run", stack)
         server = _serve(settings, stack)
-        sink = await _reached(settings, stack, stop)
+        sink = await _reached(settings, stack, stop, server)
         if sink is None:
             return
         _announce(instance, settings, "run", served=True)
@@ -467,8 +467,13 @@ def _serve(settings: Settings, stack: AsyncExitStack) -> ChromaServer | None:
     return server
 
 
-async def _reached(settings: Settings, stack: AsyncExitStack, stop: asyncio.Event) -> ChromaSink | None:
-    """Open the collection, waiting for a server that is elsewhere; None when told to stop meanwhile."""
+async def _reached(
+    settings: Settings, stack: AsyncExitStack, stop: asyncio.Event, server: ChromaServer | None
+) -> ChromaSink | None:
+    """Open the collection, waiting for a server that is elsewhere; None when told to stop meanwhile.
+
+    A server of our own that dies just now is started again; raises `ServiceUnavailable` when it dies too often.
+    """
     record = InstanceRecord(os.getpid(), "run", "", 0.0, SERVER_HOST, settings.chroma.port)
     while not stop.is_set():
         try:
@@ -477,6 +482,8 @@ async def _reached(settings: Settings, stack: AsyncExitStack, stop: asyncio.Even
             _log.error("chroma.unreachable", reason=str(error), remedy=error.remedy)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), CONNECT_PAUSE_SECONDS)
+            if server is not None:
+                await asyncio.to_thread(server.ensure)
     return None
 
 

@@ -79,6 +79,10 @@ class Watch(Protocol):
     def mode(self) -> str:
         """How events are had: "inotify" (the native observer) or "polling"."""
 
+    @property
+    def limitation(self) -> str:
+        """What keeps events from being had as they should be, and the remedy, in one sentence; "" when nothing."""
+
 
 class Embedder(Protocol):
     """A model. No retries of its own: one call is one request."""
@@ -103,8 +107,8 @@ class Embedder(Protocol):
         """Embed the exact texts (prefix included), in order: float32, shape (texts, dimensions), finite, no zero row.
 
         Raises `RateLimited`, `ServiceUnavailable` (also for an answer that is malformed, incomplete or of the wrong
-        dimension), `RejectedByModel` when the request itself is refused, `AuthenticationFailed`, `ConfigError` when no
-        request can succeed (no such model or endpoint).
+        dimension; `UnusableVectors` when single vectors are at fault), `RejectedByModel` when the request itself is
+        refused, `AuthenticationFailed`, `ConfigError` when no request can succeed (no such model or endpoint).
         """
 
     async def close(self) -> None:

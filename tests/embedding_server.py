@@ -146,7 +146,8 @@ class EmbeddingServer:
 
     `dimensions` are those of a request that names none, `allowed_dimensions` those it may name (empty: any).
     `max_inputs`, `max_tokens` and `api_key` are enforced when given. An answer takes `latency_seconds` plus
-    `latency_per_text_seconds` for every text. A request with a text that holds `reject_marker` is answered with 400.
+    `latency_per_text_seconds` for every text. A request with a text that holds `reject_marker` is answered with 400;
+    the vector of a text that holds `spoil_marker` is NaN in every answer.
     Leaving the context raises when a handler failed on its own: then the test has proved nothing.
     """
 
@@ -162,6 +163,7 @@ class EmbeddingServer:
         latency_seconds: float = 0.0,
         latency_per_text_seconds: float = 0.0,
         reject_marker: str = "",
+        spoil_marker: str = "",
     ) -> None:
         self.dimensions = dimensions
         self.allowed_dimensions = tuple(allowed_dimensions)
@@ -171,6 +173,7 @@ class EmbeddingServer:
         self.latency_seconds = latency_seconds
         self.latency_per_text_seconds = latency_per_text_seconds
         self.reject_marker = reject_marker
+        self.spoil_marker = spoil_marker
         self.received: list[Received] = []
         self.counters = Counters()
         self._faults: deque[Fault] = deque()
@@ -402,6 +405,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         dimensions = self._checked(request, texts)
         answer = _answer_of(texts, request["model"], dimensions, fault.kind if fault else None)
+        for row, text in zip(answer["data"], texts, strict=False):
+            if owner.spoil_marker and owner.spoil_marker in text:
+                row["embedding"] = [float("nan")] * dimensions
         encoded = json.dumps(answer).encode()
         owner.bill(texts, tokens_of(texts))
         if fault is not None and fault.kind is FaultKind.MALFORMED:

@@ -2,7 +2,8 @@
 
 Invariant: the server runs only while the lock of its folder is held, by this process and by the server itself, which
 inherits it; the lock is let go after the server has ended. What answers on the port is believed only while the port's
-listener is the child, so that a stranger's server is never taken for ours.
+listener is the child, so that a stranger's server is never taken for ours. Nothing is started any more once `stop` was
+called, even by a restart that was under way in another thread.
 """
 
 import contextlib
@@ -15,10 +16,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import structlog
 
 from ingestor.adapters.folder_lock import FolderLock, start_ticks
 from ingestor.core.errors import ConfigError, ServiceUnavailable
@@ -28,12 +32,20 @@ LOG_FILE = "chroma_server.log"
 _COMMAND = "import sys; from chromadb.cli.cli import app; sys.exit(app())"
 _POLL_SECONDS = 0.05
 _HEARTBEAT_TIMEOUT_SECONDS = 2.0
+_SILENT_CHECKS = 5
+"""Heartbeats in a row that a server may owe while it does nothing: a stopped or deadlocked one owes all of them."""
+_BUSY_SILENT_CHECKS = 100
+"""Heartbeats in a row that a server may owe in any case, five minutes: a large write has delayed them by 7 s."""
+_IDLE_SECONDS = 0.05
+"""CPU time during one heartbeat's wait up to which a server does nothing."""
 _TERM_SECONDS = 5.0
 _KILL_SECONDS = 5.0
 _MAX_LOG_BYTES = 1_000_000
 _LISTENING = "0A"
 _SECRET_NAME = re.compile(r"^(INGESTOR|CHROMA)_|KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 """Environment variables that the server does not get: secrets, and names that would configure it behind our back."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,11 @@ class ChromaServer:
         self._restart_window_seconds = restart_window_seconds
         self._restarted_at: deque[float] = deque()
         self._child: subprocess.Popen[bytes] | None = None
+        self._silent_checks = 0
+        self._idle_silent_checks = 0
+        self._is_stopping = threading.Event()
+        self._turn = threading.RLock()
+        """Held by whoever starts or ends the child: a supervisor's thread, or the one that stops."""
 
     @property
     def path(self) -> Path:
@@ -96,6 +113,7 @@ class ChromaServer:
         """
         if self.poll():
             return
+        self._is_stopping.clear()
         self._lock.acquire()
         try:
             self._launch(timeout_seconds)
@@ -108,15 +126,22 @@ class ChromaServer:
         return self._child is not None and self._child.poll() is None
 
     def ensure(self, timeout_seconds: float = 30.0) -> bool:
-        """Start a dead server again; whether that was needed. Meant to be called each second between start and stop.
+        """Start a dead or hung server again; whether that was needed. Meant to be called each second.
 
-        Raises `ServiceUnavailable` when it died too often or does not come back, and what `start` raises.
+        Hung is a server that lives and owes heartbeat after heartbeat: soon when it does nothing meanwhile, much later
+        when it is at work. Raises `ServiceUnavailable` when it was restarted too often or does not come back, and what
+        `start` raises. Does nothing after `stop`.
         """
-        if self.poll():
-            self._bound_log()
-            return False
-        self.restart(timeout_seconds)
-        return True
+        with self._turn:
+            if self._is_stopping.is_set():
+                return False
+            reason = self._fault()
+            if reason is None:
+                self._bound_log()
+                return False
+            self.restart(timeout_seconds)
+            _log.warning("chroma.restarted", reason=reason, process_id=self.pid)
+            return True
 
     def restart(self, timeout_seconds: float = 30.0) -> None:
         """End the server if it lives, and start it again, without giving the lock away in between.
@@ -134,13 +159,14 @@ class ChromaServer:
                 retry_after_seconds=self._restarted_at[0] + self._restart_window_seconds - now_seconds,
             )
         self._restarted_at.append(now_seconds)
-        self._end_child()
-        self._lock.acquire()
-        try:
-            self._launch(timeout_seconds)
-        except BaseException:
+        with self._turn:
             self._end_child()
-            raise
+            self._lock.acquire()
+            try:
+                self._launch(timeout_seconds)
+            except BaseException:
+                self._end_child()
+                raise
 
     def stop(self) -> None:
         """End the server and let the lock go; idempotent.
@@ -148,13 +174,16 @@ class ChromaServer:
         Takes at most ten seconds: SIGTERM, five seconds, SIGKILL. Raises `ServiceUnavailable` when the server survives
         even that; it keeps the lock then.
         """
-        try:
-            self._end_child()
-        finally:
-            self._lock.release()
+        self._is_stopping.set()
+        with self._turn:
+            try:
+                self._end_child()
+            finally:
+                self._lock.release()
 
     def _launch(self, timeout_seconds: float) -> None:
         deadline_seconds = time.monotonic() + timeout_seconds
+        self._silent_checks = self._idle_silent_checks = 0
         self._refuse_taken_port()
         # A new session: Ctrl-C at a terminal goes to the daemon alone, which ends its server after its own last write.
         self.log_path.unlink(missing_ok=True)
@@ -175,11 +204,33 @@ class ChromaServer:
             code = self._child.poll()
             if code is not None:
                 raise self._death(code)
+            if self._is_stopping.is_set():
+                raise ServiceUnavailable("the Chroma server was told to stop while it started")
             if time.monotonic() >= deadline_seconds:
                 raise ServiceUnavailable(
                     f"the Chroma server did not answer within {timeout_seconds:g} s", remedy=f"read {self.log_path}"
                 )
             time.sleep(_POLL_SECONDS)
+
+    def _fault(self) -> str | None:
+        """Why the server has to be started again; None when it does not."""
+        child = self._child
+        if child is None:
+            return "the Chroma server did not come back"
+        code = child.poll()
+        if code is not None:
+            return f"the Chroma server (process {child.pid}) died (code {code}): {self._last_words()}"
+        busy_seconds = _cpu_seconds(child.pid)
+        if self._answers():
+            self._silent_checks = self._idle_silent_checks = 0
+            return None
+        is_idle = _cpu_seconds(child.pid) - busy_seconds <= _IDLE_SECONDS and not _waits_for_disk(child.pid)
+        self._silent_checks += 1
+        self._idle_silent_checks = self._idle_silent_checks + 1 if is_idle else 0
+        if self._idle_silent_checks < _SILENT_CHECKS and self._silent_checks < _BUSY_SILENT_CHECKS:
+            return None
+        doing = "does nothing" if self._idle_silent_checks >= _SILENT_CHECKS else "is busy without an end"
+        return f"the Chroma server (process {child.pid}) {doing} and left {self._silent_checks} heartbeats unanswered"
 
     def _end_child(self) -> None:
         child = self._child
@@ -187,6 +238,7 @@ class ChromaServer:
             return
         for number, patience_seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
             child.send_signal(number)
+            child.send_signal(signal.SIGCONT)  # a stopped process takes SIGTERM only when it goes on
             with contextlib.suppress(subprocess.TimeoutExpired):  # the next signal is the answer
                 child.wait(patience_seconds)
                 break
@@ -304,3 +356,22 @@ def _open_links(pid: int) -> set[str]:
             with contextlib.suppress(FileNotFoundError):  # closed meanwhile
                 links.add(str(link.readlink()))
     return links
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used so far; 0 when it is gone."""
+    fields = _stat_fields(Path("/proc", str(pid), "stat"))
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def _waits_for_disk(pid: int) -> bool:
+    """Whether a thread of the process is in the kernel's uninterruptible sleep: killing it would help nobody."""
+    return any(_stat_fields(place / "stat")[:1] == ["D"] for place in Path("/proc", str(pid), "task").glob("*"))
+
+
+def _stat_fields(file: Path) -> list[str]:
+    """What `/proc/.../stat` tells after the name, state first; nothing when the process or thread is gone."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []

@@ -26,6 +26,7 @@ from ingestor.core.errors import (
     RateLimited,
     RejectedByModel,
     ServiceUnavailable,
+    UnusableVectors,
 )
 from ingestor.core.model import Recipe, Usage
 from ingestor.core.profiles import without_lone_surrogates
@@ -129,8 +130,9 @@ class OpenAIEmbedder:
     async def embed(self, texts: Sequence[str]) -> tuple[Vectors, Usage]:
         """Embed the exact texts in one request; float32, shape (texts, dimensions). No text, no request.
 
-        A lone surrogate, which no request can carry, is sent as U+FFFD. Raises `RateLimited`, `ServiceUnavailable`,
-        `RejectedByModel`, `AuthenticationFailed`, and `ConfigError` for a model or base URL that does not exist.
+        A lone surrogate, which no request can carry, is sent as U+FFFD. Raises `RateLimited`, `ServiceUnavailable`
+        (`UnusableVectors` when single vectors are at fault), `RejectedByModel`, `AuthenticationFailed`, and
+        `ConfigError` for a model or base URL that does not exist.
         """
         if not texts:
             return np.empty((0, self._recipe.dimensions), dtype=np.float32), Usage()
@@ -141,8 +143,11 @@ class OpenAIEmbedder:
         try:
             vectors, tokens = _parsed(answer, len(texts), self._recipe.dimensions)
         except _Nonsense as nonsense:
-            fault = ServiceUnavailable(
-                f"{self._shown_url} answered nonsense: {self._redacted(str(nonsense))}", remedy=nonsense.remedy
+            said = f"{self._shown_url} answered nonsense: {self._redacted(str(nonsense))}"
+            fault = (
+                UnusableVectors(said, positions=nonsense.positions, remedy=nonsense.remedy)
+                if nonsense.positions
+                else ServiceUnavailable(said, remedy=nonsense.remedy)
             )
         else:
             if not self._recipe.dimensions:
@@ -349,11 +354,18 @@ def _code(body: object) -> str:
 
 
 class _Nonsense(Exception):
-    """An answer that is not what was asked for."""
+    """An answer that is not what was asked for; `positions` are those of single vectors at fault, if it is that."""
 
-    def __init__(self, message: str, *, remedy: str = "it is tried again; if it stays so, ask the provider") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "it is tried again; if it stays so, ask the provider",
+        positions: frozenset[int] = frozenset(),
+    ) -> None:
         super().__init__(message)
         self.remedy = remedy
+        self.positions = positions
 
 
 def _parsed(answer: bytes, count: int, dimensions: int) -> tuple[Vectors, int]:
@@ -381,7 +393,7 @@ def _ordered(rows: list[Any], count: int) -> list[Vectors]:
     """One vector for each text, put in order by `index`."""
     if len(rows) != count:
         raise _Nonsense(f"{len(rows)} vectors for {count} texts")
-    placed: dict[int, Vectors] = {}
+    placed: dict[int, Vectors | None] = {}
     for row in rows:
         index = row.get("index") if isinstance(row, dict) else None
         if type(index) is not int or not 0 <= index < count:
@@ -389,19 +401,24 @@ def _ordered(rows: list[Any], count: int) -> list[Vectors]:
         if index in placed:
             raise _Nonsense(f"two vectors with index {index}")
         placed[index] = _vector(row.get("embedding"))
-    return [placed[index] for index in range(count)]
+    vectors = [vector for index in range(count) if (vector := placed[index]) is not None]
+    if len(vectors) < count:
+        unusable = frozenset(index for index, vector in placed.items() if vector is None)
+        raise _Nonsense("an embedding that is no vector of numbers", positions=unusable)
+    return vectors
 
 
-def _vector(embedding: object) -> Vectors:
+def _vector(embedding: object) -> Vectors | None:
+    """One vector; None for what is none, such as the nulls that some servers write for NaN."""
     try:
         if isinstance(embedding, str):
             # A server that ignores `encoding_format` sends little-endian float32 in base64.
             return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4").astype(np.float32)
         numbers = np.asarray(embedding)
     except ValueError:
-        raise _Nonsense("an embedding that is no vector") from None
+        return None
     if numbers.ndim != 1 or numbers.dtype.kind not in "if":
-        raise _Nonsense("an embedding that is no vector of numbers")
+        return None
     with np.errstate(over="ignore"):  # becomes infinite, which is refused below
         return numbers.astype(np.float32)
 
@@ -421,8 +438,10 @@ def _checked(rows: list[Vectors], dimensions: int) -> Vectors:
     vectors = np.stack(rows)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", vectors, vectors)
-    if not np.isfinite(squares).all():
-        raise _Nonsense("a vector with a number that is not finite")
-    if not squares.all():
-        raise _Nonsense("a zero vector")
+    for words, is_unusable in (
+        ("a vector with a number that is not finite", ~np.isfinite(squares)),
+        ("a zero vector", squares == 0),
+    ):
+        if is_unusable.any():
+            raise _Nonsense(words, positions=frozenset(np.flatnonzero(is_unusable).tolist()))
     return vectors

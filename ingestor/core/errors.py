@@ -43,6 +43,15 @@ class ServiceUnavailable(TransientError):
     """An outside service (embedding endpoint, Chroma) is out of reach, times out or answers nonsense."""
 
 
+class UnusableVectors(ServiceUnavailable):
+    """The model answers texts of a call with vectors that are none: not finite, zero, or no numbers at all."""
+
+    def __init__(self, message: str, *, positions: frozenset[int], remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.positions = positions
+        """Places of these texts in the call; when others are sound, the fault lies with the texts."""
+
+
 class UnstableDocument(TransientError):
     """The file changed while it was read, or is still being written."""
 

@@ -47,7 +47,10 @@ class ServiceNotifier(Protocol):
 
 
 class Daemon:
-    """Follows the folder until told to stop. `supervise` blocks and keeps an outside service alive, each second."""
+    """Follows the folder until told to stop.
+
+    `supervise` blocks and keeps an outside service alive, each second; it tells whether the service was started again.
+    """
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class Daemon:
         watch: Watch,
         notifier: ServiceNotifier,
         *,
-        supervise: Callable[[], object] | None = None,
+        supervise: Callable[[], bool] | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._follower = follower
@@ -107,7 +110,7 @@ class Daemon:
 
     async def _keep_state(self) -> None:
         # Written when it changes only: an idle daemon leaves the disk alone.
-        state = json.dumps({"watching": self._watch.mode, "outage": self._pipeline.tally.outage})
+        state = json.dumps({"watching": self._follower.watching, "outage": self._pipeline.tally.outage})
         if state != self._told_state:
             await self._pipeline.set_note(STATE_NOTE, state)
             self._told_state = state
@@ -118,7 +121,8 @@ class Daemon:
         while True:
             await asyncio.sleep(SUPERVISE_SECONDS)
             try:
-                await asyncio.to_thread(self._supervise)
+                if await asyncio.to_thread(self._supervise):
+                    await self._pipeline.hasten()
             except TransientError as error:
                 _log.error("service.down", reason=str(error), remedy=error.remedy)
                 await asyncio.sleep(error.retry_after_seconds or SUPERVISE_SECONDS)

@@ -5,7 +5,8 @@ asks for a text that somebody else is waiting for, waits with them; the rest is 
 limits. A call that is not full goes out as soon as nobody is about to add to it, so that a lone file does not wait.
 
 Invariant: a vector is in the vector store before anybody gets it, so that what was paid for survives a crash; a text
-is never in two calls at once; every caller gets a vector or an error.
+is never in two calls at once; every caller gets a vector or an error. A text that the model cannot do is parted from
+the others of its call, and fails alone.
 
 The provider's client does not retry: the one retry policy is here, bounded by `Backoff.max_attempts`.
 """
@@ -21,7 +22,7 @@ from itertools import islice
 import structlog
 
 from ingestor.core.backoff import Backoff
-from ingestor.core.errors import IngestorError, RejectedByModel, TransientError
+from ingestor.core.errors import IngestorError, RejectedByModel, TransientError, UnusableVectors
 from ingestor.core.fingerprint import vector_key
 from ingestor.core.model import Purpose, Usage
 from ingestor.core.packing import batch_length
@@ -123,7 +124,10 @@ class Embedding:
         """Vector of a question: sent at once, not behind the waiting documents; tried as often as they are."""
         sent_text = self._recipe.text_to_send(question, Purpose.QUERY)
         key = vector_key(self._recipe, sent_text)
-        known = await self._lane.run(self._vectors.get, [key])
+        try:
+            known = await self._lane.run(self._vectors.get, [key])
+        except TransientError:
+            known = {}  # the store only saves money, and one question costs next to nothing
         if key in known:
             return known[key]
         waiting = _Waiting(key, sent_text, self._estimate_tokens(sent_text), asyncio.get_running_loop().create_future())
@@ -177,7 +181,8 @@ class Embedding:
         except TimeoutError:
             return  # the deadline is the news
 
-    async def _serve(self, batch: Sequence[_Waiting]) -> None:
+    async def _serve(self, batch: Sequence[_Waiting], *, are_suspects: bool = False) -> None:
+        """Embed a batch; `are_suspects` when an answer was sound but for these texts."""
         try:
             await self._embed(batch)
         except RejectedByModel as error:
@@ -186,12 +191,29 @@ class Embedding:
                 return
             # One bad text must not take the others with it: halve until it stands alone.
             middle = len(batch) // 2
-            await self._serve(batch[:middle])
-            await self._serve(batch[middle:])
+            await self._serve(batch[:middle], are_suspects=are_suspects)
+            await self._serve(batch[middle:], are_suspects=are_suspects)
+        except UnusableVectors as error:
+            await self._serve_apart(batch, error, are_suspects=are_suspects)
         except IngestorError as error:
             # The line would fare no better: it fails with this call, instead of attempt by attempt after it.
-            self._fail([*batch, *self._line], error)
-            self._line.clear()
+            self._fail_with_line(batch, error)
+
+    async def _serve_apart(self, batch: Sequence[_Waiting], error: UnusableVectors, *, are_suspects: bool) -> None:
+        """Embed the texts that got a sound vector without those that got none, and these by themselves."""
+        sound = [waiting for position, waiting in enumerate(batch) if position not in error.positions]
+        if sound:
+            await self._serve(sound, are_suspects=are_suspects)
+            unusable = [waiting for position, waiting in enumerate(batch) if position in error.positions]
+            await self._serve(unusable, are_suspects=True)
+        elif are_suspects:
+            remedy = "change the file, or run `ingestor retry` when the provider has mended its model"
+            self._fail(batch, RejectedByModel(f"the model has no vector for a text: {error}", remedy=remedy))
+        elif len(batch) > 1:
+            self._fail_with_line(batch, error)
+        else:
+            # A lone text proves nothing: neither is the line given up, nor the text.
+            self._fail(batch, error)
 
     async def _embed(self, batch: Sequence[_Waiting]) -> None:
         attempt = 0
@@ -200,7 +222,8 @@ class Embedding:
             try:
                 vectors, usage = await self._embedder.embed([waiting.sent_text for waiting in batch])
             except TransientError as error:
-                if self._backoff.is_exhausted(attempt):
+                are_others_sound = isinstance(error, UnusableVectors) and len(error.positions) < len(batch)
+                if are_others_sound or self._backoff.is_exhausted(attempt):
                     raise
                 jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
                 pause_seconds = self._backoff.pause_seconds(attempt, jitter, error.retry_after_seconds)
@@ -217,6 +240,10 @@ class Embedding:
             self._promised.pop(waiting.key, None)
             if not waiting.vector.done():
                 waiting.vector.set_result(pairs[waiting.key])
+
+    def _fail_with_line(self, batch: Sequence[_Waiting], error: IngestorError) -> None:
+        self._fail([*batch, *self._line], error)
+        self._line.clear()
 
     def _fail(self, batch: Sequence[_Waiting], error: IngestorError) -> None:
         for waiting in batch:

@@ -161,6 +161,11 @@ class Pipeline:
         """Whether nothing is in work and nothing is queued."""
         return not self.worker.in_work and not await self.queued()
 
+    async def hasten(self) -> None:
+        """Have what waits for an outside service tried again now: the service is back."""
+        await self._ledger_lane.run(self._parts.ledger.hasten, self._parts.clock.now_seconds())
+        self.worker.wake()
+
     async def queued(self) -> int:
         """How many paths are queued or in work anywhere, but for those that are retried later."""
         waiting = await self._ledger_lane.run(self._parts.ledger.waiting)

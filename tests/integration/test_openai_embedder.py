@@ -26,6 +26,7 @@ from ingestor.core.errors import (
     RateLimited,
     RejectedByModel,
     ServiceUnavailable,
+    UnusableVectors,
 )
 from ingestor.core.model import Recipe
 from tests import embedding_server
@@ -142,8 +143,8 @@ async def test_dimensions_once_learned_are_held_but_not_sent(server: EmbeddingSe
         (Fault(FaultKind.MORE), ServiceUnavailable, "4 vectors for 3 texts"),
         (Fault(FaultKind.DUPLICATE_INDEX), ServiceUnavailable, "two vectors with index 0"),
         (Fault(FaultKind.NO_INDEX), ServiceUnavailable, "index None"),
-        (Fault(FaultKind.NOT_A_NUMBER), ServiceUnavailable, "not finite"),
-        (Fault(FaultKind.ZERO), ServiceUnavailable, "a zero vector"),
+        (Fault(FaultKind.NOT_A_NUMBER), UnusableVectors, "not finite"),
+        (Fault(FaultKind.ZERO), UnusableVectors, "a zero vector"),
         (Fault(FaultKind.RAGGED), ServiceUnavailable, "different dimensions"),
     ],
     ids=lambda value: f"{value.kind}-{value.status}" if isinstance(value, Fault) else "",

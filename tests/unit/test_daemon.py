@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -38,7 +39,7 @@ class Heard:
 class Life:
     """A daemon over doubles."""
 
-    def __init__(self, world: World, supervise: Callable[[], object] | None = None) -> None:
+    def __init__(self, world: World, supervise: Callable[[], bool] | None = None) -> None:
         self.world = world
         self.watch = ScriptedWatch()
         self.heard = Heard()
@@ -119,7 +120,7 @@ async def test_a_service_that_is_down_does_not_end_the_process(world: World, mon
     monkeypatch.setattr(daemon_module, "SUPERVISE_SECONDS", 0.01)
     asked = 0
 
-    def supervise() -> None:
+    def supervise() -> bool:
         nonlocal asked
         asked += 1
         raise ServiceUnavailable("the server died", retry_after_seconds=0.01)
@@ -127,6 +128,28 @@ async def test_a_service_that_is_down_does_not_end_the_process(world: World, mon
     life = Life(world, supervise)
     running = asyncio.create_task(life.run())
     await until(lambda: asked > 3)
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_a_service_that_was_started_again_gets_what_waits_for_it_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "SUPERVISE_SECONDS", 0.01)
+    world.sink.fail("add", ServiceUnavailable("the server died"))
+    is_dead = False
+
+    def supervise() -> bool:
+        nonlocal is_dead
+        was_dead, is_dead = is_dead, False
+        return was_dead
+
+    life = Life(world, supervise)
+    running = asyncio.create_task(life.run())
+    await until(lambda: bool(world.ledger.problems()))
+    assert all((problem.next_try_seconds or 0) > time.time() + 1 for _, problem in world.ledger.problems())
+    is_dead = True
+    await until(lambda: world.records() == world.expected())
     life.stop.set()
     await asyncio.wait_for(running, 10)
 
