@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,11 +38,13 @@ from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Change, Hit, Outcome, Priority, Problem, Recipe, Usage
+from ingestor.core.paths import is_at_or_below
 from ingestor.core.profiles import LOCAL, PROVIDERS, profile_for, recipe_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.daemon import STATE_NOTE, Daemon
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.lane import Lane
+from ingestor.engine.news import happens_within
 from ingestor.engine.pipeline import EMBEDDING_RETRY, Parts, Pipeline
 from ingestor.engine.reading import Reader
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, LAST_RECONCILE_NOTE
@@ -201,12 +203,16 @@ async def run(settings: Settings) -> None:
             chroma=_endpoint(settings, instance.record),
         )
         pipeline = await stack.enter_async_context(_pipeline(settings, source, sink))
-        left_out = _below(settings.watch_dir, settings.data_dir)
+        left_out = [
+            below
+            for folder in (settings.data_dir, settings.chroma_path)
+            if (below := _below(settings.watch_dir, folder))
+        ]
         watch = Watcher(
             settings.watch_dir,
             polling=settings.watch.polling,
             follow_symlinks=settings.watch.follow_symlinks,
-            ignore=(lambda path: path == left_out or path.startswith(f"{left_out}/")) if left_out else None,
+            ignore=lambda path: any(is_at_or_below(path, folder) for folder in left_out),
         )
         follower = pipeline.follower(watch, quiet_seconds=settings.watch.quiet_seconds, rules_file=RULES_FILE)
         daemon = Daemon(pipeline, follower, watch, notifier, supervise=server.ensure if server else None)
@@ -298,13 +304,13 @@ def status(settings: Settings) -> Status:
     totals: Totals | None = None
     reconcile: Mapping[str, Any] | None = None
     state: Mapping[str, Any] = {}
-    held = "0"
-    if (settings.data_dir / LEDGER_FILE).is_file():
-        with contextlib.closing(SqliteLedger(settings.data_dir / LEDGER_FILE)) as ledger:
+    held = 0
+    with _ledger(settings) as ledger:
+        if ledger is not None:
             totals = ledger.totals()
             reconcile = json.loads(ledger.note(LAST_RECONCILE_NOTE) or "null")
             state = json.loads(ledger.note(STATE_NOTE) or "{}")
-            held = ledger.note(HELD_NOTE) or "0"
+            held = int(ledger.note(HELD_NOTE) or 0)
     if totals is not None and running is None:
         # Leases of a process that is gone are void.
         totals = replace(totals, queued=totals.queued + totals.in_flight, in_flight=0)
@@ -316,7 +322,7 @@ def status(settings: Settings) -> Status:
         daemon=running,
         totals=totals,
         last_reconcile=reconcile,
-        held_deletions=int(held),
+        held_deletions=held,
         watching=str(state.get("watching", "")) if running else "",
         outage=str(state.get("outage", "")) if running else "",
     )
@@ -324,10 +330,8 @@ def status(settings: Settings) -> Status:
 
 def problems(settings: Settings) -> list[tuple[str, Problem]]:
     """Per-document faults, by path."""
-    if not (settings.data_dir / LEDGER_FILE).is_file():
-        return []
-    with contextlib.closing(SqliteLedger(settings.data_dir / LEDGER_FILE)) as ledger:
-        return ledger.problems()
+    with _ledger(settings) as ledger:
+        return [] if ledger is None else ledger.problems()
 
 
 def queue_again(settings: Settings, paths: Sequence[str]) -> list[str]:
@@ -339,14 +343,14 @@ def queue_again(settings: Settings, paths: Sequence[str]) -> list[str]:
     chosen: list[str] = []
     for wanted in paths:
         relative = _relative(settings, wanted)
-        below = [path for path in faulty if path == relative or path.startswith(f"{relative}/") or not relative]
+        below = [path for path in faulty if is_at_or_below(path, relative)]
         if not below:
             raise ConfigError(f"no document at {wanted} has a problem", remedy="`ingestor problems` lists them")
         chosen += below
     chosen = list(dict.fromkeys(chosen)) if paths else faulty
-    if chosen:
-        now_seconds = time.time()
-        with contextlib.closing(SqliteLedger(settings.data_dir / LEDGER_FILE)) as ledger:
+    now_seconds = time.time()
+    with _ledger(settings) as ledger:
+        if ledger is not None:
             ledger.enqueue(chosen, Change("", Priority.LIVE, now_seconds, now_seconds))
     return chosen
 
@@ -356,9 +360,9 @@ def approve(settings: Settings) -> int:
 
     A running daemon carries them out within a second, otherwise the next `sync` or `run` does.
     """
-    held = status(settings).held_deletions
-    if held:
-        with contextlib.closing(SqliteLedger(settings.data_dir / LEDGER_FILE)) as ledger:
+    with _ledger(settings) as ledger:
+        held = int(ledger.note(HELD_NOTE) or 0) if ledger is not None else 0
+        if ledger is not None and held:
             ledger.set_note(APPROVED_NOTE, str(held))
     return held
 
@@ -366,6 +370,17 @@ def approve(settings: Settings) -> int:
 def is_daemon_running(settings: Settings) -> bool:
     """Whether another process works on the data folder."""
     return Instance(settings.data_dir).running() is not None
+
+
+@contextlib.contextmanager
+def _ledger(settings: Settings) -> Iterator[SqliteLedger | None]:
+    """The ledger, to be looked at beside the process that works with it; None when there is none yet."""
+    path = settings.data_dir / LEDGER_FILE
+    if not path.is_file():
+        yield None
+        return
+    with contextlib.closing(SqliteLedger(path)) as ledger:
+        yield ledger
 
 
 @asynccontextmanager
@@ -480,8 +495,7 @@ async def _reached(
             return await asyncio.to_thread(_open_collection, settings, record, stack)
         except ServiceUnavailable as error:
             _log.error("chroma.unreachable", reason=str(error), remedy=error.remedy)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), CONNECT_PAUSE_SECONDS)
+            await happens_within(stop, CONNECT_PAUSE_SECONDS)
             if server is not None:
                 await asyncio.to_thread(server.ensure)
     return None

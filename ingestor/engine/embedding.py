@@ -27,6 +27,7 @@ from ingestor.core.fingerprint import vector_key
 from ingestor.core.model import Purpose, Usage
 from ingestor.core.packing import batch_length
 from ingestor.engine.lane import Lane
+from ingestor.engine.news import happens_within
 from ingestor.ports import Clock, Embedder, Vector, VectorStore
 
 LINGER_SECONDS = 0.2
@@ -171,15 +172,7 @@ class Embedding:
             is_due = deadline_seconds is not None and (not self._announced or now_seconds >= deadline_seconds)
             if self._line and (is_full or is_due):
                 return [self._line.popleft() for _ in range(length)]
-            await self._news_until(deadline_seconds, now_seconds)
-
-    async def _news_until(self, deadline_seconds: float | None, now_seconds: float) -> None:
-        timeout_seconds = None if deadline_seconds is None else max(0.0, deadline_seconds - now_seconds)
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._news.wait()
-        except TimeoutError:
-            return  # the deadline is the news
+            await happens_within(self._news, None if deadline_seconds is None else deadline_seconds - now_seconds)
 
     async def _serve(self, batch: Sequence[_Waiting], *, are_suspects: bool = False) -> None:
         """Embed a batch; `are_suspects` when an answer was sound but for these texts."""

@@ -37,6 +37,7 @@ from ingestor.core.planning import plan_document, plan_problem, plan_removal
 from ingestor.engine.budget import Budget
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.lane import Lane
+from ingestor.engine.news import happens_within
 from ingestor.engine.reading import Reader
 from ingestor.engine.sync import Write
 from ingestor.engine.tally import Tally
@@ -149,7 +150,7 @@ class Worker:
                 due_seconds = await self._due_seconds()
                 if until_idle and not self.in_work and due_seconds > IDLE_SECONDS:
                     return
-                await self._news_within(min(due_seconds, POLL_SECONDS))
+                await happens_within(self._news, min(due_seconds, POLL_SECONDS))
 
     async def _lease(self, tasks: asyncio.TaskGroup) -> bool:
         room = MAX_DOCUMENTS - self.in_work
@@ -182,13 +183,6 @@ class Worker:
     async def _due_seconds(self) -> float:
         due = await self._ledger_lane.run(self._ledger.next_due_seconds)
         return float("inf") if due is None else max(0.0, due - self._clock.now_seconds())
-
-    async def _news_within(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
-        except TimeoutError:
-            return  # time to look at the queue again
 
     async def _work(self, task: _Task) -> None:
         try:
