@@ -9,7 +9,11 @@ from typing import Literal
 
 import structlog
 
+from ingestor.core.escaping import escaped
+
 _LIBRARY_LEVEL = logging.WARNING
+_BREAKS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
+"""In JSON, which escapes no more than it must, spelled as JSON spells them."""
 
 
 def configure_logs(level: str, form: Literal["auto", "console", "json"]) -> None:
@@ -36,7 +40,9 @@ def configure_logs(level: str, form: Literal["auto", "console", "json"]) -> None
         cache_logger_on_first_use=False,
     )
     final: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if not is_console:
+    if is_console:
+        final.append(_harmless)
+    else:
         final += [structlog.processors.format_exc_info, _first_things_first]
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, renderer, _writable])
     stream = logging.StreamHandler(sys.stderr)
@@ -53,6 +59,12 @@ def _first_things_first(_logger: object, _method: str, event: structlog.typing.E
     return {**first, **event}
 
 
+def _harmless(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Let no file name or message of a service move the cursor, colour the terminal or forge a line."""
+    return {name: escaped(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
 def _writable(_logger: object, _method: str, line: object) -> str:
-    """Escape what no stream takes: a file name may hold bytes that are no UTF-8."""
-    return str(line).encode("utf-8", "backslashreplace").decode()
+    """Escape what no stream takes (bytes of a name that are no UTF-8), and what some readers take for a line break."""
+    breaks = str(line).translate(_BREAKS)
+    return breaks.encode("utf-8", "backslashreplace").decode()

@@ -9,13 +9,16 @@ Order, the first one wins: command line, environment, `.env`, secrets folder, `i
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -30,7 +33,6 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
-    NestedSecretsSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -39,6 +41,7 @@ from pydantic_settings import (
 
 from ingestor.core.chunking import DEFAULT_MAX_TOKENS
 from ingestor.core.errors import ConfigError
+from ingestor.core.escaping import escaped
 from ingestor.core.profiles import PROVIDERS, checked_dimensions, profile_for
 
 PREFIX = "INGESTOR_"
@@ -50,6 +53,12 @@ _CONTROLS = frozenset({"INGESTOR_CONFIG", "INGESTOR_SECRETS_DIR"})
 """Variables that say where settings are, and are none themselves."""
 _KEY_FALLBACKS = {"openai": "OPENAI_API_KEY", "dashscope": "DASHSCOPE_API_KEY"}
 _PATHS = frozenset({"watch_dir", "data_dir", "chroma.path"})
+_MAX_SECRET_BYTES = 1 << 16
+_MAX_SHOWN_CHARACTERS = 300
+_MAX_NAME_CHARACTERS = 500
+_HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
+_PASSWORD = re.compile(r"//[^/@]*@")
+_YEAR_SECONDS = 366 * 24 * 3600
 
 
 def _lines(value: object) -> object:
@@ -57,15 +66,52 @@ def _lines(value: object) -> object:
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
-        return json.loads(value)
+        try:
+            return json.loads(value)
+        except RecursionError:
+            message = "lists are nested too deeply"
+            raise ValueError(message) from None
     return [part.strip() for line in value.splitlines() for part in line.split(",") if part.strip()]
 
 
+def _one_line(value: str) -> str:
+    """What a name may be: whatever ends up in a request or in a log line."""
+    if not value.isprintable():
+        message = "it holds a control character or bytes that are no UTF-8"
+        raise ValueError(message)
+    if len(value) > _MAX_NAME_CHARACTERS:
+        message = f"it is longer than {_MAX_NAME_CHARACTERS} characters"
+        raise ValueError(message)
+    return value
+
+
+def _place(value: Path) -> Path:
+    if "\0" in str(value):
+        message = "no path holds a NUL"
+        raise ValueError(message)
+    return value
+
+
+def _sendable(value: SecretStr | None) -> SecretStr | None:
+    """A key that an HTTP header can carry: a client that is given another one shows it in its error."""
+    if value is None:
+        return None
+    key = value.get_secret_value().strip()
+    if not all(" " <= character <= "~" for character in key):
+        message = "it holds what no request can carry: a line break, another control, or a letter beyond ASCII"
+        raise ValueError(message)
+    return SecretStr(key) if key else None
+
+
 Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_lines)]
+Name = Annotated[str, AfterValidator(_one_line)]
+Place = Annotated[Path, AfterValidator(_place)]
+Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # An error repeats no input: it may be a secret, and `--debug` shows the error behind the error.
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class WatchSettings(_Group):
@@ -81,11 +127,11 @@ class WatchSettings(_Group):
     """Files larger than this, in bytes, become a Problem."""
     quiet_seconds: float = Field(default=1.0, ge=0.1, le=30)
     """How many seconds a file that nobody has closed must rest before it is read."""
-    rescan_seconds: float = Field(default=3600.0, ge=1)
+    rescan_seconds: float = Field(default=3600.0, ge=1, le=_YEAR_SECONDS)
     """Seconds between two comparisons of the whole folder with the ledger."""
     max_delete_ratio: float = Field(default=0.5, ge=0, le=1)
     """A comparison that misses more than this share of the documents deletes nothing until `ingestor approve`."""
-    max_delete_documents: int = Field(default=100, ge=1)
+    max_delete_documents: int = Field(default=100, ge=1, le=10**9)
     """With fewer documents than this, only a folder that is suddenly empty has to be approved."""
     polling: Literal["auto", "always", "never"] = "auto"
     """Look for changes by polling: `auto` does so where the kernel sends no events (NFS, SMB, FUSE, 9p…)."""
@@ -96,7 +142,7 @@ class ChunkSettings(_Group):
 
     max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=16, le=8192)
     """Most tokens of a chunk, as estimated for the embedding model."""
-    overlap_tokens: int = Field(default=0, ge=0)
+    overlap_tokens: int = Field(default=0, ge=0, le=4096)
     """Tokens that a chunk repeats of the one before it; an overlap makes every edit dearer."""
 
     @model_validator(mode="after")
@@ -112,11 +158,11 @@ class EmbeddingSettings(_Group):
 
     provider: Literal["local", "openai", "dashscope"] = "local"
     """`local` (embedded model, no key, no network), `openai` (any OpenAI-compatible endpoint) or `dashscope`."""
-    model: str = ""
+    model: Name = ""
     """Name of the model; empty: the provider's default."""
-    base_url: str = ""
+    base_url: Name = ""
     """URL of the endpoint; empty: the provider's own."""
-    api_key: SecretStr | None = None
+    api_key: Secret = None
     """Key of the endpoint; falls back to `OPENAI_API_KEY` or `DASHSCOPE_API_KEY`."""
     dimensions: int | None = Field(default=None, ge=1, le=65536)
     """Length of the vectors, where the model lets one choose; empty: the model's default."""
@@ -129,8 +175,14 @@ class EmbeddingSettings(_Group):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        profile = profile_for(self.provider, self.model_name)
-        checked_dimensions(profile, self.dimensions or 0)
+        try:
+            profile = profile_for(self.provider, self.model_name)
+        except ConfigError as error:
+            raise ValueError(f"model: {error.sentence}") from error
+        try:
+            checked_dimensions(profile, self.dimensions or 0)
+        except ConfigError as error:
+            raise ValueError(f"dimensions: {error.sentence}") from error
         if self.max_batch_inputs is not None and self.max_batch_inputs > profile.max_batch_inputs and profile.is_known:
             message = f"max_batch_inputs: {profile.model} takes at most {profile.max_batch_inputs} texts a call"
             raise ValueError(message)
@@ -139,8 +191,18 @@ class EmbeddingSettings(_Group):
     @field_validator("base_url")
     @classmethod
     def _check_base_url(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
+        if not value:
+            return value
+        if not value.startswith(("http://", "https://")):
             message = "it must begin with http:// or https://"
+            raise ValueError(message)
+        try:
+            parts = urlsplit(value)
+            host = (parts.hostname or "").encode("idna").decode() if parts.port != 0 else ""
+        except ValueError:
+            host = ""
+        if not _HOST.fullmatch(host) or " " in value:
+            message = "it is no URL: the host or the port cannot be told"
             raise ValueError(message)
         return value
 
@@ -170,19 +232,19 @@ class ChromaSettings(_Group):
 
     mode: Literal["managed", "http", "persistent", "memory", "cloud"] = "managed"
     """`managed` (the daemon runs a server of its own), `http`, `persistent` (in this process), `memory` or `cloud`."""
-    path: Path | None = None
+    path: Place | None = None
     """Folder of the database (managed, persistent); empty: `chroma` in the data folder."""
-    host: str = "127.0.0.1"
+    host: Name = Field(default="127.0.0.1", min_length=1)
     """Host of the server (http)."""
     port: int = Field(default=8000, ge=1, le=65535)
     """Port of the server (managed, http)."""
     ssl: bool = False
     """Speak TLS with the server (http)."""
-    token: SecretStr | None = None
+    token: Secret = None
     """Token of the server (http) or API key (cloud)."""
-    tenant: str = "default_tenant"
+    tenant: Name = Field(default="default_tenant", min_length=1)
     """Tenant (http, cloud)."""
-    database: str = "default_database"
+    database: Name = Field(default="default_database", min_length=1)
     """Database (http, cloud)."""
     collection: str = Field(default="documents", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]$")
     """Name of the collection."""
@@ -211,11 +273,12 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
+        hide_input_in_errors=True,
     )
 
-    watch_dir: Path = Path("watched_dir")
+    watch_dir: Place = Path("watched_dir")
     """The folder that is the collection."""
-    data_dir: Path = Path(".ingestor")
+    data_dir: Place = Path(".ingestor")
     """Folder of the ledger, the vector store and the managed Chroma database."""
     watch: WatchSettings = WatchSettings()
     chunk: ChunkSettings = ChunkSettings()
@@ -324,23 +387,68 @@ class _Origin:
 
 
 def _origins(config_file: Path | None, overrides: Mapping[str, Any]) -> list[_Origin]:
-    environment = EnvSettingsSource(Settings)
-    # Where the current folder may not be searched, it holds no settings for us.
-    dotenv_file = DOTENV_FILE if os.access(DOTENV_FILE, os.R_OK) else None
-    dotenv = DotEnvSettingsSource(Settings, env_file=dotenv_file, dotenv_filtering="only_existing")
-    folders = [os.environ.get("INGESTOR_SECRETS_DIR", SECRETS_DIR), os.environ.get("CREDENTIALS_DIRECTORY", "")]
-    secrets = NestedSecretsSettingsSource(
-        Settings,  # type: ignore[arg-type]  # the class is documented to be accepted, as it was by its ancestor
-        secrets_dir=[Path(folder) for folder in folders if folder],
-        secrets_dir_missing="ok",
-    )
     return [
         _Origin("command line", overrides, {}),
-        _variables("environment", environment),
-        _variables(f"{DOTENV_FILE} file", dotenv),
-        _variables("secrets folder", secrets),
+        _variables("environment", EnvSettingsSource(Settings)),
+        _variables(f"{DOTENV_FILE} file", _dotenv()),
+        _variables("secrets folder", _SecretFiles(Settings)),
         _toml(config_file),
     ]
+
+
+def _dotenv() -> DotEnvSettingsSource:
+    # Where the current folder may not be searched, it holds no settings for us.
+    file = DOTENV_FILE if os.access(DOTENV_FILE, os.R_OK) else None
+    try:
+        return DotEnvSettingsSource(Settings, env_file=file, dotenv_filtering="only_existing")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        message = f"the file {DOTENV_FILE} cannot be read: {reason}"
+        raise ConfigError(message, remedy="it must be readable, in UTF-8, and hold lines such as NAME=value") from error
+
+
+class _SecretFiles(EnvSettingsSource):
+    """Files named as variables, in the secrets folder and in the one of systemd, which goes before it.
+
+    What is not for us is not even opened: others have secrets in the same folder.
+    """
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        found: dict[str, str | None] = {}
+        for name in ("INGESTOR_SECRETS_DIR", "CREDENTIALS_DIRECTORY"):
+            folder = os.environ.get(name) or (SECRETS_DIR if name in _CONTROLS and name not in os.environ else "")
+            for file in _secret_files(Path(folder), name) if folder else ():
+                found[file.name.lower()] = _secret(file)
+        return found
+
+
+def _secret_files(folder: Path, named_by: str) -> list[Path]:
+    """The files of a folder that are for us; none when it is missing."""
+    try:
+        files = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        if named_by not in os.environ:
+            return []
+        message = f"the secrets folder {_legible(str(folder))} ({named_by}) cannot be read: {error.strerror}"
+        raise ConfigError(message, remedy="check that it is a folder that ingestor may list") from error
+    ours = _KEY_FALLBACKS.values()
+    return [file for file in files if file.name.upper().startswith(PREFIX) or file.name.upper() in ours]
+
+
+def _secret(file: Path) -> str:
+    remedy = "it must be a readable text file that holds nothing but the value"
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(_MAX_SECRET_BYTES + 1)
+        if len(raw) > _MAX_SECRET_BYTES:
+            raise ConfigError(f"the secret {file} has more than {_MAX_SECRET_BYTES:,} bytes", remedy=remedy)
+        return raw.decode("utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"the secret {file} cannot be read: {error.strerror}", remedy=remedy) from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"the secret {file} is no UTF-8", remedy=remedy) from None
 
 
 def _variables(label: str, source: EnvSettingsSource) -> _Origin:
@@ -354,7 +462,7 @@ def _variables(label: str, source: EnvSettingsSource) -> _Origin:
     try:
         # An empty file of a secret is one that was not filled in.
         values = {name: value for name, value in _flat(source()) if value != ""}
-    except SettingsError as error:
+    except (SettingsError, RecursionError) as error:
         message = f"the settings of the {label} cannot be read: {error}"
         raise ConfigError(message, remedy="a group of settings given as one variable must be a JSON object") from error
     keys = {name: value for name in _KEY_FALLBACKS.values() if (value := source.env_vars.get(name.lower()))}
@@ -364,23 +472,35 @@ def _variables(label: str, source: EnvSettingsSource) -> _Origin:
 def _toml(config_file: Path | None) -> _Origin:
     named = config_file or (Path(path) if (path := os.environ.get("INGESTOR_CONFIG")) else None)
     file = named or Path(CONFIG_FILE)
+    shown = _legible(str(file))
     try:
-        values = dict(_flat(tomllib.loads(file.read_text(encoding="utf-8"))))
+        # As in the environment, what is empty is not set.
+        values = {name: value for name, value in _flat(tomllib.loads(file.read_text(encoding="utf-8"))) if value != ""}
     except (FileNotFoundError, PermissionError) as error:
         if named is None and not os.access(file, os.F_OK):
             return _Origin(CONFIG_FILE, {}, {})
         if isinstance(error, PermissionError):
-            message = f"the settings file {file} may not be read"
+            message = f"the settings file {shown} may not be read"
             raise ConfigError(message, remedy="check its permissions and those of its folder") from error
-        message = f"the settings file {file} does not exist"
+        message = f"the settings file {shown} does not exist"
         raise ConfigError(message, remedy="check --config or INGESTOR_CONFIG") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        message = f"the settings file {file} cannot be read: {error}"
+    except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits is a plain ValueError
+        reason = error.strerror if isinstance(error, OSError) else error
+        message = f"the settings file {shown} cannot be read: {reason}"
         raise ConfigError(message, remedy="it must be a readable TOML file in UTF-8") from error
     # A path in a file means the same wherever the command is started.
     for name in _PATHS & values.keys():
-        values[name] = file.absolute().parent / Path(str(values[name])).expanduser()
+        if isinstance(values[name], str):
+            values[name] = file.absolute().parent / _expanded(name, values[name])
     return _Origin(str(file), values, {})
+
+
+def _expanded(name: str, path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        message = f"setting {name} ({variable(name)}) is wrong: there is no such user as it names after the tilde"
+        raise ConfigError(message, remedy="write the path in full") from error
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -408,7 +528,7 @@ def _check_known(name: str, label: str) -> None:
         return
     near = difflib.get_close_matches(name, known, n=1)
     shown = variable(name) if label in {"environment", f"{DOTENV_FILE} file", "secrets folder"} else name
-    message = f"unknown setting {shown} ({label})"
+    message = f"unknown setting {_legible(shown)} ({label})"
     remedy = f"did you mean {near[0]} ({variable(near[0])})?" if near else "`ingestor config` lists every setting"
     raise ConfigError(message, remedy=remedy)
 
@@ -424,15 +544,22 @@ def _fall_back_to_provider_key(merged: dict[str, Any], labels: dict[str, str], o
             return
 
 
+def _legible(name: str) -> str:
+    """A name that a user has made up, so that it fits into a line."""
+    return escaped(name if len(name) <= _MAX_SHOWN_CHARACTERS else name[: _MAX_SHOWN_CHARACTERS - 1] + "…")
+
+
 def _invalid(error: ValidationError, labels: Mapping[str, str]) -> ConfigError:
     """Name the first wrong setting. The value itself is not repeated: it may be a secret."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
-    reason = str(first["msg"]).removeprefix("Value error, ")
-    label = labels.get(name, "")
-    message = f"setting {name or 'tree'} ({variable(name)}) is wrong: {reason}"
-    remedy = f"change it where it is set: {label}" if label else "`ingestor config` shows where each value comes from"
-    return ConfigError(message, remedy=remedy)
+    name = ".".join(part for part in first["loc"] if isinstance(part, str))
+    reason = escaped(str(first["msg"]).removeprefix("Value error, "))
+    if name in setting_names():
+        message = f"setting {name} ({variable(name)}) is wrong: {reason}"
+    else:
+        message = f"settings do not fit together: {name}{'.' if name else ''}{reason}"
+    concerned = [label for each, label in labels.items() if each == name or not name or each.startswith(f"{name}.")]
+    return ConfigError(message, remedy=f"change it where it is set: {' or '.join(dict.fromkeys(concerned))}")
 
 
 def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -449,4 +576,4 @@ def _shown(value: object) -> str:
         return "********"
     if isinstance(value, tuple):
         return json.dumps(value, ensure_ascii=False)
-    return "" if value is None else str(value)
+    return "" if value is None else _PASSWORD.sub("//********@", str(value))

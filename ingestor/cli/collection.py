@@ -91,8 +91,8 @@ def _print(hit: "Hit") -> None:
     excerpt = " ".join(hit.document.split())
     if len(excerpt) > _EXCERPT_CHARACTERS:
         excerpt = excerpt[: _EXCERPT_CHARACTERS - 1] + "…"
-    out.print(f"[bold]{hit.score:.3f}[/]  [cyan]{escape(printable(place))}[/]  {escape(str(heading))}")
-    out.print(f"       {escape(excerpt)}\n")
+    out.print(f"[bold]{hit.score:.3f}[/]  [cyan]{escape(printable(place))}[/]  {escape(printable(str(heading)))}")
+    out.print(f"       {escape(printable(excerpt))}\n")
 
 
 def _status_json(found: "Status") -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _status_json(found: "Status") -> dict[str, Any]:
         "chunks": totals.chunks if totals else 0,
         "queued": totals.queued if totals else 0,
         "in_flight": totals.in_flight if totals else 0,
-        "problems": totals.problems + totals.retrying if totals else 0,
+        "problems": totals.problems + totals.retrying + found.unreadable_folders if totals else 0,
         "embedding": asdict(totals.usage) if totals else {"requests": 0, "texts": 0, "tokens": 0},
         "held_deletions": found.held_deletions,
         "last_reconcile": found.last_reconcile,

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
+from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
-from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, err, errors_explained, out, print_json
+from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, err, errors_explained, out, print_json, printable
 
 if TYPE_CHECKING:
     from ingestor.app import Report, SyncProgress
@@ -55,7 +56,7 @@ def finish(report: "Report", *, as_json: bool) -> None:
             "see that the folder is what it should be (mounted, complete), then run `ingestor approve` and sync again"
         )
     if report.outage:
-        err.print(f"[bold red]error:[/] not all is done: {report.outage}", markup=True)
+        err.print(f"[bold red]error:[/] not all is done: {escape(printable(report.outage))}")
         raise typer.Exit(EXIT_OUT_OF_REACH)
     if report.documents["problems"]:
         err.print("some documents have a problem: `ingestor problems` lists them")

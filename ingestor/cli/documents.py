@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from ingestor.cli.daemon import finish
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, printable
+from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, printable, spelled
 
 
 def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -20,7 +20,7 @@ def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: De
 
         found = app.problems(loaded.settings)
         if as_json:
-            print_json([{"path": printable(path), **asdict(problem)} for path, problem in found])
+            print_json([{"path": spelled(path), **asdict(problem)} for path, problem in found])
         for path, problem in found if not as_json else ():
             when = f"next try {moment(problem.next_try_seconds)}" if problem.next_try_seconds else "until it changes"
             remedy = f" - {problem.remedy}" if problem.remedy else ""
@@ -48,7 +48,7 @@ def retry(
         queued = app.queue_again(loaded.settings, paths or [])
         if not queued or app.is_daemon_running(loaded.settings):
             if as_json:
-                print_json({"queued": [printable(path) for path in queued]})
+                print_json({"queued": [spelled(path) for path in queued]})
             else:
                 out.print(f"{len(queued)} queued" if queued else "no problems")
             return

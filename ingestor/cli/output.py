@@ -5,6 +5,7 @@ the traceback as well. `--json` output is one JSON document and nothing else.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from ingestor.core.errors import IngestorError
+from ingestor.core.escaping import escaped
+from ingestor.core.shortage import shortage
 
 EXIT_UNEXPECTED = 1
 EXIT_PROBLEMS = 3
@@ -24,15 +27,23 @@ EXIT_OUT_OF_REACH = 4
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
+_NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 def print_json(value: object) -> None:
-    """Print one JSON document; people's languages stay readable."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """Print one JSON document; people's languages stay readable, what a terminal would act upon is escaped."""
+    document = json.dumps(value, ensure_ascii=False, indent=2)
+    sys.stdout.write(_NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", document) + "\n")
 
 
 def printable(text: str) -> str:
-    """A path with bytes that are no UTF-8 shown as replacement characters, and line breaks escaped."""
-    return text.encode("utf-8", "replace").decode().replace("\n", "\\n").replace("\r", "\\r")
+    r"""What others have named or written, for a terminal: controls as \x1b, bytes that are no UTF-8 as \xff."""
+    return escaped(text)
+
+
+def spelled(path: str) -> str:
+    r"""A path for JSON, which has its own way with controls: bytes that are no UTF-8 as \xff, all else as it is."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def moment(seconds: float) -> str:
@@ -42,7 +53,7 @@ def moment(seconds: float) -> str:
 
 def fail(sentence: str, exit_code: int) -> NoReturn:
     """End the command with one line."""
-    err.print(f"[bold red]error:[/] {escape(sentence)}")
+    err.print(f"[bold red]error:[/] {escape(printable(sentence))}")
     raise typer.Exit(exit_code)
 
 
@@ -61,6 +72,8 @@ def errors_explained(*, debug: bool) -> Iterator[None]:
         if debug:
             err.print_exception()
         cause = _first(error)
+        if isinstance(cause, OSError):
+            cause = shortage(cause) or cause
         if isinstance(cause, IngestorError):
             fail(cause.sentence, cause.exit_code)
         kind = type(cause).__name__

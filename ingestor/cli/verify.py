@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, printable
+from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, printable, spelled
 
 if TYPE_CHECKING:
     from ingestor.app import Verification
@@ -58,7 +58,7 @@ def _as_json(found: "Verification") -> dict[str, Any]:
 def _finding_json(finding: "Finding") -> dict[str, str]:
     return {
         "kind": finding.kind.value,
-        "path": printable(finding.path),
+        "path": spelled(finding.path),
         "record_id": finding.record_id,
         "reason": finding.reason,
     }

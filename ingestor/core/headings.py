@@ -1,7 +1,7 @@
 """Markdown headings, fenced code and titles.
 
 Follows CommonMark for ATX and setext headings and for fences, but for three things: a setext heading has one line, a
-line of more than 300 characters is no heading, and headings inside quotes and lists are not looked for.
+line of more than 300 characters is no heading and no title, and headings inside quotes and lists are not looked for.
 
 Invariant: headings come in the order of the text; nothing inside a fence or the front matter is a heading.
 """
@@ -21,7 +21,7 @@ _NO_TITLE: Final = re.compile(r" {4}|\t|\s*$| {0,3}(?:[>|]|[-+*](?:[ \t]|$)|\d{1
 _FRONT_MATTER: Final = re.compile(
     r"\A\ufeff?---[ \t]*\n(?:(?!(?:---|\.\.\.)[ \t]*$).*\n)*(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.MULTILINE
 )
-_TITLE_KEY: Final = re.compile(r"^title:[ \t]*(\S.*?)[ \t\r]*$", re.MULTILINE)
+_TITLE_KEY: Final = re.compile(rf"^title:[ \t]*(\S.{{0,{_MAX_HEADING_CHARACTERS - 1}}})$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def outline(text: str) -> Outline:
         path = " > ".join(part for _, part in above if part)
         headings.append(Heading(start, end, level, title, path))
     key = _TITLE_KEY.search(front[0]) if front else None
-    return Outline(tuple(headings), tuple(fences), _unquoted(key[1]) if key else "")
+    return Outline(tuple(headings), tuple(fences), _unquoted(key[1].rstrip()) if key else "")
 
 
 def _marks(text: str, begin: int) -> Iterator[tuple[int, int, int, str]]:

@@ -28,6 +28,10 @@ HELD_NOTE = "held_deletions"
 """How many deletions wait for somebody's approval; empty when none do."""
 APPROVED_NOTE = "approved_deletions"
 """Not empty when somebody has approved; taken back by the reconcile that carries the deletions out."""
+UNREADABLE_NOTE = "unreadable_folders"
+"""Folders that could not be listed, with their reasons, as JSON; the first `MAX_TOLD` of them."""
+MAX_TOLD = 100
+"""What is left out is told path by path, but no more than this at once."""
 _AFTER_SECONDS = 0.001
 """Paths that are gone are queued behind those that are new, so that a rename is seen as one."""
 
@@ -69,6 +73,7 @@ class Reconciler:
         self._tally = tally
         self._cutting = cutting
         self._limit = limit
+        self._told_left_out: frozenset[str] = frozenset()
         self.held = 0
         """Deletions that wait for approval."""
 
@@ -110,10 +115,23 @@ class Reconciler:
         )
         for path, reason in snapshot.unreadable.items():
             _log.warning("folder.unreadable", path=path, reason=reason)
+        self._tell_left_out(snapshot)
         if not below:
+            self._told_left_out = frozenset(snapshot.skipped)
             self._tally.unchanged = found.same
             await self._keep(reconciled, now_seconds)
+            unreadable = dict(sorted(snapshot.unreadable.items())[:MAX_TOLD])
+            await self._lane.run(self._ledger.set_note, UNREADABLE_NOTE, json.dumps(unreadable))
         return reconciled
+
+    def _tell_left_out(self, snapshot: Snapshot) -> None:
+        """Say what does not count and why, each path once; a link that is no text is nobody's problem."""
+        news = sorted(snapshot.skipped.keys() - self._told_left_out)
+        for path in news[:MAX_TOLD]:
+            _log.info("path.left_out", path=path, reason=snapshot.skipped[path])
+        if len(news) > MAX_TOLD:
+            _log.info("paths.left_out", more=len(news) - MAX_TOLD)
+        self._told_left_out |= snapshot.skipped.keys()
 
     async def _hold_back(self, below: str, snapshot: Snapshot, glances: Mapping[str, Glance], found: Difference) -> int:
         """How many deletions have to wait for approval."""
@@ -134,6 +152,8 @@ class Reconciler:
                 remedy="see that the folder is what it should be (mounted, complete), then run `ingestor approve`",
             )
             await self._lane.run(self._ledger.set_note, HELD_NOTE, str(self.held))
+            # What was queued for another reason, such as an edit, would find its file gone and go the same way.
+            await self._lane.run(self._ledger.dequeue, found.gone)
             return self.held
         if not below:
             self.held = 0

@@ -53,6 +53,121 @@ def test_chunks_cover_the_text_in_order_within_the_limit(
     assert cutter.cut(text, name) == (title, chunks)
 
 
+SCALE = settings().max_examples // 100 or 1
+ODD_SIGNS = (
+    *(
+        "\r",
+        "\n\r",
+        "\x00",
+        "\x07",
+        "\x1b[31m",
+        "\x1c",
+        "\x85",
+        "\xad",
+        "\u2028",
+        "\u2029",
+        "\u200b",
+        "\ufeff",
+        "\ufffd",
+    ),
+    *(
+        "\u202e",
+        "\u2066",
+        "\u2069",
+        "\u061c",
+        "שלום",
+        "مرحبا",
+        "\U000e0041",
+        "\U0010ffff",
+        "\ue000",
+        "\ufdd0",
+        "𠮷",
+        "\U0001d518",
+        "🏳️‍🌈",
+    ),
+    *("e" + "\u0301" * 30, "ก็", "한\u1100\u1161", "\t" * 9, "\xa0" * 9, "\u3000"),
+)
+ANY_TEXTS = st.lists(st.sampled_from((*PIECES, *ODD_SIGNS)) | st.text(max_size=20), max_size=120).map("".join)
+ANY_NAMES = st.sampled_from(
+    (
+        *(
+            "a.txt",
+            "a.markdown",
+            "a.pyi",
+            "A.PY",
+            "a.jsonl",
+            "a.html",
+            "Makefile",
+            "README",
+            ".md",
+            ".env",
+            "a.",
+            "a.tar.gz",
+        ),
+        *(
+            "caf\udce9.md",
+            "\udcff.py",
+            "新闻.md",
+            "a\nb.md",
+            "-rf.py",
+            "x" * 251 + ".md",
+            "..md",
+            "a.md ",
+            "\u202egnp.md",
+        ),
+    )
+)
+
+
+@settings(max_examples=300 * SCALE, deadline=None, derandomize=SCALE == 1)
+@given(text=ANY_TEXTS, name=ANY_NAMES, max_tokens=st.sampled_from([16, 17, 33, 440]))
+@example(text="\r" * 200 + "a", name="a.py", max_tokens=16)
+@example(text="---\ntitle: \u2028x\n---\n# \x00\n", name="a.md", max_tokens=16)
+@example(text="'''" + "\u2028" * 99 + "\r" * 99 + "😀" * 99, name="a.py", max_tokens=16)
+def test_any_signs_under_any_name_are_cut_alike_every_time(text: str, name: str, max_tokens: int) -> None:
+    title, chunks = Cutter(max_tokens).cut(text, name)
+    title.encode()  # no lone surrogate goes into the metadata
+    assert len(title) <= 300
+    assert Cutter(max_tokens).cut(text, name) == (title, chunks)
+    lines = text.split("\n")
+    covered = 0
+    last_line = 1
+    for chunk in chunks:
+        assert chunk.text.strip()
+        assert estimate_tokens(chunk.text) <= max_tokens
+        assert last_line <= chunk.start_line <= chunk.end_line <= len(lines)
+        assert chunk.text in "\n".join(lines[chunk.start_line - 1 : chunk.end_line])
+        assert len(chunk.heading) <= 6 * 300 + 5 * len(" > ")
+        last_line = chunk.end_line
+        place = text.index(chunk.text, covered)
+        assert not text[covered:place].strip()
+        covered = place + len(chunk.text)
+    assert not text[covered:].strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("a.md", f"---\ntitle: x{' ' * 1_000_000}y\n---\nwords\n", id="blanks inside a title"),
+        pytest.param("a.md", f"---\ntitle:{' ' * 1_000_000}\n---\nwords\n", id="blanks instead of a title"),
+        pytest.param("a.md", f"---\n{'--- ' * 250_000}\n", id="front matter that never ends"),
+        pytest.param("a.md", f"# {' #' * 500_000}\n", id="closing marks of a heading"),
+        pytest.param("a.md", "`" * 1_000_000, id="a fence in one line"),
+        pytest.param("a.txt", f"a{' ' * 1_000_000}b", id="blanks in one line"),
+        pytest.param("a.txt", '."' * 500_000, id="ends of sentences without a sentence"),
+        pytest.param("a.txt", "e" + "\u0301" * 1_000_000, id="one letter with a million accents"),
+        pytest.param("a.py", "(" * 1_000_000, id="brackets that are never closed"),
+        pytest.param("a.py", "'''\n" * 250_000, id="quotes in every line of a program"),
+        pytest.param("a.json", '{"a":[' * 160_000, id="nested without end"),
+    ],
+)
+def test_a_million_characters_made_to_take_long_are_cut(name: str, text: str) -> None:
+    """Where the work grew with the square of the length, this would take hours."""
+    title, chunks = Cutter().cut(text, name)
+    assert len(title) <= 300
+    assert sum(len("".join(chunk.text.split())) for chunk in chunks) == len("".join(text.split()))
+
+
 @settings(max_examples=200, deadline=None)
 @given(TEXTS, st.data())
 def test_estimate_is_bounded_and_nearly_additive(text: str, draw: st.DataObject) -> None:

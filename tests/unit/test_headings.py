@@ -65,3 +65,8 @@ def test_path_is_that_of_the_headings_above() -> None:
 )
 def test_title(text: str, title: str) -> None:
     assert outline(text).title == title
+
+
+def test_a_title_longer_than_a_heading_may_be_is_none() -> None:
+    assert outline(f"---\ntitle: {'x' * 300}\n---\n# One\n").title == "x" * 300
+    assert outline(f"---\ntitle: {'x' * 301}\n---\n# One\n").title == "One"

@@ -74,3 +74,22 @@ def test_a_path_that_is_no_utf_8_does_not_break_a_line(capsys: pytest.CaptureFix
     structlog.get_logger("ingestor.x").info("document.problem", path="caf\udce9.txt")
     (line,) = lines(capsys)
     assert line["event"] == "document.problem"
+
+
+FORGED = 'a\n{"event": "forged"}\r\x1b[2J\x9b31m\u2028\x85.txt'
+
+
+def test_no_name_makes_a_json_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "json")
+    structlog.get_logger("ingestor.x").info("document.problem", path=FORGED)
+    (line,) = lines(capsys)
+    assert (line["event"], line["path"]) == ("document.problem", FORGED)
+
+
+def test_no_name_acts_upon_the_terminal_of_people(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "console")
+    structlog.get_logger("ingestor.x").info("document.problem", path=FORGED)
+    captured = capsys.readouterr().err
+    (line,) = captured.splitlines()
+    assert r"\x1b[2J" in line
+    assert not {"\x1b", "\x9b", "\r"} & set(line)
