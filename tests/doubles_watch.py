@@ -14,6 +14,7 @@ class ScriptedWatch:
         self.starts = 0
         self.stops = 0
         self.doubted: str | None = None
+        self.limitation = ""
         self.start_faults: deque[IngestorError] = deque()
         self._emit: Callable[[Hint], None] | None = None
 

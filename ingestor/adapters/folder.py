@@ -19,6 +19,7 @@ from ingestor.adapters.reading import GONE, PERMISSION_REMEDY, READ_FLAGS, FileR
 from ingestor.adapters.rules import RULES_FILE, Rules, Scope
 from ingestor.core.errors import IngestorError, ServiceUnavailable, UnreadableDocument
 from ingestor.core.model import Content, Snapshot, Stat
+from ingestor.core.shortage import shortage
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
@@ -95,14 +96,15 @@ class Folder:
         now_ns: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._root = os.path.realpath(root)
+        self._root = os.path.abspath(root)  # noqa: PTH100 - without resolving: a link may be turned elsewhere
         self._prefix = self._root.rstrip("/") + "/"
         self._rules = rules
         self._follows = follow_symlinks
+        prefix = self._real_prefix()
         self._left_out = frozenset(
-            real.removeprefix(self._prefix)
+            real.removeprefix(prefix)
             for real in map(os.path.realpath, left_out)
-            if real.startswith(self._prefix) and real != self._prefix
+            if real.startswith(prefix) and real != prefix
         )
         self._reader = FileReader(self._root, follow_symlinks, max_file_bytes, now_ns, sleep)
 
@@ -126,6 +128,8 @@ class Folder:
         try:
             place = self._find(path, {})
         except _UnknownFolder as unknown:
+            if isinstance(unknown.__cause__, OSError) and (passing := shortage(unknown.__cause__)) is not None:
+                raise passing from unknown  # nothing is wrong with the document: it keeps its records
             raise UnreadableDocument(
                 f"the folder {printable(unknown.folder or self._root)} {unknown.reason}", remedy=PERMISSION_REMEDY
             ) from unknown
@@ -148,6 +152,10 @@ class Folder:
         except IngestorError:
             self._root_identity()
             raise
+
+    def _real_prefix(self) -> str:
+        """What every real path inside the root begins with."""
+        return os.path.realpath(self._root).rstrip("/") + "/"
 
     def _root_identity(self) -> tuple[int, int]:
         """Device and inode of the root; raises `ServiceUnavailable` when it is missing or no folder."""
@@ -212,7 +220,7 @@ class Folder:
         """Whether a folder is one of `left_out`, under its own name or below a symbolic link."""
         if not self._left_out:
             return False
-        real = os.path.realpath(self._prefix + folder).removeprefix(self._prefix) if is_linked else folder
+        real = os.path.realpath(self._prefix + folder).removeprefix(self._real_prefix()) if is_linked else folder
         return any(f"{real}/".startswith(f"{each}/") for each in self._left_out)
 
     def _followed(self, link: _Place) -> _Place:
@@ -221,7 +229,8 @@ class Folder:
             raise _LinkLeftOut("a symbolic link; watch.follow_symlinks is off")
         if link.is_linked:
             raise _LinkLeftOut("a symbolic link below another one that is followed already")
-        absolute = self._prefix + link.path
+        prefix = self._real_prefix()
+        absolute = prefix + link.path
         try:
             status = os.stat(absolute)
         except OSError as error:
@@ -233,7 +242,7 @@ class Folder:
         real = os.path.realpath(absolute)
         if absolute.startswith(real.rstrip("/") + "/"):
             raise _LinkLeftOut("a symbolic link to a folder that it lies in")
-        is_inside = real.startswith(self._prefix)
+        is_inside = real.startswith(prefix)
         if is_inside and not modes.S_ISDIR(status.st_mode) and self._never_belongs(link.path, is_linked=True):
             raise _LinkLeftOut("a symbolic link into a folder that never belongs to the source")
         return _Place(link.path, link.scope, is_linked=True, status=status if is_inside else link.status)

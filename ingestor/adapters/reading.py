@@ -27,7 +27,8 @@ READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC |
 GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 """What the system says of a path that leads nowhere."""
 
-_PASS_FLAGS: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ROOT_FLAGS: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+_PASS_FLAGS: Final = _ROOT_FLAGS | os.O_NOFOLLOW
 _LINK_REMEDY: Final = "replace the symbolic link by what it leads to"
 _PASSING: Final = frozenset(
     {errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT}
@@ -51,7 +52,10 @@ _KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class FileReader:
-    """Reads files below `root`, a real path. `now_ns` (since the epoch) and `sleep` serve to judge a file's age."""
+    """Reads files below `root`, which may be a symbolic link that is turned elsewhere one day.
+
+    `now_ns` (since the epoch) and `sleep` serve to judge a file's age.
+    """
 
     root: str
     follows_symlinks: bool
@@ -75,7 +79,7 @@ class FileReader:
         if not self.follows_symlinks:
             return path
         real = os.path.realpath(f"{self.root}/{path}")
-        prefix = self.root.rstrip("/") + "/"
+        prefix = os.path.realpath(self.root).rstrip("/") + "/"
         if not real.startswith(prefix):
             raise UnreadableDocument(
                 "the file is a symbolic link that leads out of the watched folder",
@@ -87,7 +91,7 @@ class FileReader:
     def _opened(self, path: str) -> Iterator[int]:
         """A descriptor of a regular file."""
         *folders, name = path.split("/")
-        at = os.open(self.root, _PASS_FLAGS)
+        at = os.open(self.root, _ROOT_FLAGS)
         try:
             for folder in folders:
                 at = _stepped(at, folder, _PASS_FLAGS)

@@ -99,6 +99,7 @@ class Watcher:
         self._watch: _RunningWatch | None = None
         self._mode = "polling" if polling == "always" else "inotify"
         self._mode_reason = "not started"
+        self._limitation = ""
         self._coverage: tuple[int, int] | None = None
         self._is_shortage_told = False
 
@@ -111,6 +112,11 @@ class Watcher:
     def mode_reason(self) -> str:
         """One sentence that says why, what is not seen, and what can be done about it."""
         return self._mode_reason
+
+    @property
+    def limitation(self) -> str:
+        """See `ports.Watch`; polling that the settings ask for is none."""
+        return self._limitation
 
     @property
     def coverage(self) -> tuple[int, int] | None:
@@ -158,7 +164,7 @@ class Watcher:
         silent = [below for below in watch.mounts if below.is_silent and below.point != watch.root]
         watch.follows_symlinks, caveat = self._follow(watch.root)
         if self._polling == "always":
-            self._poll(watch, "polling is what the settings ask for", caveat)
+            self._poll(watch, "polling is what the settings ask for", caveat, is_wanted=True)
         elif self._polling == "auto" and mount is not None and mount.is_silent:
             self._poll(watch, f"{mount.point} is {mount.kind}, where changes by others send no events", caveat)
         elif shortage := self._observe_kernel(watch):
@@ -207,7 +213,7 @@ class Watcher:
     def _observe_silent(self, watch: "_RunningWatch", silent: list[Mount], caveat: str) -> None:
         names = ", ".join(f"{below.point} ({below.kind})" for below in silent)
         if not silent:
-            self._settle("inotify", "the file system sends events", caveat)
+            self._settle("inotify", "the file system sends events", caveat, is_wanted=True)
         elif self._polling == "never":
             self._settle("inotify", f"changes by others below {names} send no events: only scans find them", caveat)
         else:
@@ -215,13 +221,14 @@ class Watcher:
                 watch.add(PolledObserver(self._poll_seconds), is_polled=True, folder=below.point)
             self._settle("inotify", f"the file system sends events, but for {names}, which is polled", caveat)
 
-    def _poll(self, watch: "_RunningWatch", reason: str, caveat: str) -> None:
+    def _poll(self, watch: "_RunningWatch", reason: str, caveat: str, *, is_wanted: bool = False) -> None:
         watch.add(PolledObserver(self._poll_seconds), is_polled=True)
-        self._settle("polling", reason, caveat)
+        self._settle("polling", reason, caveat, is_wanted=is_wanted)
 
-    def _settle(self, mode: str, reason: str, caveat: str) -> None:
+    def _settle(self, mode: str, reason: str, caveat: str, *, is_wanted: bool = False) -> None:
         self._mode = mode
         self._mode_reason = f"{reason}; {caveat}" if caveat else reason
+        self._limitation = caveat if is_wanted else self._mode_reason
 
     def _root_doubt(self, watch: "_RunningWatch") -> str | None:
         try:

@@ -15,11 +15,12 @@ from pathlib import PurePosixPath
 
 import structlog
 
-from ingestor.core.errors import DocumentError, TransientError
+from ingestor.core.errors import DocumentError, ServiceUnavailable, TransientError
 from ingestor.core.model import Change, Hint, Priority, Stat
 from ingestor.core.reconciling import differs
 from ingestor.core.settling import GONE_SECONDS, Heard, Settling, unrest_seconds
 from ingestor.engine.lane import Lane
+from ingestor.engine.news import happens_within
 from ingestor.engine.reconcile import Reconciler
 from ingestor.engine.tally import Tally
 from ingestor.ports import Clock, Ledger, Source, Watch
@@ -31,6 +32,10 @@ SUPERVISE_SECONDS = 1.0
 RESTART_SECONDS = 1.0
 MAX_RESTART_SECONDS = 60.0
 """Pause between two restarts of the watch: doubles from the first to the second while doubts come at once again."""
+AT_ONCE_SECONDS = SUPERVISE_SECONDS
+"""A watch that is doubted before it is asked a second time may never be had."""
+_REST = 9
+"""After a restart the watch rests this many times as long as the restart took: it takes a tenth of the time at most."""
 HELD_SECONDS = 30.0
 """Pause between two comparisons of the folder while deletions wait for approval."""
 
@@ -71,30 +76,55 @@ class Follower:
         self._settling = Settling(capacity=MAX_HINTS)
         self._news = asyncio.Event()
         self._doubt: str | None = None
+        self._trouble = ""
+        """Why there is no watch at the moment."""
+        self._told_limitation = ""
         self.reconciled = asyncio.Event()
         """Set when the folder has been compared with the ledger for the first time."""
+
+    @property
+    def watching(self) -> str:
+        """How the folder is watched, for people: the mode, what limits it, or why there is no watch at the moment."""
+        if self._trouble:
+            return f"not at the moment: {self._trouble}"
+        return ": ".join(filter(None, (self._watch.mode, self._watch.limitation)))
 
     async def run(self) -> None:
         """Follow the folder until cancelled."""
         loop = asyncio.get_running_loop()
-        pause_seconds = RESTART_SECONDS
+        pause_seconds = 0.0
         try:
             while True:
                 began_seconds = self._clock.monotonic_seconds()
+                followed_at_seconds = None
                 try:
                     await asyncio.to_thread(self._watch.start, lambda hint: _post(loop, self._hear, hint))
+                    self._tell_limitation()
                     await self._reconcile_all()
+                    followed_at_seconds = self._clock.monotonic_seconds()
+                    self._trouble = ""
                     doubt = await self._follow()
                 except TransientError as error:
                     doubt = str(error)
-                lived_seconds = self._clock.monotonic_seconds() - began_seconds
-                pause_seconds = RESTART_SECONDS if lived_seconds > MAX_RESTART_SECONDS else pause_seconds
-                _log.warning("watch.restarting", reason=doubt, pause_seconds=pause_seconds)
+                now_seconds = self._clock.monotonic_seconds()
+                cost_seconds = (followed_at_seconds or now_seconds) - began_seconds
+                # A root that is missing is asked for again and again, which costs next to nothing.
+                is_at_once = followed_at_seconds is not None and now_seconds < followed_at_seconds + AT_ONCE_SECONDS
+                least_seconds = max(RESTART_SECONDS, _REST * cost_seconds)
+                pause_seconds = min(max(least_seconds, 2 * pause_seconds * is_at_once), MAX_RESTART_SECONDS)
+                if doubt != self._trouble:
+                    _log.warning("watch.restarting", reason=doubt, pause_seconds=round(pause_seconds, 1))
+                self._trouble = doubt
                 await asyncio.to_thread(self._watch.stop)
                 await self._clock.sleep(pause_seconds)
-                pause_seconds = min(pause_seconds * 2, MAX_RESTART_SECONDS)
         finally:
             self._watch.stop()
+
+    def _tell_limitation(self) -> None:
+        limitation = self._watch.limitation
+        if limitation and limitation != self._told_limitation:
+            _log.warning("watch.limited", watching=self._watch.mode, reason=limitation)
+        self._told_limitation = limitation
 
     def rescan(self, reason: str) -> None:
         """Have the whole folder compared with the ledger soon."""
@@ -131,7 +161,7 @@ class Follower:
                 until_seconds = (
                     supervise_at_seconds if ready_seconds is None else min(ready_seconds, supervise_at_seconds)
                 )
-                await self._news_until(until_seconds)
+                await happens_within(self._news, until_seconds - self._clock.monotonic_seconds())
 
     async def _reconcile_all(self) -> None:
         # Hints that came before the scan are answered by it; those that come during it are kept.
@@ -148,13 +178,6 @@ class Follower:
         # A tenth of jitter: many daemons on one disk must not scan it together.
         jitter = 0.9 + 0.2 * random.random()  # noqa: S311 - spreads scans, guards nothing
         return self._clock.monotonic_seconds() + self._rescan_seconds * jitter
-
-    async def _news_until(self, until_seconds: float) -> None:
-        try:
-            async with asyncio.timeout(max(0.0, until_seconds - self._clock.monotonic_seconds())):
-                await self._news.wait()
-        except TimeoutError:
-            return  # something is ready, or it is time to supervise
 
     async def _look_at(self, ready: Sequence[Heard]) -> None:
         if not ready:
@@ -191,6 +214,10 @@ class Follower:
                 gone.append(path)
             else:
                 present.append(path)
+        if gone and (doubt := await asyncio.to_thread(self._watch.doubt)) is not None:
+            # The root may be another one by now: what is missing there is for the comparison to judge, which can hold
+            # deletions back.
+            raise ServiceUnavailable(doubt)
         change = Change("", Priority.LIVE, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
         await self._enqueue(present, change)
         await self._enqueue(gone, replace(change, not_before_seconds=now_seconds + GONE_SECONDS))

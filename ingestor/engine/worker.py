@@ -54,6 +54,8 @@ MAX_READS = 4
 """Files read and cut at once."""
 POLL_SECONDS = 1.0
 """How often the queue is looked at for what another process queued (`ingestor retry`)."""
+CLOCK_STEP_SECONDS = 5.0
+"""The wall clock was set back when it falls behind by more; less is the daily work of NTP."""
 IDLE_SECONDS = 2.0
 """A run until idle still waits for what is due within this time."""
 
@@ -125,6 +127,7 @@ class Worker:
         self._budget = Budget(MAX_BYTES)
         self._reads = asyncio.Semaphore(MAX_READS)
         self._news = asyncio.Event()
+        self._clock_lead_seconds = clock.now_seconds() - clock.monotonic_seconds()
         self._is_stopping = False
         self._outage_stage = Stage.READ
 
@@ -145,6 +148,7 @@ class Worker:
                 if self.in_work > MAX_DOCUMENTS - MIN_ROOM:
                     await self._news.wait()  # the end of a task is news
                     continue
+                await self._see_that_clock_is_not_set_back()
                 if await self._lease(tasks):
                     continue
                 due_seconds = await self._due_seconds()
@@ -179,6 +183,14 @@ class Worker:
             except (DocumentError, TransientError) as error:
                 looks.append((None, error))
         return looks
+
+    async def _see_that_clock_is_not_set_back(self) -> None:
+        """Times in the queue are those of the wall clock, because they outlive the process."""
+        lead_seconds = self._clock.now_seconds() - self._clock.monotonic_seconds()
+        if lead_seconds < self._clock_lead_seconds - CLOCK_STEP_SECONDS:
+            _log.warning("clock.set_back", seconds=round(self._clock_lead_seconds - lead_seconds, 1))
+            await self._ledger_lane.run(self._ledger.make_due, self._clock.now_seconds())
+        self._clock_lead_seconds = lead_seconds
 
     async def _due_seconds(self) -> float:
         due = await self._ledger_lane.run(self._ledger.next_due_seconds)
@@ -326,7 +338,11 @@ class Worker:
             self._tally.outage = error.sentence
             self._outage_stage = task.stage
             _log.warning(
-                "document.postponed", path=change.path, reason=str(error), pause_seconds=round(pause_seconds, 1)
+                "document.postponed",
+                path=change.path,
+                reason=str(error),
+                remedy=error.remedy,
+                pause_seconds=round(pause_seconds, 1),
             )
         postponed = replace(change, attempts=attempts, problem=problem, not_before_seconds=now_seconds + pause_seconds)
         await self._ledger_lane.run(self._ledger.release, [postponed])
