@@ -37,7 +37,7 @@ from ingestor.core.chunking import Cutter
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
 from ingestor.core.guarding import DeletionLimit
-from ingestor.core.model import Change, Hit, Outcome, Priority, Problem, Recipe, Usage
+from ingestor.core.model import Change, Hit, Outcome, Priority, Problem, Recipe, Stage, Usage
 from ingestor.core.paths import is_at_or_below
 from ingestor.core.profiles import LOCAL, PROVIDERS, profile_for, recipe_for
 from ingestor.core.tokens import estimate_tokens
@@ -47,12 +47,13 @@ from ingestor.engine.lane import Lane
 from ingestor.engine.news import happens_within
 from ingestor.engine.pipeline import EMBEDDING_RETRY, Parts, Pipeline
 from ingestor.engine.reading import Reader
-from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, LAST_RECONCILE_NOTE
+from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, LAST_RECONCILE_NOTE, UNREADABLE_NOTE
 from ingestor.engine.search import search
 from ingestor.engine.verify import Audit
 from ingestor.ports import Embedder, Totals
 from ingestor.settings import Settings
 
+FOLDER_NOTE = "watched_folder"
 LEDGER_FILE = "ledger.sqlite3"
 VECTORS_FILE = "vectors.sqlite3"
 SERVER_HOST = "127.0.0.1"
@@ -132,6 +133,8 @@ class Status:
     last_reconcile: Mapping[str, Any] | None
     held_deletions: int
     """Deletions that wait for `ingestor approve`."""
+    unreadable_folders: int
+    """Folders that could not be listed; `problems` names them."""
     watching: str
     outage: str
 
@@ -171,9 +174,18 @@ def embedder_of(settings: Settings) -> Embedder:
 
 
 def folder_of(settings: Settings) -> Folder:
-    """The watched folder that the settings name. Raises `ConfigError` when it is missing."""
+    """The watched folder that the settings name.
+
+    Raises `ConfigError` when there is none; `ServiceUnavailable` when it has been indexed before, because then it may
+    be a disk that is not mounted yet, and a service manager is to try again.
+    """
     if not settings.watch_dir.is_dir():
+        with _ledger(settings) as ledger:
+            is_known = ledger is not None and ledger.note(FOLDER_NOTE) == str(settings.watch_dir.absolute())
         message = f"the watched folder {settings.watch_dir} does not exist or is no folder"
+        if is_known:
+            remedy = "see that its disk is mounted; nothing is deleted from the collection meanwhile"
+            raise ServiceUnavailable(message, remedy=remedy)
         raise ConfigError(message, remedy="create it, or name another: `ingestor run FOLDER` or INGESTOR_WATCH_DIR")
     return Folder(
         settings.watch_dir,
@@ -304,13 +316,14 @@ def status(settings: Settings) -> Status:
     totals: Totals | None = None
     reconcile: Mapping[str, Any] | None = None
     state: Mapping[str, Any] = {}
-    held = 0
+    held = unreadable = 0
     with _ledger(settings) as ledger:
         if ledger is not None:
             totals = ledger.totals()
             reconcile = json.loads(ledger.note(LAST_RECONCILE_NOTE) or "null")
             state = json.loads(ledger.note(STATE_NOTE) or "{}")
             held = int(ledger.note(HELD_NOTE) or 0)
+            unreadable = len(_unreadable(ledger))
     if totals is not None and running is None:
         # Leases of a process that is gone are void.
         totals = replace(totals, queued=totals.queued + totals.in_flight, in_flight=0)
@@ -323,15 +336,34 @@ def status(settings: Settings) -> Status:
         totals=totals,
         last_reconcile=reconcile,
         held_deletions=held,
+        unreadable_folders=unreadable,
         watching=str(state.get("watching", "")) if running else "",
         outage=str(state.get("outage", "")) if running else "",
     )
 
 
 def problems(settings: Settings) -> list[tuple[str, Problem]]:
-    """Per-document faults, by path."""
+    """Per-document faults, and folders that cannot be listed, by path."""
     with _ledger(settings) as ledger:
-        return [] if ledger is None else ledger.problems()
+        if ledger is None:
+            return []
+        compared = json.loads(ledger.note(LAST_RECONCILE_NOTE) or "{}")
+        folders = [
+            (path, _unlistable(reason, float(compared.get("at_seconds", 0.0))))
+            for path, reason in _unreadable(ledger).items()
+        ]
+        return sorted(ledger.problems() + folders, key=lambda found: found[0])
+
+
+def _unreadable(ledger: SqliteLedger) -> Mapping[str, str]:
+    """Folders that could not be listed, with their reasons."""
+    found: dict[str, str] = json.loads(ledger.note(UNREADABLE_NOTE) or "{}")
+    return found
+
+
+def _unlistable(reason: str, since_seconds: float) -> Problem:
+    remedy = "let the user of ingestor read and enter it; what was indexed of it is kept meanwhile"
+    return Problem(Stage.READ, "UnreadableFolder", reason, remedy, attempts=1, since_seconds=since_seconds)
 
 
 def queue_again(settings: Settings, paths: Sequence[str]) -> list[str]:
@@ -339,7 +371,8 @@ def queue_again(settings: Settings, paths: Sequence[str]) -> list[str]:
 
     A running daemon takes them up within a second. Raises `ConfigError` for a path that has no fault.
     """
-    faulty = [path for path, _ in problems(settings)]
+    with _ledger(settings) as ledger:
+        faulty = [] if ledger is None else [path for path, _ in ledger.problems()]
     chosen: list[str] = []
     for wanted in paths:
         relative = _relative(settings, wanted)
@@ -408,6 +441,7 @@ async def _pipeline(
         try:
             if is_prepared:
                 await pipeline.prepare()
+                await pipeline.set_note(FOLDER_NOTE, str(settings.watch_dir.absolute()))
             yield pipeline
         finally:
             await pipeline.close()

@@ -119,10 +119,13 @@ class VectorStore(Protocol):
     """Vectors that were paid for, by key. May be emptied at any time: it only saves money."""
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Vector]:
-        """The vectors that are there."""
+        """The vectors that are there. Raises `ServiceUnavailable` when some are not, and none could be kept now."""
 
     def put(self, vectors: Mapping[bytes, Vector]) -> None:
-        """Keep vectors; durable against a killed process when this returns."""
+        """Keep vectors; durable against a killed process when this returns, unless the disk is full.
+
+        While the disk is full they are kept in memory, since they are paid for; `get` lets nobody pay for more.
+        """
 
 
 class Sink(Protocol):
@@ -236,7 +239,13 @@ class Ledger(Protocol):
         """Make every change due that waits because an outside service failed: the service is back."""
 
     def release_all(self) -> None:
-        """Void every lease: called by the one process that holds the lock, at its start."""
+        """Void every lease and make all due: called by the one process that holds the lock, at its start."""
+
+    def make_due(self, now_seconds: float) -> None:
+        """Make every change due: the clock was set back, and no time in the queue means anything any more."""
+
+    def dequeue(self, paths: Iterable[str]) -> None:
+        """Take paths out of the queue, but for leased ones: their files are missing, and deletions are held back."""
 
     def next_due_seconds(self) -> float | None:
         """When the earliest change that nobody works on is due; None when there is none."""

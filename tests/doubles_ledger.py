@@ -130,6 +130,15 @@ class MemoryLedger:
 
     def release_all(self) -> None:
         self.leased.clear()
+        self.queue = {path: replace(change, not_before_seconds=0.0) for path, change in self.queue.items()}
+
+    def make_due(self, now_seconds: float) -> None:
+        for path, change in self.queue.items():
+            self.queue[path] = replace(change, not_before_seconds=min(change.not_before_seconds, now_seconds))
+
+    def dequeue(self, paths: Iterable[str]) -> None:
+        for path in set(paths) - self.leased:
+            self.queue.pop(path, None)
 
     def next_due_seconds(self) -> float | None:
         return min(

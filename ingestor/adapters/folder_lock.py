@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from ingestor.core.errors import AlreadyRunning, ConfigError
+from ingestor.core.shortage import shortage
 
 LOCK_FILE = "ingestor.lock"
 DATABASE_FILE = "chroma.sqlite3"
@@ -97,6 +98,8 @@ class FolderLock:
             self.folder.mkdir(parents=True, exist_ok=True)
             return os.open(self.folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            if (passing := shortage(error)) is not None:
+                raise passing from error
             raise ConfigError(
                 f"the Chroma folder {self.folder} cannot be written: {error.strerror}",
                 remedy="set INGESTOR_CHROMA__PATH to a folder that this user may write",

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ingestor.core.errors import AlreadyRunning, ConfigError
+from ingestor.core.shortage import shortage
 
 LOCK_FILE = "instance.lock"
 RECORD_FILE = "instance.json"
@@ -50,6 +51,8 @@ class Instance:
             self._data_dir.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
+            if (passing := shortage(error)) is not None:
+                raise passing from error
             message = f"the data folder {self._data_dir} cannot be used: {error.strerror}"
             raise ConfigError(message, remedy="choose another INGESTOR_DATA_DIR, or mend its permissions") from error
         for _ in range(_ATTEMPTS):
@@ -66,8 +69,12 @@ class Instance:
     def announce(self, record: InstanceRecord) -> None:
         """Say who holds the lock; replaces the record as a whole."""
         fresh = self._record.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(asdict(record)), encoding="utf-8")
-        fresh.replace(self._record)
+        try:
+            fresh.write_text(json.dumps(asdict(record)), encoding="utf-8")
+            fresh.replace(self._record)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
         self.record = record
 
     def release(self) -> None:

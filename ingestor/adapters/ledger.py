@@ -10,11 +10,11 @@ are stored as the signed number with the same bits.
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import Insert, insert
@@ -31,6 +31,8 @@ _KIN = 16
 _WORD = 1 << 64
 _PRIORITIES = {Priority.LIVE: 0, Priority.BACKFILL: 1}
 _PRIORITY_OF = {number: priority for priority, number in _PRIORITIES.items()}
+
+_Form = TypeVar("_Form", bound=Sized)
 
 _tables = sa.MetaData()
 
@@ -81,6 +83,9 @@ _notes = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
 )
+
+_UNDECODABLE = "Could not decode"
+"""How SQLite's client begins when a text of a row is no text any more: an operational error, by its class."""
 
 _GLANCE = (
     _documents.c.path,
@@ -267,7 +272,22 @@ class SqliteLedger:
     def release_all(self) -> None:
         """See `ports.Ledger.release_all`."""
         with self._writing() as connection:
-            connection.execute(sa.update(_queue).values(is_leased=False))
+            connection.execute(sa.update(_queue).values(is_leased=False, not_before_seconds=0.0))
+
+    def make_due(self, now_seconds: float) -> None:
+        """See `ports.Ledger.make_due`."""
+        waits = _queue.c.not_before_seconds > now_seconds
+        with self._writing() as connection:
+            connection.execute(sa.update(_queue).where(waits).values(not_before_seconds=now_seconds))
+
+    def dequeue(self, paths: Iterable[str]) -> None:
+        """See `ports.Ledger.dequeue`."""
+        with self._writing() as connection:
+            for page in _pages(paths):
+                is_idle = sa.and_(
+                    _queue.c.path.in_([os.fsencode(path) for path in page]), _queue.c.is_leased.is_(False)
+                )
+                connection.execute(sa.delete(_queue).where(is_idle))
 
     def next_due_seconds(self) -> float | None:
         """See `ports.Ledger.next_due_seconds`."""
@@ -353,15 +373,27 @@ class SqliteLedger:
         try:
             yield
         except sa.exc.OperationalError as error:
+            if str(error.orig).startswith(_UNDECODABLE):
+                raise self._damaged(error.orig) from error
             message = f"the ledger {self._path} cannot be used: {error.orig}"
             remedy = "free disk space, check the folder's permissions, or end the process that locks the file"
             raise ServiceUnavailable(message, remedy=remedy) from error
         except sa.exc.DatabaseError as error:
             if isinstance(error.orig, sqlite3.IntegrityError | sqlite3.ProgrammingError):
                 raise
-            message = f"the ledger {self._path} is damaged: {error.orig}"
-            remedy = "move the file away; the next start rebuilds it from the collection and the folder"
-            raise LedgerCorrupt(message, remedy=remedy) from error
+            raise self._damaged(error.orig) from error
+        except _Unreadable as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, reason: BaseException | None) -> LedgerCorrupt:
+        message = f"the ledger {self._path} is damaged: {reason}"
+        return LedgerCorrupt(
+            message, remedy="move the file away; the next start rebuilds it from the collection and the folder"
+        )
+
+
+class _Unreadable(Exception):
+    """A row that holds something else than what was written: SQLite does not notice damage inside a value."""
 
 
 def _configure(connection: sqlite3.Connection, _record: object) -> None:
@@ -444,14 +476,15 @@ def _glance(row: Sequence[Any]) -> tuple[str, Glance]:
 
 
 def _entry(row: sa.Row[Any]) -> Entry:
+    tags, doubtful = _load(row.tags, dict), _load(row.doubtful, list)
     return Entry(
         path=os.fsdecode(row.path),
         document_id=row.document_id,
         stat=Stat(row.size_bytes, row.mtime_ns, row.ctime_ns, row.device % _WORD, row.inode % _WORD, row.is_regular),
         content_hash=row.content_hash,
         cutting=row.cutting,
-        tags=json.loads(row.tags),
-        doubtful=frozenset(json.loads(row.doubtful)),
+        tags=tags,
+        doubtful=frozenset(doubtful),
         problem=_load_problem(row.problem),
     )
 
@@ -492,5 +525,18 @@ def _dump_problem(problem: Problem | None) -> str | None:
 def _load_problem(text: str | None) -> Problem | None:
     if text is None:
         return None
-    fields: Mapping[str, Any] = json.loads(text)
-    return Problem(**{**fields, "stage": Stage(fields["stage"])})
+    fields = _load(text, dict)
+    try:
+        return Problem(**{**fields, "stage": Stage(fields["stage"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise _Unreadable(f"a problem of {sorted(fields)}") from error
+
+
+def _load(text: str, form: type[_Form]) -> _Form:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise _Unreadable(f"{text[:40]!r} is no JSON") from error
+    if not isinstance(found, form):
+        raise _Unreadable(f"{text[:40]!r} is no {form.__name__}")
+    return found

@@ -1,13 +1,17 @@
 """The vector store: vectors that were paid for, by the text that they were paid for.
 
-Invariant: it only saves money. Nothing is wrong when it is empty, deleted or damaged: a damaged file is put aside and a
-new one begun. What `put` has returned for survives a killed process.
+Invariant: it only saves money. Nothing is wrong when it is empty, deleted or damaged, be it while it is open: a damaged
+file is put aside and a new one begun, and a vector that is not what was put is not there. What `put` has returned for
+survives a killed process, unless the file cannot be written: then it is kept in memory until it can, and until then
+`get` refuses to say that something is missing, so that nobody pays for more.
 """
 
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -15,10 +19,16 @@ import structlog
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.ports import Vector
 
+MIN_FREE_BYTES = 4 * 1024 * 1024
+"""Free disk space below which nothing new may be paid for: some hundred vectors of the largest models."""
+MAX_UNKEPT_BYTES = 64 * 1024 * 1024
+"""Vectors held in memory, while the file cannot be written, before `put` refuses more."""
 _BUSY_TIMEOUT_SECONDS = 30
 _PAGE_KEYS = 10_000
 """Keys a statement names at most: SQLite takes 32,766 variables."""
+_PUT = "INSERT OR REPLACE INTO vectors (key, vector, checksum) VALUES (?, ?, ?)"
 
+_T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
 
@@ -27,58 +37,145 @@ class SqliteVectors:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self._connection = self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise self._unusable(error) from error
-            aside = path.with_name(path.name + ".damaged")
-            path.replace(aside)
-            _log.warning("vectors.damaged", path=str(path), moved_to=str(aside), reason=str(error))
-            self._connection = self._open()
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        """Device and inode of the open file: another one may lie at the path by now, or none."""
+        self._unkept: dict[bytes, Vector] = {}
+        self._with_file(lambda _: None)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Vector]:
         """See `ports.VectorStore.get`."""
-        found: dict[bytes, Vector] = {}
-        everything = list(keys)
-        with self._faults_named():
-            for start in range(0, len(everything), _PAGE_KEYS):
-                page = everything[start : start + _PAGE_KEYS]
-                marks = ",".join("?" * len(page))
-                query = f"SELECT key, vector FROM vectors WHERE key IN ({marks})"  # noqa: S608 - only question marks
-                for key, vector in self._connection.execute(query, page):
-                    found[key] = np.frombuffer(vector, dtype="<f4").astype(np.float32)
+        wanted = list(dict.fromkeys(keys))
+        found = self._with_file(lambda connection: _read(connection, wanted))
+        found.update({key: self._unkept[key] for key in wanted if key in self._unkept})
+        if len(found) < len(wanted):
+            self._see_that_more_can_be_kept()
         return found
 
     def put(self, vectors: Mapping[bytes, Vector]) -> None:
         """See `ports.VectorStore.put`."""
-        rows = [(key, np.asarray(vector, dtype="<f4").tobytes()) for key, vector in vectors.items()]
-        with self._faults_named(), self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO vectors (key, vector) VALUES (?, ?)", rows)
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_SECONDS, check_same_thread=False)
+        self._unkept.update(vectors)
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")  # a lost tail after a power cut costs money, not truth
-            connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
+            self._keep()
+        except ServiceUnavailable as error:
+            # They were paid for: they are handed on all the same, and not lost as long as this process lives.
+            if sum(vector.nbytes for vector in self._unkept.values()) > MAX_UNKEPT_BYTES:
+                raise
+            _log.warning("vectors.not_kept", waiting=len(self._unkept), reason=str(error), remedy=error.remedy)
 
-    @contextmanager
-    def _faults_named(self) -> Iterator[None]:
+    def _keep(self) -> None:
+        rows = []
+        for key, vector in self._unkept.items():
+            raw = np.asarray(vector, dtype="<f4").tobytes()
+            rows.append((key, raw, _checksum(key, raw)))
+        if rows:
+            self._with_file(lambda connection: _write(connection, rows))
+            self._unkept.clear()
+
+    def _see_that_more_can_be_kept(self) -> None:
         try:
-            yield
-        except sqlite3.DatabaseError as error:
-            raise self._unusable(error) from error
+            disk = os.statvfs(self._path)
+        except FileNotFoundError:
+            return  # deleted this very moment: the next `put` makes it anew
+        # A file system that tells nothing of its size, as some network mounts, is taken for large enough.
+        if disk.f_blocks and disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES:
+            message = f"the disk of the vector store {self._path} is full: what is embedded now could not be kept"
+            raise ServiceUnavailable(message, remedy="free disk space; work goes on by itself then")
+        self._keep()
 
-    def _unusable(self, error: sqlite3.Error) -> ServiceUnavailable:
-        message = f"the vector store {self._path} cannot be used: {error}"
-        remedy = "free disk space or check its permissions; the file may be deleted while ingestor is stopped"
-        return ServiceUnavailable(message, remedy=remedy)
+    def _with_file(self, call: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run a call on the file that lies at the path, whatever has become of the one that was there."""
+        try:
+            try:
+                return call(self._connected())
+            except sqlite3.DatabaseError as error:
+                # The classes below it stand for what may pass: a lock, a full disk, permissions.
+                if type(error) is not sqlite3.DatabaseError:
+                    raise
+                self._put_aside(error)
+                return call(self._connected())
+        except (sqlite3.DatabaseError, OSError) as error:
+            message = f"the vector store {self._path} cannot be used: {error}"
+            remedy = "free disk space or check its permissions; the file may be deleted at any time"
+            raise ServiceUnavailable(message, remedy=remedy) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None and self._identity != _identity(self._path):
+            _log.warning("vectors.gone", path=str(self._path), reason="the file was deleted or replaced; begun anew")
+            self.close()
+        if self._connection is None:
+            if not self._path.exists():
+                # Left by another file of that name; SQLite would share the index with who still has that one open.
+                for companion in _companions(self._path):
+                    companion.unlink(missing_ok=True)
+            self._connection = _open(self._path)
+            self._identity = _identity(self._path)
+        return self._connection
+
+    def _put_aside(self, error: sqlite3.Error) -> None:
+        self.close()
+        aside = self._path.with_name(self._path.name + ".damaged")
+        for file, away in zip((self._path, *_companions(self._path)), (aside, *_companions(aside)), strict=True):
+            if file.exists():
+                file.replace(away)
+        _log.warning("vectors.damaged", path=str(self._path), moved_to=str(aside), reason=str(error))
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_SECONDS, check_same_thread=False)
+    connection.text_factory = bytes  # in a damaged row anything may turn up, and is told by its checksum
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")  # a lost tail after a power cut costs money, not truth
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER)"
+        )
+        if "checksum" not in {name.decode() for _, name, *_ in connection.execute("PRAGMA table_info(vectors)")}:
+            connection.execute("ALTER TABLE vectors ADD COLUMN checksum INTEGER")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _read(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Vector]:
+    found: dict[bytes, Vector] = {}
+    for start in range(0, len(keys), _PAGE_KEYS):
+        page = keys[start : start + _PAGE_KEYS]
+        marks = ",".join("?" * len(page))
+        query = f"SELECT key, vector, checksum FROM vectors WHERE key IN ({marks})"  # noqa: S608 - only question marks
+        for key, raw, checksum in connection.execute(query, page):
+            # SQLite does not notice when a part of a value is not what was written: a query would find nonsense.
+            if isinstance(raw, bytes) and checksum in {None, _checksum(key, raw)}:
+                found[key] = np.frombuffer(raw, dtype="<f4").astype(np.float32)
+            else:
+                _log.warning("vectors.vector_damaged", key=key.hex())
+    return found
+
+
+def _write(connection: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes, int]]) -> None:
+    with connection:
+        connection.executemany(_PUT, rows)
+
+
+def _checksum(key: bytes, raw: bytes) -> int:
+    return zlib.crc32(raw, zlib.crc32(key))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _companions(path: Path) -> tuple[Path, Path]:
+    """Write-ahead log and its index."""
+    return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")

@@ -12,6 +12,7 @@ import structlog
 
 from ingestor.core.errors import IngestorError, UncuttableDocument
 from ingestor.core.model import Chunk, Document
+from ingestor.core.shortage import shortage
 from ingestor.ports import Source
 
 Decode = Callable[[bytes], str]
@@ -78,6 +79,8 @@ class Reader:
         except (IngestorError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
+            if isinstance(error, OSError) and (passing := shortage(error)) is not None:
+                raise passing from error
             # A panic of the splitter is no Exception. Whatever it is, one file that hits a fault of ours must not end
             # the process at every start.
             _log.exception("document.uncuttable", path=path)

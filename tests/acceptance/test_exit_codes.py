@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ingestor.adapters.ledger import SqliteLedger
+from ingestor.app import LEDGER_FILE
+from ingestor.engine.reconcile import UNREADABLE_NOTE
 from tests.checker import document_ids
 from tests.daemon import KEY, Finished, Site, assert_equal, eventually, free_port, provider_settings
 from tests.embedding_server import EmbeddingServer
@@ -65,6 +68,8 @@ def test_a_watched_folder_that_is_missing_is_no_empty_folder(site: Site, command
     done = site.command(command, "nowhere")
 
     assert_one_line(done, 2, "nowhere")
+    site.folder.rename(site.root / "unmounted")
+    assert_one_line(site.command(command), 4, "see that its disk is mounted")
     assert site.at_rest() == before
 
 
@@ -160,3 +165,20 @@ def test_an_endpoint_out_of_reach_ends_a_sync_and_loses_nothing(site: Site) -> N
     site.sync()
 
     assert_equal(site.folder, site.at_rest(), dimensions=64)
+
+
+def test_a_folder_that_could_not_be_listed_is_a_problem_that_cannot_be_queued(site: Site) -> None:
+    site.sync()
+    ledger = SqliteLedger(site.data_dir / LEDGER_FILE)
+    ledger.set_note(UNREADABLE_NOTE, '{"closed": "Permission denied"}')
+    ledger.close()
+
+    listed = site.command("problems", "--json")
+
+    assert listed.code == 3
+    (problem,) = listed.json()
+    assert (problem["path"], problem["kind"], problem["reason"]) == ("closed", "UnreadableFolder", "Permission denied")
+    assert site.command("status", "--json").json()["problems"] == 1
+    assert_one_line(site.command("retry", "closed"), 2, "no document at closed has a problem")
+    assert site.sync()["documents"]["problems"] == 0
+    assert site.command("problems").code == 0

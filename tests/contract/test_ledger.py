@@ -282,3 +282,52 @@ def test_what_waits_is_told_with_its_reason_whether_it_is_leased_or_not(ledger: 
     (change, _) = ledger.lease(2, 10.0)
     ledger.release([replace(change, problem=PROBLEM)])
     assert ledger.waiting() == {change.path: PROBLEM} | dict.fromkeys({"a", "b"} - {change.path})
+
+
+def test_times_that_a_clock_set_back_has_made_senseless_are_made_due(ledger: Ledger) -> None:
+    ledger.enqueue(["late"], replace(NOW, not_before_seconds=5_000.0))
+    ledger.enqueue(["soon"], replace(NOW, not_before_seconds=5.0))
+    assert leased(ledger, 20.0) == ["soon"]
+    ledger.make_due(20.0)
+    assert leased(ledger, 20.0) == ["late"]
+
+
+def test_a_start_makes_all_due(ledger: Ledger) -> None:
+    ledger.enqueue(["leased"], NOW)
+    ledger.enqueue(["late"], replace(NOW, not_before_seconds=5_000.0, problem=PROBLEM))
+    assert leased(ledger) == ["leased"]
+    ledger.release_all()
+    assert sorted(leased(ledger)) == ["late", "leased"]
+
+
+def test_what_is_taken_out_of_the_queue_is_not_leased_any_more(ledger: Ledger) -> None:
+    ledger.enqueue(["a"], NOW)
+    assert leased(ledger) == ["a"]
+    ledger.enqueue(["b", "c"], NOW)
+    ledger.dequeue(["a", "b", "unknown"])
+    assert ledger.waiting().keys() == {"a", "c"}
+    assert leased(ledger) == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("tags", b"\xff\xfe"),
+        ("tags", "{broken"),
+        ("tags", "[]"),
+        ("doubtful", "7"),
+        ("problem", "{}"),
+        ("problem", '{"stage": "nowhere"}'),
+    ],
+)
+def test_damage_inside_a_value_is_told_as_damage(tmp_path: Path, column: str, value: object) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    ledger = SqliteLedger(path)
+    ledger.commit(added(entry("a", problem=PROBLEM)), [])
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE documents SET {column} = CAST(? AS TEXT)", [value])  # noqa: S608 - names of columns
+    connection.close()
+    with pytest.raises(LedgerCorrupt, match="is damaged") as caught:
+        ledger.entries(["a"])
+    assert "move the file away" in caught.value.remedy
+    ledger.close()

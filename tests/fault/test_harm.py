@@ -118,7 +118,7 @@ def test_harm_is_found_and_mended_beside_a_live_daemon_and_without_one(site: Sit
     assert verified(site, code=3)["found"] == FOUND
     told = site.command("verify", "--repair")
     assert told.code == 0, told.err
-    assert "folder, ledger and collection agree; 2 altered, 1 duplicate, 2 missing, 1 orphaned, 1 wrong metadata mended" in told.out
+    assert "agree; 2 altered, 1 duplicate, 2 missing, 1 orphaned, 1 wrong metadata mended" in told.out
     assert "1 records of others left alone" in told.out
     assert_equal(site.folder, [row for row in site.at_rest() if row.id != "theirs"], dimensions=DIMENSIONS)
     assert server.texts == texts, "a repair costs no embedding"

@@ -1,6 +1,7 @@
 """The pipeline over doubles: whatever happens to folder and process, Chroma ends up equal to the folder."""
 
 import asyncio
+import json
 import threading
 import time
 from collections import Counter
@@ -9,12 +10,13 @@ from contextlib import suppress
 
 import pytest
 
+from ingestor.adapters.clock import SystemClock
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import ServiceUnavailable, UnstableDocument
 from ingestor.core.model import Change, Chunk, Content, Outcome, Priority, Stat
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import worker as worker_module
-from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE
+from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, UNREADABLE_NOTE
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_ledger import MemoryLedger
 from tests.doubles_sink import MemorySink
@@ -550,3 +552,43 @@ async def test_a_crash_at_any_outside_call_heals(phase: str, *, revert: bool) ->
         await world.sync()
         assert world.sink.writes == [], "a healed collection needs nothing more"
     assert survived > 20
+
+
+async def test_what_was_queued_for_another_reason_waits_too_while_deletions_are_held_back(world: World) -> None:
+    await world.sync()
+    before = world.records()
+    world.approves = False
+    world.folder.write("a.md", b"one\nTWO\nthree")
+    later = time.time() + 1.0
+    world.ledger.enqueue(["a.md"], Change("", Priority.LIVE, 1.0, later))
+    for path in ("a.md", "sub"):
+        world.folder.delete(path)
+    pipeline = world.pipeline()
+    async with pipeline.running():
+        await pipeline.reconciler.reconcile()
+        await pipeline.worker.run(until_idle=True)
+    await pipeline.close()
+    assert world.ledger.waiting() == {}
+    assert world.records() == before
+
+
+async def test_a_clock_that_is_set_back_starves_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_seconds = SystemClock.now_seconds
+    monkeypatch.setattr(SystemClock, "now_seconds", lambda self: now_seconds(self) + 3600)
+    pipeline = world.pipeline()
+    await pipeline.prepare()
+    await pipeline.reconciler.reconcile()  # queued for an hour ahead, as it will turn out
+    monkeypatch.undo()
+    async with pipeline.running():
+        await pipeline.worker.run(until_idle=True)
+    await pipeline.close()
+    assert world.records() == world.expected()
+
+
+async def test_folders_that_cannot_be_listed_are_noted_until_they_can(world: World) -> None:
+    world.folder.unreadable = {"sub": "Permission denied"}
+    await world.sync()
+    assert json.loads(world.ledger.notes[UNREADABLE_NOTE]) == {"sub": "Permission denied"}
+    world.folder.unreadable = {}
+    await world.sync()
+    assert json.loads(world.ledger.notes[UNREADABLE_NOTE]) == {}
