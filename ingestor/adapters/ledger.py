@@ -100,6 +100,20 @@ _GLANCE = (
 )
 
 
+# Asked for every document that is read: to build a statement takes many times as long as to carry it out.
+_NEAR = (
+    sa.select(_documents)
+    .where(
+        sa.or_(
+            _documents.c.path == sa.bindparam("at"),
+            sa.and_(_documents.c.inode == sa.bindparam("inode"), _documents.c.size_bytes == sa.bindparam("size")),
+        )
+    )
+    .limit(_KIN)
+)
+_ALIKE = sa.select(_documents).where(_documents.c.content_hash == sa.bindparam("content")).limit(_KIN)
+
+
 class SqliteLedger:
     """`ports.Ledger` over a SQLite file. Use from one thread; other processes may read it at the same time."""
 
@@ -155,16 +169,13 @@ class SqliteLedger:
 
     def kin(self, path: str, stat: Stat, content_hash: str) -> list[Entry]:
         """See `ports.Ledger.kin`."""
-        columns = _documents.c
-        is_same_file = sa.and_(columns.inode == _signed(stat.inode), columns.size_bytes == stat.size_bytes)
-        near = sa.select(_documents).where(sa.or_(columns.path == os.fsencode(path), is_same_file)).limit(_KIN)
-        alike = sa.select(_documents).where(columns.content_hash == content_hash).limit(_KIN)
+        same_file = {"at": os.fsencode(path), "inode": _signed(stat.inode), "size": stat.size_bytes}
         with self._reading() as connection:
-            found = [_entry(row) for row in connection.execute(near)]
+            found = [_entry(row) for row in connection.execute(_NEAR, same_file)]
             own = [entry for entry in found if entry.path == path]
             if own or not stat.size_bytes:
                 return own
-            return found or [_entry(row) for row in connection.execute(alike)]
+            return found or [_entry(row) for row in connection.execute(_ALIKE, {"content": content_hash})]
 
     def mark(self, entries: Sequence[Entry]) -> None:
         """See `ports.Ledger.mark`."""
