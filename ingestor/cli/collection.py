@@ -13,7 +13,7 @@ from ingestor.cli.output import errors_explained, moment, out, print_json, print
 from ingestor.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ingestor.app import Status
+    from ingestor.app.status import Status
     from ingestor.core.model import Hit
 
 _EXCERPT_CHARACTERS = 240
@@ -32,7 +32,7 @@ def query(  # noqa: PLR0913, PLR0917 - the options of the command
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
         filters = {"where": _parsed("--where", where), "where_document": _parsed("--where-document", where_document)}
-        from ingestor import app
+        from ingestor.app import query as app
 
         hits = asyncio.run(app.query(loaded.settings, text, limit=limit, **filters))
         if as_json:
@@ -48,7 +48,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False, debug: Debu
     """Tell what is indexed, what is queued, and whether a daemon is alive."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
-        from ingestor import app
+        from ingestor.app import status as app
 
         found = app.status(loaded.settings)
         if as_json:

@@ -12,7 +12,7 @@ from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, Json
 from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, err, errors_explained, out, print_json, printable
 
 if TYPE_CHECKING:
-    from ingestor.app import Report, SyncProgress
+    from ingestor.app.sync import Report, SyncProgress
 
 _PLAIN_SECONDS = 5.0
 """How often progress is told where there is no terminal."""
@@ -22,7 +22,7 @@ def run(folder: FolderArgument = None, config: ConfigOption = None, debug: Debug
     """Follow a folder until SIGINT or SIGTERM: the daemon."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, folder=folder)
-        from ingestor import app
+        from ingestor.app import daemon as app
 
         asyncio.run(app.run(loaded.settings))
 
@@ -34,7 +34,7 @@ def sync(
     with errors_explained(debug=debug):
         # On a terminal the bar tells what the lines would, and lines would tear it apart.
         loaded = settings_of(config, debug=debug, folder=folder, is_quiet=err.is_terminal)
-        from ingestor import app
+        from ingestor.app import sync as app
 
         with _progress_told() as tell:
             report = asyncio.run(app.sync(loaded.settings, tell))

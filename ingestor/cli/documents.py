@@ -16,7 +16,7 @@ def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: De
     """List the documents that could not be indexed, with reason and remedy. Exit code 3 when there are any."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
-        from ingestor import app
+        from ingestor.app import status as app
 
         found = app.problems(loaded.settings)
         if as_json:
@@ -43,7 +43,7 @@ def retry(
     """Try documents with a problem again now: by the running daemon, or at once when there is none."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
-        from ingestor import app
+        from ingestor.app import status as app
 
         queued = app.queue_again(loaded.settings, paths or [])
         if not queued or app.is_daemon_running(loaded.settings):
@@ -52,7 +52,9 @@ def retry(
             else:
                 out.print(f"{len(queued)} queued" if queued else "no problems")
             return
-        report = asyncio.run(app.sync(loaded.settings, lambda _: None, only_queued=True))
+        from ingestor.app.sync import sync
+
+        report = asyncio.run(sync(loaded.settings, lambda _: None, only_queued=True))
         finish(report, as_json=as_json)
 
 
@@ -60,7 +62,7 @@ def approve(config: ConfigOption = None, as_json: JsonOption = False, debug: Deb
     """Let deletions happen that were held back because there were suspiciously many."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
-        from ingestor import app
+        from ingestor.app import status as app
 
         count = app.approve(loaded.settings)
         if as_json:

@@ -11,7 +11,7 @@ from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings
 from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, printable, spelled
 
 if TYPE_CHECKING:
-    from ingestor.app import Verification
+    from ingestor.app.verify import Verification
     from ingestor.core.auditing import Finding
     from ingestor.engine.verify import Audit
 
@@ -27,7 +27,7 @@ def verify(
     """Compare folder, ledger and collection, record by record. Exit code 0 only when all three agree."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, is_quiet=True)
-        from ingestor import app
+        from ingestor.app import verify as app
 
         found = asyncio.run(app.verify(loaded.settings, is_repair=repair))
         if as_json:

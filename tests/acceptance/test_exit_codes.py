@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingestor.adapters.ledger import SqliteLedger
-from ingestor.app import LEDGER_FILE
+from ingestor.app.parts import LEDGER_FILE
 from ingestor.engine.reconcile import UNREADABLE_NOTE
 from tests.checker import document_ids
 from tests.daemon import KEY, Finished, Site, assert_equal, eventually, free_port, provider_settings

@@ -1,0 +1,143 @@
+"""Collection: who may open it, where it is served, and the server that is ours.
+
+Invariant: whoever writes holds the instance lock of the data folder and, where the Chroma folder is ours, the lock of
+that folder; both are let go when everything that writes has ended, in the reverse order of taking.
+"""
+
+import os
+import time
+from contextlib import AsyncExitStack, ExitStack
+
+import structlog
+
+from ingestor.adapters.chroma_client import connect, disconnect
+from ingestor.adapters.chroma_server import ChromaServer
+from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, open_sink
+from ingestor.adapters.folder_lock import FolderLock
+from ingestor.adapters.instance import Instance, InstanceRecord
+from ingestor.app.parts import recipe_of
+from ingestor.core.errors import ConfigError, ServiceUnavailable
+from ingestor.core.fingerprint import recipe_fingerprint
+from ingestor.settings import Settings
+
+SERVER_HOST = "127.0.0.1"
+START_ATTEMPTS = 3
+"""Starts of the managed Chroma server before the daemon gives up: something may kill it while it starts."""
+
+_log = structlog.get_logger(__name__)
+
+
+def hold(settings: Settings, command: str, stack: AsyncExitStack) -> Instance:
+    """Take the instance lock until the end of `stack`. Raises `AlreadyRunning`."""
+    instance = Instance(settings.data_dir)
+    instance.acquire()
+    stack.callback(instance.release)
+    announce(instance, settings, command, served=False)
+    return instance
+
+
+def announce(instance: Instance, settings: Settings, command: str, *, served: bool) -> None:
+    """Tell other processes who is at work, and where the collection is served."""
+    is_served = served and settings.chroma.mode == "managed"
+    instance.announce(
+        InstanceRecord(
+            pid=os.getpid(),
+            command=command,
+            watch_dir=str(settings.watch_dir.absolute()),
+            started_seconds=time.time(),
+            chroma_host=SERVER_HOST if is_served else "",
+            chroma_port=settings.chroma.port if is_served else 0,
+        )
+    )
+
+
+def indexed(settings: Settings) -> InstanceRecord | None:
+    """The process that works on the data folder; raises `ConfigError` when there is nothing to look at yet."""
+    running = Instance(settings.data_dir).running()
+    is_own = settings.chroma.mode in {"managed", "persistent"}
+    if is_own and running is None and not settings.chroma_path.is_dir():
+        message = f"nothing has been indexed yet: {settings.chroma_path} does not exist"
+        raise ConfigError(message, remedy="run `ingestor sync` or `ingestor run` first")
+    return running
+
+
+def serve(settings: Settings, stack: AsyncExitStack) -> ChromaServer | None:
+    """Start the managed server, to be stopped at the end of `stack`; None where the settings name another."""
+    if settings.chroma.mode != "managed":
+        return None
+    server = ChromaServer(settings.chroma_path, settings.chroma.port, SERVER_HOST)
+    stack.callback(server.stop)
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            server.start()
+        except ServiceUnavailable as error:
+            if attempt == START_ATTEMPTS:
+                raise
+            _log.warning("chroma.start_failed", reason=str(error), attempt=attempt)
+        else:
+            break
+    return server
+
+
+def open_collection(
+    settings: Settings, running: InstanceRecord | None, stack: AsyncExitStack | ExitStack
+) -> ChromaSink:
+    """Open the collection: through the running daemon's server where there is one, else as the settings say.
+
+    What was opened is closed with `stack`, or at once when the opening fails.
+    """
+    with ExitStack() as opened:
+        sink = _open_through(settings, running, opened)
+        stack.callback(opened.pop_all().close)
+        return sink
+
+
+def _open_through(settings: Settings, running: InstanceRecord | None, stack: ExitStack) -> ChromaSink:
+    chroma = settings.chroma
+    mode, host, port = chroma.mode, chroma.host, chroma.port
+    if mode == "managed":
+        if running is None:
+            mode = "persistent"
+        elif running.chroma_port:
+            host, port = running.chroma_host, running.chroma_port
+        else:
+            message = f"`ingestor {running.command}` (process id {running.pid}) has the collection for itself just now"
+            raise ServiceUnavailable(message, remedy="try again when it has ended, or when the daemon has started")
+    if mode == "persistent":
+        lock = FolderLock(settings.chroma_path)
+        lock.acquire()
+        stack.callback(lock.release)
+    client = connect(
+        mode,
+        host=host,
+        port=port,
+        ssl=chroma.ssl and chroma.mode == "http",
+        token=chroma.token.get_secret_value() if chroma.token else None,
+        tenant=chroma.tenant,
+        database=chroma.database,
+        path=settings.chroma_path,
+        timeout_seconds=chroma.timeout_seconds,
+    )
+    stack.callback(disconnect, client)
+    recipe = recipe_of(settings)
+    hnsw = HnswConfig(**chroma.hnsw.model_dump())
+    sink = open_sink(client, chroma.collection, recipe, hnsw, fingerprint=recipe_fingerprint(recipe))
+    for sentence in sink.unapplied:
+        _log.warning("collection.setting_not_applied", reason=sentence)
+    return sink
+
+
+def endpoint(settings: Settings, running: InstanceRecord | None) -> str:
+    """Where the collection is, for people."""
+    chroma = settings.chroma
+    match chroma.mode:
+        case "managed" if running is not None and running.chroma_port:
+            return f"http://{running.chroma_host}:{running.chroma_port}"
+        case "managed" | "persistent":
+            return str(settings.chroma_path)
+        case "http":
+            return f"{'https' if chroma.ssl else 'http'}://{chroma.host}:{chroma.port}"
+        case "memory":
+            return "memory"
+        case "cloud":
+            return "Chroma Cloud"

@@ -1,0 +1,90 @@
+"""`run`: the daemon, from settings to an end by signal."""
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack
+
+import structlog
+
+from ingestor.adapters.chroma_server import ChromaServer
+from ingestor.adapters.chroma_sink import ChromaSink
+from ingestor.adapters.instance import InstanceRecord
+from ingestor.adapters.notify import Notifier
+from ingestor.adapters.rules import RULES_FILE
+from ingestor.adapters.watcher import Watcher
+from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_collection, serve
+from ingestor.app.parts import folder_of, path_below, pipeline_of
+from ingestor.core.errors import ServiceUnavailable
+from ingestor.core.paths import is_at_or_below
+from ingestor.engine.daemon import Daemon
+from ingestor.engine.news import happens_within
+from ingestor.settings import Settings
+
+CONNECT_PAUSE_SECONDS = 5.0
+"""Pause of a daemon between two attempts to reach a Chroma server that is elsewhere."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def run(settings: Settings) -> None:
+    """Follow the folder until SIGINT or SIGTERM."""
+    async with AsyncExitStack() as stack:
+        notifier = Notifier()
+        stop = _stop_signal()
+        source = folder_of(settings)
+        instance = hold(settings, "run", stack)
+        server = serve(settings, stack)
+        sink = await _reached(settings, stack, stop, server)
+        if sink is None:
+            return
+        announce(instance, settings, "run", served=True)
+        _log.info(
+            "daemon.started",
+            folder=str(settings.watch_dir),
+            collection=settings.chroma.collection,
+            chroma=endpoint(settings, instance.record),
+        )
+        pipeline = await stack.enter_async_context(pipeline_of(settings, source, sink))
+        left_out = [
+            below
+            for folder in (settings.data_dir, settings.chroma_path)
+            if (below := path_below(settings.watch_dir, folder))
+        ]
+        watch = Watcher(
+            settings.watch_dir,
+            polling=settings.watch.polling,
+            follow_symlinks=settings.watch.follow_symlinks,
+            ignore=lambda path: any(is_at_or_below(path, folder) for folder in left_out),
+        )
+        follower = pipeline.follower(watch, quiet_seconds=settings.watch.quiet_seconds, rules_file=RULES_FILE)
+        daemon = Daemon(pipeline, follower, watch, notifier, supervise=server.ensure if server else None)
+        await daemon.run(stop)
+    _log.info("daemon.stopped")
+
+
+async def _reached(
+    settings: Settings, stack: AsyncExitStack, stop: asyncio.Event, server: ChromaServer | None
+) -> ChromaSink | None:
+    """Open the collection, waiting for a server that is elsewhere; None when told to stop meanwhile.
+
+    A server of our own that dies just now is started again; raises `ServiceUnavailable` when it dies too often.
+    """
+    record = InstanceRecord(os.getpid(), "run", "", 0.0, SERVER_HOST, settings.chroma.port)
+    while not stop.is_set():
+        try:
+            return await asyncio.to_thread(open_collection, settings, record, stack)
+        except ServiceUnavailable as error:
+            _log.error("chroma.unreachable", reason=str(error), remedy=error.remedy)
+            await happens_within(stop, CONNECT_PAUSE_SECONDS)
+            if server is not None:
+                await asyncio.to_thread(server.ensure)
+    return None
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop

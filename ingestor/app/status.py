@@ -1,0 +1,147 @@
+"""Status: what the ledger tells of the work of another process, and what people decide about it.
+
+Takes no lock and asks no service.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ingestor.adapters.instance import Instance, InstanceRecord
+from ingestor.adapters.ledger import SqliteLedger
+from ingestor.app.collection import endpoint
+from ingestor.app.parts import ledger_of, path_below
+from ingestor.core.errors import ConfigError
+from ingestor.core.model import Change, Priority, Problem, Stage
+from ingestor.core.paths import is_at_or_below
+from ingestor.engine.daemon import STATE_NOTE
+from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, LAST_RECONCILE_NOTE, UNREADABLE_NOTE
+from ingestor.ports import Totals
+from ingestor.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What can be told of the collection from outside the process that works on it."""
+
+    watch_dir: str
+    data_dir: str
+    collection: str
+    chroma: str
+    """Where the collection is served, or the folder that it lies in."""
+    daemon: InstanceRecord | None
+    totals: Totals | None
+    """None when nothing was ever indexed."""
+    last_reconcile: Mapping[str, Any] | None
+    held_deletions: int
+    """Deletions that wait for `ingestor approve`."""
+    unreadable_folders: int
+    """Folders that could not be listed; `problems` names them."""
+    watching: str
+    outage: str
+
+
+def status(settings: Settings) -> Status:
+    """What the ledger and the instance record say; takes no lock, asks no service."""
+    running = Instance(settings.data_dir).running()
+    totals: Totals | None = None
+    reconcile: Mapping[str, Any] | None = None
+    state: Mapping[str, Any] = {}
+    held = unreadable = 0
+    with ledger_of(settings) as ledger:
+        if ledger is not None:
+            totals = ledger.totals()
+            reconcile = json.loads(ledger.note(LAST_RECONCILE_NOTE) or "null")
+            state = json.loads(ledger.note(STATE_NOTE) or "{}")
+            held = int(ledger.note(HELD_NOTE) or 0)
+            unreadable = len(_unreadable(ledger))
+    if totals is not None and running is None:
+        # Leases of a process that is gone are void.
+        totals = replace(totals, queued=totals.queued + totals.in_flight, in_flight=0)
+    return Status(
+        watch_dir=str(settings.watch_dir),
+        data_dir=str(settings.data_dir),
+        collection=settings.chroma.collection,
+        chroma=endpoint(settings, running),
+        daemon=running,
+        totals=totals,
+        last_reconcile=reconcile,
+        held_deletions=held,
+        unreadable_folders=unreadable,
+        watching=str(state.get("watching", "")) if running else "",
+        outage=str(state.get("outage", "")) if running else "",
+    )
+
+
+def problems(settings: Settings) -> list[tuple[str, Problem]]:
+    """Per-document faults, and folders that cannot be listed, by path."""
+    with ledger_of(settings) as ledger:
+        if ledger is None:
+            return []
+        compared = json.loads(ledger.note(LAST_RECONCILE_NOTE) or "{}")
+        folders = [
+            (path, _unlistable(reason, float(compared.get("at_seconds", 0.0))))
+            for path, reason in _unreadable(ledger).items()
+        ]
+        return sorted(ledger.problems() + folders, key=lambda found: found[0])
+
+
+def _unreadable(ledger: SqliteLedger) -> Mapping[str, str]:
+    """Folders that could not be listed, with their reasons."""
+    found: dict[str, str] = json.loads(ledger.note(UNREADABLE_NOTE) or "{}")
+    return found
+
+
+def _unlistable(reason: str, since_seconds: float) -> Problem:
+    remedy = "let the user of ingestor read and enter it; what was indexed of it is kept meanwhile"
+    return Problem(Stage.READ, "UnreadableFolder", reason, remedy, attempts=1, since_seconds=since_seconds)
+
+
+def queue_again(settings: Settings, paths: Sequence[str]) -> list[str]:
+    """Queue documents with a fault for now: all of them, or those at or below `paths`; returns what was queued.
+
+    A running daemon takes them up within a second. Raises `ConfigError` for a path that has no fault.
+    """
+    with ledger_of(settings) as ledger:
+        faulty = [] if ledger is None else [path for path, _ in ledger.problems()]
+    chosen: list[str] = []
+    for wanted in paths:
+        relative = _relative(settings, wanted)
+        found = [path for path in faulty if is_at_or_below(path, relative)]
+        if not found:
+            raise ConfigError(f"no document at {wanted} has a problem", remedy="`ingestor problems` lists them")
+        chosen += found
+    chosen = list(dict.fromkeys(chosen)) if paths else faulty
+    now_seconds = time.time()
+    with ledger_of(settings) as ledger:
+        if ledger is not None:
+            ledger.enqueue(chosen, Change("", Priority.LIVE, now_seconds, now_seconds))
+    return chosen
+
+
+def approve(settings: Settings) -> int:
+    """Approve of the deletions that are held back; returns how many.
+
+    A running daemon carries them out within a second, otherwise the next `sync` or `run` does.
+    """
+    with ledger_of(settings) as ledger:
+        held = int(ledger.note(HELD_NOTE) or 0) if ledger is not None else 0
+        if ledger is not None and held:
+            ledger.set_note(APPROVED_NOTE, str(held))
+    return held
+
+
+def is_daemon_running(settings: Settings) -> bool:
+    """Whether another process works on the data folder."""
+    return Instance(settings.data_dir).running() is not None
+
+
+def _relative(settings: Settings, wanted: str) -> str:
+    """A path as users give it - in the file system, or relative to the watched folder - as the ledger knows it."""
+    found = Path(wanted)
+    if found.is_absolute() or found.exists():
+        return path_below(settings.watch_dir, found)
+    return wanted.strip("/")
