@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ import chromadb
 import numpy as np
 from chromadb.api import ClientAPI
 from chromadb.config import Settings
+from chromadb.errors import InternalError
 
 from ingestor.core.chunking import Cutter
 from tests.embedding_server import vector_of
 
 COLLECTION = "documents"
 PAGE_RECORDS = 500
+READS = 20
+READ_PAUSE_SECONDS = 0.1
 _LEFT_OUT_ENDS = ("~", ".swp", ".tmp", ".temp", ".part", ".crdownload")
 _NANOSECONDS = 1_000_000_000
 _SHOWN = 12
@@ -205,6 +209,22 @@ def _is_vector_of(row: Row, dimensions: int) -> bool:
 
 
 def _rows(client: ClientAPI) -> list[Row]:
+    """Everything the collection holds.
+
+    Chroma looks vectors up after the ids, and fails or comes short when one of them is deleted in between.
+    """
+    for _ in range(READS - 1):
+        with contextlib.suppress(InternalError, ShortPage):
+            return _read(client)
+        time.sleep(READ_PAUSE_SECONDS)
+    return _read(client)
+
+
+class ShortPage(Exception):
+    """A page with fewer vectors than records."""
+
+
+def _read(client: ClientAPI) -> list[Row]:
     collection = client.get_collection(COLLECTION, embedding_function=None)
     rows: list[Row] = []
     while True:
@@ -213,6 +233,8 @@ def _rows(client: ClientAPI) -> list[Row]:
         assert documents is not None
         assert metadatas is not None
         assert embeddings is not None
+        if len(embeddings) != len(page["ids"]):
+            raise ShortPage
         rows += [
             Row(id_, text, dict(metadata), tuple(float(number) for number in embedding))
             for id_, text, metadata, embedding in zip(page["ids"], documents, metadatas, embeddings, strict=True)

@@ -32,7 +32,7 @@ from ingestor.ports import MAX_READ, Vector, Vectors
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
-    from chromadb.api.types import GetResult, Include
+    from chromadb.api.types import GetResult
 
 RECIPE_KEY = "ingestor_recipe"
 """The key of a collection's metadata that makes it ours."""
@@ -216,15 +216,11 @@ class ChromaSink:
         if not unique:
             return []
         with _translation(f"reading {len(unique)} records", ServiceUnavailable):
-            try:
-                page = self._page(unique, with_vectors=with_vectors)
-            except Exception as error:
-                if not with_vectors or _LOST_VECTOR not in str(error):
-                    raise
-                if len(unique) > _FEW:
-                    parts = [unique[start : start + _FEW] for start in range(0, len(unique), _FEW)]
-                    return [held for part in parts for held in self.read(part, with_vectors=True)]
-                page = self._page(unique, with_vectors=False)
+            page = self._page(unique, with_vectors=with_vectors)
+            if page is None and len(unique) > _FEW:
+                parts = [unique[start : start + _FEW] for start in range(0, len(unique), _FEW)]
+                return [held for part in parts for held in self.read(part, with_vectors=True)]
+            page = page or self._collection.get(ids=unique, include=["metadatas", "documents"])
         nothing = [None] * len(page["ids"])
         vectors = nothing if page["embeddings"] is None else np.asarray(page["embeddings"], dtype=np.float32)
         return [
@@ -266,11 +262,17 @@ class ChromaSink:
                 remedy="start again: it is filled anew, without an embedding call",
             )
 
-    def _page(self, ids: list[str], *, with_vectors: bool) -> "GetResult":
-        include: Include = ["metadatas", "documents"]
-        if with_vectors:
-            include.append("embeddings")
-        return self._collection.get(ids=ids, include=include)
+    def _page(self, ids: list[str], *, with_vectors: bool) -> "GetResult | None":
+        """Records as Chroma tells of them; None when it has lost the vector of one, or drops it just now."""
+        if not with_vectors:
+            return self._collection.get(ids=ids, include=["metadatas", "documents"])
+        try:
+            page = self._collection.get(ids=ids, include=["metadatas", "documents", "embeddings"])
+        except Exception as error:
+            if _LOST_VECTOR in str(error):
+                return None
+            raise
+        return page if page["embeddings"] is not None and len(page["embeddings"]) == len(page["ids"]) else None
 
     def _own_distances(self, vectors: Vectors) -> list[float]:
         """The distance of each vector to itself."""

@@ -17,6 +17,7 @@ import structlog
 
 from ingestor.core.guarding import DeletionLimit, vanished
 from ingestor.core.model import Change, Glance, Priority, Snapshot
+from ingestor.core.paths import is_at_or_below
 from ingestor.core.reconciling import Difference, difference
 from ingestor.core.settling import GONE_SECONDS
 from ingestor.engine.lane import Lane
@@ -74,6 +75,7 @@ class Reconciler:
         self._cutting = cutting
         self._limit = limit
         self._told_left_out: frozenset[str] = frozenset()
+        self._unreadable: Mapping[str, str] = {}
         self.held = 0
         """Deletions that wait for approval."""
 
@@ -120,9 +122,16 @@ class Reconciler:
             self._told_left_out = frozenset(snapshot.skipped)
             self._tally.unchanged = found.same
             await self._keep(reconciled, now_seconds)
-            unreadable = dict(sorted(snapshot.unreadable.items())[:MAX_TOLD])
-            await self._lane.run(self._ledger.set_note, UNREADABLE_NOTE, json.dumps(unreadable))
+        await self._keep_unreadable(below, snapshot.unreadable)
         return reconciled
+
+    async def _keep_unreadable(self, below: str, found: Mapping[str, str]) -> None:
+        others = {path: reason for path, reason in self._unreadable.items() if not is_at_or_below(path, below)}
+        unreadable = others | dict(found)
+        if unreadable != self._unreadable or not below:
+            self._unreadable = unreadable
+            told = dict(sorted(unreadable.items())[:MAX_TOLD])
+            await self._lane.run(self._ledger.set_note, UNREADABLE_NOTE, json.dumps(told))
 
     def _tell_left_out(self, snapshot: Snapshot) -> None:
         """Say what does not count and why, each path once; a link that is no text is nobody's problem."""

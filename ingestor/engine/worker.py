@@ -216,6 +216,12 @@ class Worker:
             with self._claiming(task.path) as claim:
                 await self._process(task, claim, began_seconds)
         except DocumentError as error:
+            ((_, hidden),) = await asyncio.to_thread(self._look, [task.path])
+            if isinstance(hidden, DocumentError):
+                # Its folder may not be entered. That is the folder's problem, told by the reconcile; what is not known
+                # of the file is no reason to take its records away.
+                await self._acknowledge(task.change)
+                return
             with self._claiming(task.path) as claim:
                 await self._set_aside(task, claim, error, began_seconds)
 

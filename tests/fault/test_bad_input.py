@@ -407,9 +407,14 @@ def test_a_folder_that_may_not_be_listed_and_one_too_deep_stop_nobody(scene: Sce
         assert all(path.startswith("d" * 200) and "File name too long" in reason for path, reason in told.items())
         held = scene.reading.rows()
         assert {row.source for row in held} >= {"closed/known.txt"}, "what cannot be looked at is not gone"
+        listed = {path for path, problem in scene.problems().items() if problem["kind"] == "UnreadableFolder"}
+        assert "closed" in listed
+        assert listed & told.keys()
     finally:
         closed.chmod(0o755)
+        shutil.rmtree(folder / ("d" * 200) / ("d" * 200))
     scene.wait_equal()
+    scene.wait_problems()
 
 
 def unreadable(scene: Scene) -> dict[str, str]:

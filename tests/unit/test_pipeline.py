@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 import pytest
 
 from ingestor.adapters.clock import SystemClock
 from ingestor.core.backoff import Backoff
-from ingestor.core.errors import ServiceUnavailable, UnstableDocument
+from ingestor.core.errors import ServiceUnavailable, UnreadableDocument, UnstableDocument
 from ingestor.core.model import Change, Chunk, Content, Outcome, Priority, Stat
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import worker as worker_module
@@ -592,3 +593,30 @@ async def test_folders_that_cannot_be_listed_are_noted_until_they_can(world: Wor
     world.folder.unreadable = {}
     await world.sync()
     assert json.loads(world.ledger.notes[UNREADABLE_NOTE]) == {}
+
+
+@pytest.mark.parametrize("is_read_first", [False, True], ids=["looked-at", "read"])
+async def test_a_file_whose_folder_was_closed_keeps_its_records(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, is_read_first: bool
+) -> None:
+    await world.sync()
+    before = world.records()
+    world.folder.write("sub/b.md", b"four\nFIVE")
+    now_seconds = time.time()
+    world.ledger.enqueue(["sub/b.md"], Change("", Priority.LIVE, now_seconds, now_seconds))
+
+    def close(_: str) -> NoReturn:
+        world.folder.unreadable = {"sub": "Permission denied"}
+        raise UnreadableDocument("Permission denied")
+
+    if is_read_first:
+        monkeypatch.setattr(world.folder, "read", close)
+    else:
+        world.folder.unreadable = {"sub": "Permission denied"}
+    await world.work([])
+    assert world.records() == before
+    assert (world.ledger.problems(), world.ledger.waiting()) == ([], {})
+    monkeypatch.undo()
+    world.folder.unreadable = {}
+    await world.sync()
+    assert world.records() == world.expected()
