@@ -17,11 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import httpx
 import pytest
-from chromadb.errors import InternalError
+from chromadb.errors import ChromaError, InternalError
 
 from ingestor.core.chunking import Cutter
-from tests.checker import Reads, Row, at_rest, belongs, differences, served, shown
+from tests.checker import Reads, Row, ShortPage, at_rest, belongs, differences, served, shown
 from tests.embedding_server import EmbeddingServer
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ingestor"
@@ -247,6 +248,26 @@ class Reading:
 
         eventually(are_equal, lambda: shown(found), seconds)
         return rows
+
+
+def converged(site: Site, daemon: Daemon, dimensions: int, *, seconds: float = PATIENCE_SECONDS) -> list[Row]:
+    """Wait until the collection is the folder, whatever happens to the server meanwhile; returns the collection."""
+    rows: list[Row] = []
+    found = ["nothing was read yet"]
+
+    def is_equal() -> bool:
+        assert daemon.process.poll() is None, daemon.log()[-3_000:]
+        try:
+            with served(site.port) as read:
+                rows[:] = read()
+        except (ChromaError, ShortPage, ValueError, httpx.HTTPError) as error:
+            found[:] = [repr(error)]  # it is down, or was made anew under our eyes
+            return False
+        found[:] = differences(site.folder, rows, dimensions=dimensions)
+        return not found
+
+    eventually(is_equal, lambda: f"{shown(found)}\n{daemon.log()[-3_000:]}", seconds)
+    return rows
 
 
 def assert_equal(

@@ -36,6 +36,9 @@ _SILENT_CHECKS = 5
 """Heartbeats in a row that a server may owe while it does nothing: a stopped or deadlocked one owes all of them."""
 _BUSY_SILENT_CHECKS = 100
 """Heartbeats in a row that a server may owe in any case, five minutes: a large write has delayed them by 7 s."""
+_READY = "/api/v2/heartbeat"
+_SIGN_OF_LIFE = "/api/v2/tenants/default_tenant"
+"""Read from the database: a server whose database is stuck answers its own heartbeat, and nothing else any more."""
 _IDLE_SECONDS = 0.05
 """CPU time during one heartbeat's wait up to which a server does nothing."""
 _TERM_SECONDS = 5.0
@@ -200,7 +203,7 @@ class ChromaServer:
                 pass_fds=(self._lock.descriptor,),
             )
         self._write_record(self._child.pid)
-        while not (self._is_listener(self._child.pid) and self._answers()):
+        while not (self._is_listener(self._child.pid) and self._answers(_READY)):
             code = self._child.poll()
             if code is not None:
                 raise self._death(code)
@@ -317,17 +320,19 @@ class ChromaServer:
         wanted = {f"socket:[{inode}]" for inode in _listening_inodes(self._port)}
         return bool(wanted) and not wanted.isdisjoint(_open_links(pid))
 
-    def _answers(self) -> bool:
-        """Whether the heartbeat is heard; plain HTTP, so that waiting does not cost an import of chromadb."""
+    def _answers(self, path: str = _SIGN_OF_LIFE) -> bool:
+        """Whether a request is answered; plain HTTP, so that waiting does not cost an import of chromadb."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - reached, not bound
         connection = http.client.HTTPConnection(host, self._port, timeout=_HEARTBEAT_TIMEOUT_SECONDS)
         try:
-            connection.request("GET", "/api/v2/heartbeat")
-            return connection.getresponse().status == http.HTTPStatus.OK
+            connection.request("GET", path)
+            answer = connection.getresponse().status
         except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
+        # A database that fails, because its disk is full for one, fails after a restart as well.
+        return path == _SIGN_OF_LIFE or answer == http.HTTPStatus.OK
 
 
 def _environment() -> dict[str, str]:

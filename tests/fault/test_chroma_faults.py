@@ -7,20 +7,19 @@ import contextlib
 import itertools
 import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from chromadb.errors import ChromaError
 
 from ingestor.adapters import chroma_server
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.core.chunking import Cutter
 from ingestor.core.errors import ServiceUnavailable
-from tests.checker import COLLECTION, Row, client_of, differences, expected_texts, served, shown
-from tests.daemon import Daemon, Site, assert_equal, eventually, free_port, lives, provider_settings
+from tests.checker import COLLECTION, client_of, expected_texts
+from tests.daemon import Daemon, Site, assert_equal, converged, eventually, free_port, lives, provider_settings
 from tests.embedding_server import EmbeddingServer
 
 CONCURRENCY = 2
@@ -82,26 +81,6 @@ def pid_of(server: ChromaServer) -> int:
     return server.pid
 
 
-def converged(site: Site, daemon: Daemon) -> list[Row]:
-    """Wait until the collection, read by a client of its own, is the folder."""
-    rows: list[Row] = []
-    found = ["nothing was read yet"]
-
-    def is_equal() -> bool:
-        assert daemon.process.poll() is None, daemon.log()[-3_000:]
-        try:
-            with served(site.port) as read:
-                rows[:] = read()
-        except (ChromaError, ValueError, httpx.HTTPError) as error:
-            found[:] = [repr(error)]  # it is down, or was made anew under our eyes
-            return False
-        found[:] = differences(site.folder, rows, dimensions=DIMENSIONS)
-        return not found
-
-    eventually(is_equal, lambda: f"{shown(found)}\n{daemon.log()[-3_000:]}")
-    return rows
-
-
 def wait_for_event(daemon: Daemon, name: str, count: int = 1) -> None:
     eventually(
         lambda: daemon.process.poll() is not None or len(daemon.events(name)) >= count,
@@ -123,17 +102,17 @@ def test_a_managed_server_that_hangs_for_a_while_dies_in_mid_write_and_hangs_for
     site: Site, provider: EmbeddingServer
 ) -> None:
     daemon = site.start("run").wait_ready()
-    converged(site, daemon)
+    converged(site, daemon, DIMENSIONS)
     (first,) = site.servers()
 
     os.kill(first, signal.SIGSTOP)
     drop(site, "while-it-hangs", 5)
     wait_for_event(daemon, "document.postponed")
     os.kill(first, signal.SIGCONT)
-    converged(site, daemon)
+    converged(site, daemon, DIMENSIONS)
 
     drop_then(site, "in-mid-write", provider, lambda: os.kill(site.servers()[0], signal.SIGKILL))
-    converged(site, daemon)
+    converged(site, daemon, DIMENSIONS)
     (second,) = site.servers()
     assert second != first
     assert "died (code -9)" in daemon.events("chroma.restarted")[-1]["reason"]
@@ -144,7 +123,7 @@ def test_a_managed_server_that_hangs_for_a_while_dies_in_mid_write_and_hangs_for
     (site.folder / "first-1.txt").unlink()
     (site.folder / "first-2.txt").rename(site.folder / "renamed.txt")
     eventually(lambda: not lives(second), lambda: f"the hung server was left alone:\n{daemon.log()[-3_000:]}")
-    converged(site, daemon)
+    converged(site, daemon, DIMENSIONS)
     (third,) = site.servers()
     assert "heartbeats unanswered" in daemon.events("chroma.restarted")[-1]["reason"]
 
@@ -166,19 +145,19 @@ def test_a_server_elsewhere_that_is_down_at_the_start_dies_in_mid_write_and_hang
     assert provider.requests == 0, "nothing is paid for before it can be written"
     elsewhere.start()
     daemon.wait_ready()
-    converged(site, daemon)
+    converged(site, daemon, DIMENSIONS)
 
     drop_then(site, "in-mid-write", provider, lambda: os.kill(pid_of(elsewhere), signal.SIGKILL))
     wait_for_event(daemon, "document.postponed")
     assert elsewhere.ensure()
-    converged(site, daemon)
+    converged(site, daemon, DIMENSIONS)
 
     told_before = len(daemon.events("document.postponed"))
     os.kill(pid_of(elsewhere), signal.SIGSTOP)
     drop(site, "while-it-hangs", 5)
     wait_for_event(daemon, "document.postponed", told_before + 1)
     os.kill(pid_of(elsewhere), signal.SIGCONT)
-    rows = converged(site, daemon)
+    rows = converged(site, daemon, DIMENSIONS)
 
     assert len(rows) == texts_of(site)
     assert_paid_once(provider, texts_of(site))
@@ -200,14 +179,14 @@ def test_a_collection_that_somebody_deletes_or_renames_is_filled_again_for_nothi
 ) -> None:
     elsewhere.start()
     first = site.start("run").wait_ready()
-    converged(site, first)
+    converged(site, first, DIMENSIONS)
     with client_of(site.port) as client:
         client.delete_collection(COLLECTION)
     drop(site, "after-the-deletion", 1)
     wait_until_lost(first)
     site.settings["INGESTOR_WATCH__RESCAN_SECONDS"] = "1"
     second = site.start("run").wait_ready()
-    rows = converged(site, second)
+    rows = converged(site, second, DIMENSIONS)
     assert_paid_once(provider, texts_of(site))
 
     # An idle daemon notices it, too: it writes to the renamed collection otherwise, which it knows by its id.
@@ -216,7 +195,7 @@ def test_a_collection_that_somebody_deletes_or_renames_is_filled_again_for_nothi
     wait_until_lost(second)
     (site.folder / "first-1.txt").unlink()
     third = site.start("run").wait_ready()
-    converged(site, third)
+    converged(site, third, DIMENSIONS)
     with client_of(site.port) as client:
         assert client.get_collection("taken-away", embedding_function=None).count() == len(rows)
     assert_paid_once(provider, texts_of(site) + 1)
@@ -250,6 +229,21 @@ def test_a_server_is_restarted_only_when_it_owes_heartbeat_after_heartbeat(
 
     assert not lives(pid)
     assert not supervised.ensure()
+
+
+def test_a_server_whose_database_is_stuck_is_one_that_hangs(supervised: ChromaServer) -> None:
+    supervised.start()
+    # As after a full disk, when a lock is held that nobody lets go of.
+    lock = sqlite3.connect(supervised.path / "chroma.sqlite3", isolation_level=None)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+        assert supervised._answers(chroma_server._READY)
+        faults = [supervised._fault() for _ in range(5)]
+    finally:
+        lock.close()
+    assert faults[:4] == [None] * 4
+    assert "heartbeats unanswered" in str(faults[4])
+    eventually(supervised._answers, lambda: "it does not answer any more")
 
 
 BUSY = """

@@ -18,7 +18,7 @@ import structlog
 from ingestor.adapters import vectors as vectors_module
 from ingestor.adapters.vectors import SqliteVectors
 from ingestor.core.errors import ServiceUnavailable
-from tests.daemon import Daemon, Site, eventually, provider_settings
+from tests.daemon import Daemon, Site, converged, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
 
 DIMENSIONS = 64
@@ -105,9 +105,7 @@ def assert_heals(site: Site, server: EmbeddingServer, daemon: Daemon, texts: int
     if daemon.process.poll() is not None:
         assert daemon.process.returncode == 4, daemon.log()[-2_000:]
         daemon = site.start("run").wait_ready()
-    with site.reading() as collection:
-        collection.dimensions = DIMENSIONS
-        collection.wait_equal(seconds=90.0)
+    converged(site, daemon, DIMENSIONS, seconds=120.0)
     assert server.texts == texts
     assert server.counters.repeated_texts == 0
     assert daemon.terminate() == 0

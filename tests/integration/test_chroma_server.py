@@ -250,7 +250,7 @@ def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path, port: int, monk
     monkeypatch.setattr(chroma_server, "_TERM_SECONDS", 0.2)
     server = ChromaServer(tmp_path, port)
     monkeypatch.setattr(server, "_is_listener", lambda _: b"deaf" in server.log_path.read_bytes())
-    monkeypatch.setattr(server, "_answers", lambda: True)
+    monkeypatch.setattr(server, "_answers", lambda *_: True)
     server.start()
     pid = pid_of(server)
 
