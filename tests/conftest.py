@@ -1,9 +1,37 @@
-"""Options of the test run."""
+"""Options of the test run, and the figures that tests tell at its end."""
+
+from collections.abc import Callable
 
 import pytest
+from _pytest.terminal import TerminalReporter
 from hypothesis import settings
 
 settings.register_profile("thorough", max_examples=2_000, deadline=None)
+
+
+Tell = Callable[[str], None]
+_FIGURE = "figure"
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    """Tell a sentence with figures at the end of the run: a measurement that nothing may depend on, or a count."""
+    return lambda sentence: record_property(_FIGURE, sentence)
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    told = [
+        f"{report.nodeid}: {sentence}"
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, sentence in report.user_properties
+        if name == _FIGURE
+    ]
+    if told:
+        terminalreporter.section("figures")
+        for line in sorted(told):
+            terminalreporter.line(line)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,7 +4,7 @@ import random
 import shutil
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -70,7 +70,7 @@ def edit_as_people_do(folder: Path, chance: random.Random) -> None:
 
 
 @pytest.mark.timeout(1_500)
-def test_a_real_tree_and_what_people_do_to_it(tmp_path: Path) -> None:
+def test_a_real_tree_and_what_people_do_to_it(tmp_path: Path, tell: Callable[[str], None]) -> None:
     chance = random.Random(20)
     cutter = Cutter(MAX_TOKENS, 0)
     with EmbeddingServer(dimensions=64, max_inputs=128) as server:
@@ -82,7 +82,7 @@ def test_a_real_tree_and_what_people_do_to_it(tmp_path: Path) -> None:
                 before = (server.requests, server.texts, time.monotonic())
                 report: dict[str, dict[str, int]] = site.sync()
                 spent = (server.requests - before[0], server.texts - before[1], time.monotonic() - before[2])
-                print(f"{name}: {spent[0]} requests, {spent[1]} texts, {spent[2]:.1f} s, {report}")  # noqa: T201
+                tell(f"{name}: {spent[0]} requests, {spent[1]} texts, {spent[2]:.1f} s, {report}")
                 return report
 
             cold = step("cold sync")
@@ -90,7 +90,7 @@ def test_a_real_tree_and_what_people_do_to_it(tmp_path: Path) -> None:
             assert_equal(site.folder, rows, cutter=cutter, dimensions=64)
             assert cold["documents"]["added"] == FILES
             assert server.texts == len({row.text for row in rows}), "every distinct text was paid for once"
-            print(f"{FILES} files, {len(rows)} chunks")  # noqa: T201
+            tell(f"{FILES} files, {len(rows)} chunks")
 
             paid, held = (server.requests, server.texts), fingerprint(rows)
             same = step("nothing changed")

@@ -278,7 +278,9 @@ def assert_harmless(shown: str) -> None:
     assert not any(line.startswith(("error:", FORGED)) for line in shown.split("\n"))
 
 
-def test_bad_files_of_before_the_start_and_of_after_it_are_problems_that_their_user_understands(scene: Scene) -> None:
+def test_bad_files_of_before_the_start_and_of_after_it_are_problems_that_their_user_understands(
+    scene: Scene, tell: Callable[[str], None]
+) -> None:
     scene.bad |= put_all(scene.site.folder, "late")
 
     problems = scene.wait_problems()
@@ -289,6 +291,7 @@ def test_bad_files_of_before_the_start_and_of_after_it_are_problems_that_their_u
         assert bad.said in problem["reason"]
         assert bad.remedy in problem["remedy"]
         assert "\n" not in problem["reason"] + problem["remedy"]
+    tell(f"{len(scene.bad)} bad files, {len(scene.wait_equal())} records of good ones beside them")
     listed = scene.site.command("problems").out
     for bad in scene.bad.values():
         assert bad.said in listed

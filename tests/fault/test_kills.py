@@ -9,7 +9,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,7 +103,9 @@ def wait_until_it_works(daemon: Daemon) -> None:
 
 
 @pytest.mark.timeout(3_600)
-def test_kills_at_random_moments(site: Site, server: EmbeddingServer, pytestconfig: pytest.Config) -> None:
+def test_kills_at_random_moments(
+    site: Site, server: EmbeddingServer, pytestconfig: pytest.Config, tell: Callable[[str], None]
+) -> None:
     kills, seed = int(pytestconfig.getoption("--kills")), int(pytestconfig.getoption("--seed"))
     chance = random.Random(seed)
     somebody = Restless(site.folder, chance)
@@ -134,7 +136,7 @@ def test_kills_at_random_moments(site: Site, server: EmbeddingServer, pytestconf
         rows = collection.wait_equal(cutter=CUTTER, seconds=120.0)
     wasted = server.counters.repeated_texts
     told = f"{daemon_kills} daemons and {server_kills} servers killed (seed {seed}): {len(rows)} records"
-    print(f"{told}, {server.texts} texts paid for, {wasted} of them again")  # noqa: T201
+    tell(f"{told}, {server.texts} texts paid for, {wasted} of them again")
     assert wasted <= daemon_kills * IN_FLIGHT
     assert daemon.terminate() == 0
     assert_equal(site.folder, site.at_rest(), cutter=CUTTER, dimensions=DIMENSIONS)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -61,6 +62,9 @@ DIFFERING = {"document_id", "ingested_at"}
 
 class Disturbed(RuleBasedStateMachine):
     """A folder, a collection, and a process that does not live long."""
+
+    lived: ClassVar[Counter[str]] = Counter()
+    """What all examples together have gone through."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,6 +166,7 @@ class Disturbed(RuleBasedStateMachine):
         fresh = World()
         fresh.folder = self.world.folder
         self._run(fresh.sync)
+        self.lived["syncs"] += 1
         assert told(self.world) == told(fresh)
         self.world.sink.calls.clear()
         attempts = len(self.world.embedder.attempts)
@@ -171,6 +176,7 @@ class Disturbed(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.sync()
+        self.lived.update(examples=1, deaths=self.deaths)
         paid = Counter(chain.from_iterable(self.world.embedder.calls))
         # A death between an answer and the vector store loses what was in flight, and nothing else is paid twice.
         assert max(paid.values(), default=0) <= 1 + self.deaths
@@ -208,8 +214,12 @@ def run_machine(examples: int, *, phases: Sequence[Phase] = tuple(Phase)) -> Non
 
 
 @pytest.mark.timeout(600)
-def test_the_collection_equals_the_folder_whatever_happens() -> None:
+def test_the_collection_equals_the_folder_whatever_happens(tell: Callable[[str], None]) -> None:
+    Disturbed.lived.clear()
     run_machine(60)
+    lived = Disturbed.lived
+    told = f"{lived['examples']} state-machine examples, {lived['syncs']} of their syncs compared"
+    tell(f"{told}, {lived['deaths']} deaths")
 
 
 def without_marks_for_adds(plan: Plan) -> Entry:
