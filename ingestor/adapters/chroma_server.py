@@ -128,18 +128,19 @@ class ChromaServer:
         """Whether the server is alive. Cheap; says nothing of whether it answers."""
         return self._child is not None and self._child.poll() is None
 
-    def ensure(self, timeout_seconds: float = 30.0) -> bool:
+    def ensure(self, complaint: str = "", timeout_seconds: float = 30.0) -> bool:
         """Start a dead or hung server again; whether that was needed. Meant to be called each second.
 
         Hung is a server that lives and owes heartbeat after heartbeat: soon when it does nothing meanwhile, much later
-        when it is at work. Raises `ServiceUnavailable` when it was restarted too often or does not come back, and what
-        `start` raises. Does nothing after `stop`.
+        when it is at work. A complaint of who uses the server makes it start again in any case. Raises
+        `ServiceUnavailable` when it was restarted too often or does not come back, and what `start` raises. Does
+        nothing after `stop`.
         """
         with self._turn:
             if self._is_stopping.is_set():
                 return False
-            reason = self._fault()
-            if reason is None:
+            reason = self._fault() or complaint
+            if not reason:
                 self._bound_log()
                 return False
             self.restart(timeout_seconds)

@@ -19,6 +19,7 @@ import numpy as np
 from ingestor.core.auditing import Held
 from ingestor.core.errors import (
     AuthenticationFailed,
+    ChromaUnavailable,
     CollectionLost,
     ConfigError,
     IngestorError,
@@ -481,9 +482,9 @@ def _translated(error: Exception, doing: str, refused: type[IngestorError]) -> I
     words = _words(error)
     translation: IngestorError | None = None
     if isinstance(error, httpx.TimeoutException):
-        translation = ServiceUnavailable(f"Chroma did not answer in time while {doing}")
+        translation = ChromaUnavailable(f"Chroma did not answer in time while {doing}")
     elif isinstance(error, httpx.TransportError):
-        translation = ServiceUnavailable(f"Chroma was out of reach while {doing}: {type(error).__name__} {words}")
+        translation = ChromaUnavailable(f"Chroma was out of reach while {doing}: {type(error).__name__} {words}")
     elif isinstance(error, errors.NotFoundError):
         translation = CollectionLost(
             f"the collection was deleted or renamed by somebody else; noticed while {doing}",
@@ -499,11 +500,11 @@ def _translated(error: Exception, doing: str, refused: type[IngestorError]) -> I
             remedy="take the old embedding settings back, or choose another INGESTOR_CHROMA__COLLECTION",
         )
     elif isinstance(error, errors.InternalError | errors.RateLimitError | errors.VersionMismatchError):
-        translation = ServiceUnavailable(f"Chroma failed while {doing}: {words}", remedy=_remedy(words))
+        translation = ChromaUnavailable(f"Chroma failed while {doing}: {words}", remedy=_remedy(words))
     elif isinstance(error, errors.ChromaError) or status in {400, 413, 422}:
         translation = refused(f"Chroma refused while {doing}: {words}")
     elif status is not None or _is_nonsense(error):
-        translation = ServiceUnavailable(f"Chroma answered nonsense while {doing}: {words}")
+        translation = ChromaUnavailable(f"Chroma answered nonsense while {doing}: {words}")
     elif isinstance(error, ValueError | TypeError):
         translation = refused(f"Chroma refused while {doing}: {words}")
     return translation

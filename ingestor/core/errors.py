@@ -43,6 +43,10 @@ class ServiceUnavailable(TransientError):
     """An outside service (embedding endpoint, Chroma) is out of reach, times out or answers nonsense."""
 
 
+class ChromaUnavailable(ServiceUnavailable):
+    """Chroma is out of reach, does not answer in time, or fails at what it was asked."""
+
+
 class UnusableVectors(ServiceUnavailable):
     """The model answers texts of a call with vectors that are none: not finite, zero, or no numbers at all."""
 

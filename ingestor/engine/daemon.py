@@ -20,6 +20,9 @@ from ingestor.ports import Watch
 STATE_NOTE = "daemon_state"
 BEAT_SECONDS = 1.0
 SUPERVISE_SECONDS = 1.0
+STUCK_SECONDS = 20.0
+"""How long Chroma may fail at everything before it is started again, whether it looks alive or not: its database may
+be stuck, as after a full disk. The next time is four times as late."""
 GRACE_SECONDS = 5.0
 """How long documents in work may go on after a signal."""
 
@@ -49,7 +52,8 @@ class ServiceNotifier(Protocol):
 class Daemon:
     """Follows the folder until told to stop.
 
-    `supervise` blocks and keeps an outside service alive, each second; it tells whether the service was started again.
+    `supervise` blocks and keeps an outside service alive, each second; it is given a complaint about the service, or
+    "", and tells whether the service was started again.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class Daemon:
         watch: Watch,
         notifier: ServiceNotifier,
         *,
-        supervise: Callable[[], bool] | None = None,
+        supervise: Callable[[str], bool] | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._follower = follower
@@ -118,10 +122,18 @@ class Daemon:
     async def _supervise_service(self) -> None:
         if self._supervise is None:
             return
+        patience_seconds = STUCK_SECONDS
         while True:
             await asyncio.sleep(SUPERVISE_SECONDS)
+            failing_seconds = self._pipeline.chroma_failing_seconds()
+            complaint = ""
+            if not failing_seconds:
+                patience_seconds = STUCK_SECONDS
+            elif failing_seconds >= patience_seconds:
+                complaint = f"it has failed at all it was asked for {failing_seconds:.0f} s"
+                patience_seconds *= 4
             try:
-                if await asyncio.to_thread(self._supervise):
+                if await asyncio.to_thread(self._supervise, complaint):
                     await self._pipeline.hasten()
             except TransientError as error:
                 _log.error("service.down", reason=str(error), remedy=error.remedy)

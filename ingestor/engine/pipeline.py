@@ -161,6 +161,11 @@ class Pipeline:
         """Whether nothing is in work and nothing is queued."""
         return not self.worker.in_work and not await self.queued()
 
+    def chroma_failing_seconds(self) -> float:
+        """For how long Chroma has done nothing that it was asked; 0 when it does."""
+        since_seconds = self.tally.chroma_fails_since_seconds
+        return 0.0 if since_seconds is None else self._parts.clock.monotonic_seconds() - since_seconds
+
     async def hasten(self) -> None:
         """Have what waits for an outside service tried again now: the service is back."""
         await self._ledger_lane.run(self._parts.ledger.hasten, self._parts.clock.now_seconds())

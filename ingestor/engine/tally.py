@@ -23,5 +23,7 @@ class Tally:
     """Documents that reconciles and hints have queued."""
     finished: int = 0
     """Documents that have left the queue."""
+    chroma_fails_since_seconds: float | None = None
+    """Since when, by the monotonic clock, Chroma has done nothing that it was asked; None when it does."""
     outage: str = ""
     """What an outside service said when a document last had to wait for it; empty when none did."""

@@ -26,6 +26,7 @@ import structlog
 
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import (
+    ChromaUnavailable,
     DocumentError,
     TransientError,
     UncuttableDocument,
@@ -340,6 +341,8 @@ class Worker:
             since_seconds=change.problem.since_seconds if change.problem else now_seconds,
             next_try_seconds=now_seconds + pause_seconds,
         )
+        if isinstance(error, ChromaUnavailable) and self._tally.chroma_fails_since_seconds is None:
+            self._tally.chroma_fails_since_seconds = self._clock.monotonic_seconds()
         if is_outage:
             self._tally.outage = error.sentence
             self._outage_stage = task.stage
@@ -357,6 +360,8 @@ class Worker:
         await self._writer.write(write)
         plan = write.plan
         tally = self._tally
+        if plan.touches_chroma:
+            tally.chroma_fails_since_seconds = None
         tally.finished += 1
         tally.documents[plan.outcome] += 1
         tally.embedded += embedded

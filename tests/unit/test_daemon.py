@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ingestor.core.errors import AuthenticationFailed, ServiceUnavailable
+from ingestor.core.errors import AuthenticationFailed, ChromaUnavailable, ServiceUnavailable
 from ingestor.engine import daemon as daemon_module
 from ingestor.engine.daemon import STATE_NOTE, Daemon
 from tests.doubles_embedder import HashEmbedder
@@ -39,7 +39,7 @@ class Heard:
 class Life:
     """A daemon over doubles."""
 
-    def __init__(self, world: World, supervise: Callable[[], bool] | None = None) -> None:
+    def __init__(self, world: World, supervise: Callable[[str], bool] | None = None) -> None:
         self.world = world
         self.watch = ScriptedWatch()
         self.heard = Heard()
@@ -120,7 +120,7 @@ async def test_a_service_that_is_down_does_not_end_the_process(world: World, mon
     monkeypatch.setattr(daemon_module, "SUPERVISE_SECONDS", 0.01)
     asked = 0
 
-    def supervise() -> bool:
+    def supervise(_: str) -> bool:
         nonlocal asked
         asked += 1
         raise ServiceUnavailable("the server died", retry_after_seconds=0.01)
@@ -139,7 +139,7 @@ async def test_a_service_that_was_started_again_gets_what_waits_for_it_at_once(
     world.sink.fail("add", ServiceUnavailable("the server died"))
     is_dead = False
 
-    def supervise() -> bool:
+    def supervise(_: str) -> bool:
         nonlocal is_dead
         was_dead, is_dead = is_dead, False
         return was_dead
@@ -150,6 +150,30 @@ async def test_a_service_that_was_started_again_gets_what_waits_for_it_at_once(
     assert all((problem.next_try_seconds or 0) > time.time() + 1 for _, problem in world.ledger.problems())
     is_dead = True
     await until(lambda: world.records() == world.expected())
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_a_service_that_lives_and_fails_at_everything_is_complained_of(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "SUPERVISE_SECONDS", 0.01)
+    monkeypatch.setattr(daemon_module, "STUCK_SECONDS", 0.2)
+    world.sink.fail("add", ChromaUnavailable("the database is locked"), times=1_000_000)
+    complaints: list[str] = []
+
+    def supervise(complaint: str) -> bool:
+        if complaint:
+            complaints.append(complaint)
+            world.sink._faults.clear()
+        return bool(complaint)
+
+    life = Life(world, supervise)
+    running = asyncio.create_task(life.run())
+    await until(lambda: world.records() == world.expected())
+    assert len(complaints) == 1
+    assert "failed at all it was asked" in complaints[0]
+    assert life.pipeline.chroma_failing_seconds() == 0
     life.stop.set()
     await asyncio.wait_for(running, 10)
 
