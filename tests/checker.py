@@ -34,6 +34,8 @@ from tests.embedding_server import vector_of
 COLLECTION = "documents"
 PAGE_RECORDS = 500
 READS = 20
+START_SECONDS = 60.0
+"""How long a Chroma server may take until it listens: the daemon may have to start it again first."""
 READ_PAUSE_SECONDS = 0.1
 _LEFT_OUT_ENDS = ("~", ".swp", ".tmp", ".temp", ".part", ".crdownload")
 _NANOSECONDS = 1_000_000_000
@@ -61,10 +63,21 @@ class Row:
 Reads = Callable[[], list[Row]]
 
 
+def _connected(port: int) -> ClientAPI:
+    give_up_seconds = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return chromadb.HttpClient("127.0.0.1", port, settings=Settings(anonymized_telemetry=False))
+        except ValueError:  # what the client makes of a refused connection
+            if time.monotonic() > give_up_seconds:
+                raise
+            time.sleep(0.2)
+
+
 @contextlib.contextmanager
 def client_of(port: int) -> Iterator[ClientAPI]:
-    """The client that any program may have of the server on a port."""
-    client = chromadb.HttpClient("127.0.0.1", port, settings=Settings(anonymized_telemetry=False))
+    """The client that any program may have of the server on a port; waits for one that is just started again."""
+    client = _connected(port)
     try:
         yield client
     finally:
