@@ -262,8 +262,11 @@ class Ledger(Protocol):
     def rewrite(self, change: Callable[[Entry], Entry]) -> None:
         """Replace every entry by what `change` makes of it, which keeps `document_id` and `path`."""
 
-    def add_usage(self, usage: Usage) -> None:
-        """Add to the counters of what embedding has cost."""
+    def add_usage(self, usage: Usage, day: str) -> None:
+        """Add to the counters of what embedding has cost, in all and on that day ("2026-11-23")."""
+
+    def tokens_on(self, day: str) -> int:
+        """How many tokens embedding has cost on a day."""
 
     def note(self, name: str) -> str | None:
         """A named note of the process to itself (last reconcile, collection id)."""

@@ -39,6 +39,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from ingestor.core.choosing import choice_of
 from ingestor.core.chunking import DEFAULT_MAX_TOKENS
 from ingestor.core.errors import ConfigError
 from ingestor.core.escaping import escaped
@@ -51,7 +52,7 @@ DOTENV_FILE = ".env"
 SECRETS_DIR = "/run/secrets"
 _CONTROLS = frozenset({"INGESTOR_CONFIG", "INGESTOR_SECRETS_DIR"})
 """Variables that say where settings are, and are none themselves."""
-_KEY_FALLBACKS = {"openai": "OPENAI_API_KEY", "dashscope": "DASHSCOPE_API_KEY"}
+_KEY_FALLBACKS = {profile.provider: profile.key_variable for profile in PROVIDERS.values() if profile.key_variable}
 _PATHS = frozenset({"watch_dir", "data_dir", "chroma.path"})
 _MAX_SECRET_BYTES = 1 << 16
 _MAX_SHOWN_CHARACTERS = 300
@@ -105,6 +106,7 @@ def _sendable(value: SecretStr | None) -> SecretStr | None:
 
 Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_lines)]
 Name = Annotated[str, AfterValidator(_one_line)]
+Names = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_lines)]
 Place = Annotated[Path, AfterValidator(_place)]
 Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]
 
@@ -156,8 +158,10 @@ class ChunkSettings(_Group):
 class EmbeddingSettings(_Group):
     """The embedding model."""
 
-    provider: Literal["local", "openai", "dashscope"] = "local"
-    """`local` (embedded model, no key, no network), `openai` (any OpenAI-compatible endpoint) or `dashscope`."""
+    provider: Literal[
+        "local", "openai", "dashscope", "dashscope-intl", "ollama", "vllm", "tei", "lmstudio", "infinity", "xinference"
+    ] = "local"
+    """`local` (no key, no network), `openai` (any OpenAI-compatible endpoint) or one more of `ingestor models`."""
     model: Name = ""
     """Name of the model; empty: the provider's default."""
     base_url: Name = ""
@@ -169,7 +173,17 @@ class EmbeddingSettings(_Group):
     max_batch_inputs: int | None = Field(default=None, ge=1, le=2048)
     """Most texts of one call; empty: the provider's limit, but at most 128."""
     max_concurrency: int = Field(default=8, ge=1, le=64)
-    """Most calls at once."""
+    """Most calls at once; fewer while the provider slows down or asks for less."""
+    requests_per_minute: int | None = Field(default=None, ge=1, le=10**9)
+    """Most calls in any minute; empty: no limit but what the provider answers."""
+    tokens_per_minute: int | None = Field(default=None, ge=1, le=10**12)
+    """Most tokens in any minute, as estimated before a call; empty: no limit but what the provider answers."""
+    max_tokens_per_day: int | None = Field(default=None, ge=0, le=10**15)
+    """Most tokens of a day, local time; then documents that need the model wait for the next day."""
+    max_cost_per_day: float | None = Field(default=None, ge=0, le=10**9)
+    """Most money of a day, in the currency of the price; needs a price."""
+    price_per_million_tokens: float | None = Field(default=None, ge=0, le=10**9)
+    """Price of a million tokens; empty: the list price that `ingestor models` shows."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3600)
     """Seconds after which a call is given up and tried again."""
 
@@ -183,8 +197,9 @@ class EmbeddingSettings(_Group):
             checked_dimensions(profile, self.dimensions or 0)
         except ConfigError as error:
             raise ValueError(f"dimensions: {error.sentence}") from error
-        if self.max_batch_inputs is not None and self.max_batch_inputs > profile.max_batch_inputs and profile.is_known:
-            message = f"max_batch_inputs: {profile.model} takes at most {profile.max_batch_inputs} texts a call"
+        most = profile.max_batch_inputs
+        if self.max_batch_inputs is not None and self.max_batch_inputs > most and profile.has_fixed_limits:
+            message = f"max_batch_inputs: {profile.model} takes at most {most} texts a call"
             raise ValueError(message)
         return self
 
@@ -210,6 +225,13 @@ class EmbeddingSettings(_Group):
     def model_name(self) -> str:
         """The model, or the provider's default."""
         return self.model or PROVIDERS[self.provider].default_model
+
+
+class VectorSettings(_Group):
+    """The store of vectors that were paid for."""
+
+    max_bytes: int = Field(default=1024**3, ge=1024**2, le=1024**5)
+    """Size in bytes above which the vectors that were not used for longest go."""
 
 
 class HnswSettings(_Group):
@@ -254,6 +276,24 @@ class ChromaSettings(_Group):
     """The index."""
 
 
+class EvaluationSettings(_Group):
+    """What `ingestor evaluate` compares."""
+
+    models: Names = ()
+    """Models to compare, each as PROVIDER/MODEL[@DIMENSIONS]; empty: the configured one and the built-in one."""
+
+    @field_validator("models")
+    @classmethod
+    def _check_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            try:
+                choice = choice_of(name)
+                checked_dimensions(profile_for(choice.provider, choice.model), choice.dimensions or 0)
+            except ConfigError as error:
+                raise ValueError(error.sentence) from error
+        return value
+
+
 class LogSettings(_Group):
     """What is told on standard error."""
 
@@ -283,7 +323,9 @@ class Settings(BaseSettings):
     watch: WatchSettings = WatchSettings()
     chunk: ChunkSettings = ChunkSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
+    vectors: VectorSettings = VectorSettings()
     chroma: ChromaSettings = ChromaSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -358,6 +400,13 @@ def load_settings(config_file: Path | None = None, overrides: Mapping[str, Any] 
     return Loaded(settings, labels)
 
 
+def provider_key(provider: str) -> SecretStr | None:
+    """The key that a provider's own variable holds, wherever variables are set; None when there is none."""
+    name = _KEY_FALLBACKS.get(provider, "")
+    keys = (origin.provider_keys[name] for origin in _variable_origins() if name in origin.provider_keys)
+    return next(map(SecretStr, keys), None)
+
+
 def setting_names() -> list[str]:
     """Dotted names of all settings, in the order of the tree."""
     return [name for name, _ in setting_fields()]
@@ -387,12 +436,14 @@ class _Origin:
 
 
 def _origins(config_file: Path | None, overrides: Mapping[str, Any]) -> list[_Origin]:
+    return [_Origin("command line", overrides, {}), *_variable_origins(), _toml(config_file)]
+
+
+def _variable_origins() -> list[_Origin]:
     return [
-        _Origin("command line", overrides, {}),
         _variables("environment", EnvSettingsSource(Settings)),
         _variables(f"{DOTENV_FILE} file", _dotenv()),
         _variables("secrets folder", _SecretFiles(Settings)),
-        _toml(config_file),
     ]
 
 

@@ -1,5 +1,6 @@
 """In-memory ledger and vector store, held to the contracts of the real ones by `tests/contract`."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ class MemoryLedger:
         self.queue: dict[str, Change] = {}
         self.leased: set[str] = set()
         self.usage = Usage()
+        self.tokens: Counter[str] = Counter()
         self.notes: dict[str, str] = {}
 
     def glances(self, below: str = "") -> dict[str, Glance]:
@@ -168,8 +170,12 @@ class MemoryLedger:
     def rewrite(self, change: Callable[[Entry], Entry]) -> None:
         self.documents = {document_id: change(entry) for document_id, entry in self.documents.items()}
 
-    def add_usage(self, usage: Usage) -> None:
+    def add_usage(self, usage: Usage, day: str) -> None:
         self.usage += usage
+        self.tokens[day] += usage.tokens
+
+    def tokens_on(self, day: str) -> int:
+        return self.tokens[day]
 
     def note(self, name: str) -> str | None:
         return self.notes.get(name)

@@ -17,19 +17,21 @@ characters are nearer than texts that do not. An injected fault is used up by ex
 
 import argparse
 import base64
+import contextlib
 import json
 import signal
 import socket
 import struct
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,6 +141,10 @@ class Counters:
     connections: int = 0
     in_flight: int = 0
     max_in_flight: int = 0
+    too_large: int = 0
+    """Requests refused because they carry too many texts or tokens."""
+    too_many: int = 0
+    """Requests refused because too many requests or tokens came in a short time."""
 
 
 class EmbeddingServer:
@@ -148,6 +154,9 @@ class EmbeddingServer:
     `max_inputs`, `max_tokens` and `api_key` are enforced when given. An answer takes `latency_seconds` plus
     `latency_per_text_seconds` for every text. A request with a text that holds `reject_marker` is answered with 400;
     the vector of a text that holds `spoil_marker` is NaN in every answer.
+    More than `window_requests` requests or `window_tokens` tokens in any `window_seconds` are answered with 429. At
+    most `capacity` requests are worked on at once, the others wait. A server that is not `is_outspoken` names no limit
+    when it refuses.
     Leaving the context raises when a handler failed on its own: then the test has proved nothing.
     """
 
@@ -164,7 +173,18 @@ class EmbeddingServer:
         latency_per_text_seconds: float = 0.0,
         reject_marker: str = "",
         spoil_marker: str = "",
+        window_seconds: float = 60.0,
+        window_requests: int = 0,
+        window_tokens: int = 0,
+        capacity: int = 0,
+        is_outspoken: bool = True,
     ) -> None:
+        self.window_seconds = window_seconds
+        self.window_requests = window_requests
+        self.window_tokens = window_tokens
+        self.is_outspoken = is_outspoken
+        self.places = threading.Semaphore(capacity) if capacity else contextlib.nullcontext()
+        self._window: deque[tuple[float, int]] = deque()
         self.dimensions = dimensions
         self.allowed_dimensions = tuple(allowed_dimensions)
         self.max_inputs = max_inputs
@@ -248,6 +268,27 @@ class EmbeddingServer:
             for text in texts:
                 self.counters.repeated_texts += text in self._answered
                 self._answered[text] += 1
+
+    def wait_seconds(self, tokens: int) -> float:
+        """How long to wait until so many tokens are within the rate; 0, and they are counted, when they are now."""
+        with self._lock:
+            now_seconds = time.monotonic()
+            while self._window and self._window[0][0] + self.window_seconds <= now_seconds:
+                self._window.popleft()
+            spent = sum(spent for _, spent in self._window)
+            is_over = bool(self.window_requests and len(self._window) >= self.window_requests) or bool(
+                self.window_tokens and self._window and spent + tokens > self.window_tokens
+            )
+            if is_over:
+                self.counters.too_many += 1
+                return self._window[0][0] + self.window_seconds - now_seconds
+            self._window.append((now_seconds, tokens))
+            return 0.0
+
+    def count_too_large(self) -> None:
+        """Count a request that was refused for its size."""
+        with self._lock:
+            self.counters.too_large += 1
 
     def count_connection(self) -> None:
         """Count a connection that a client opened."""
@@ -400,10 +441,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, request: dict[str, Any], texts: list[str], fault: Fault | None) -> None:
         owner = self.owner
-        owner.closing.wait(owner.latency_seconds + owner.latency_per_text_seconds * len(texts))
+        with owner.places:
+            owner.closing.wait(owner.latency_seconds + owner.latency_per_text_seconds * len(texts))
         if fault is not None and self._misbehave(fault):
             return
         dimensions = self._checked(request, texts)
+        if self._is_too_fast(texts):
+            return
         answer = _answer_of(texts, request["model"], dimensions, fault.kind if fault else None)
         for row, text in zip(answer["data"], texts, strict=False):
             if owner.spoil_marker and owner.spoil_marker in text:
@@ -425,25 +469,35 @@ class _Handler(BaseHTTPRequestHandler):
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise _Refusal(400, "'$.input' is invalid. Please check the API reference.", "invalid_value")
         if len(texts) > owner.max_inputs:
-            raise _Refusal(
-                400,
+            message = (
                 "<400> InternalError.Algo.InvalidParameter: Value error, batch size is invalid, "
-                f"it should not be larger than {owner.max_inputs}.: input.contents",
-                "InvalidParameter",
+                f"it should not be larger than {owner.max_inputs}.: input.contents"
             )
+            self._refuse_size(message, "InvalidParameter")
         tokens = tokens_of(texts)
         if tokens > owner.max_tokens:
-            raise _Refusal(
-                400,
-                f"Requested {tokens} tokens, max {owner.max_tokens} tokens per request.",
-                "max_tokens_per_request",
-            )
+            message = f"Requested {tokens} tokens, max {owner.max_tokens} tokens per request."
+            self._refuse_size(message, "max_tokens_per_request")
         if owner.reject_marker and any(owner.reject_marker in text for text in texts):
             raise _Refusal(400, "Input text may contain inappropriate content.", "data_inspection_failed")
         dimensions = request.get("dimensions", owner.dimensions)
         if owner.allowed_dimensions and dimensions not in owner.allowed_dimensions:
             raise _Refusal(400, f"Invalid value for 'dimensions': {dimensions}.", "invalid_value")
         return int(dimensions)
+
+    def _refuse_size(self, message: str, code: str) -> NoReturn:
+        self.owner.count_too_large()
+        raise _Refusal(400, message if self.owner.is_outspoken else "Bad request.", code)
+
+    def _is_too_fast(self, texts: list[str]) -> bool:
+        """Whether the request was refused because too much came in a short time."""
+        owner = self.owner
+        wait_seconds = owner.wait_seconds(tokens_of(texts))
+        if not wait_seconds:
+            return False
+        headers = {"retry-after-ms": str(round(1000 * wait_seconds))} if owner.is_outspoken else {}
+        self._send_error(429, "Rate limit reached.", "rate_limit_exceeded", headers)
+        return True
 
     def _misbehave(self, fault: Fault) -> bool:
         """Do what needs no answer of ours; False when the fault is one inside the answer."""

@@ -84,6 +84,8 @@ _notes = sa.Table(
     sa.Column("value", sa.Text, nullable=False),
 )
 
+_DAY_TOKENS = "tokens of "
+"""What the counter of a day's tokens is named by, before the day."""
 _UNDECODABLE = "Could not decode"
 """How SQLite's client begins when a text of a row is no text any more: an operational error, by its class."""
 
@@ -347,14 +349,22 @@ class SqliteLedger:
         with self._writing() as connection:
             _put_entries(connection, [change(_entry(row)) for row in connection.execute(sa.select(_documents))])
 
-    def add_usage(self, usage: Usage) -> None:
+    def add_usage(self, usage: Usage, day: str) -> None:
         """See `ports.Ledger.add_usage`."""
         statement: Insert = insert(_counters)
         statement = statement.on_conflict_do_update(
             index_elements=[_counters.c.name], set_={"value": _counters.c.value + statement.excluded.value}
         )
+        counted = {**asdict(usage), _DAY_TOKENS + day: usage.tokens}
         with self._writing() as connection:
-            connection.execute(statement, [{"name": name, "value": value} for name, value in asdict(usage).items()])
+            connection.execute(statement, [{"name": name, "value": value} for name, value in counted.items()])
+
+    def tokens_on(self, day: str) -> int:
+        """See `ports.Ledger.tokens_on`."""
+        query = sa.select(_counters.c.value).where(_counters.c.name == _DAY_TOKENS + day)
+        with self._reading() as connection:
+            found: int = connection.execute(query).scalar() or 0
+        return found
 
     def note(self, name: str) -> str | None:
         """See `ports.Ledger.note`."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from ingestor.core.errors import (
     AuthenticationFailed,
+    CallTooLarge,
     ConfigError,
     IngestorError,
     RateLimited,
@@ -30,6 +31,7 @@ from ingestor.core.errors import (
 )
 from ingestor.core.model import Recipe, Usage
 from ingestor.core.profiles import without_lone_surrogates
+from ingestor.core.refusals import Refusal, refusal_of
 from ingestor.ports import Vectors
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ _KEPT_HEADERS: Final = frozenset(
         "x-stainless-raw-response",  # the client looks for it in its own request to tell how the answer is wanted
     }
 )
+_MAX_READ_WORDS: Final = 5_000
+"""Characters of a provider's message that limits are looked for in."""
 _MAX_WORDS: Final = 300
 """Characters of a provider's message that are passed on; a longer one ends in an ellipsis."""
 
@@ -230,7 +234,9 @@ class OpenAIEmbedder:
 
     def _refusal(self, status: int, headers: Mapping[str, str], body: object) -> IngestorError:
         """The error that an HTTP status other than success stands for."""
-        words = self._redacted(_words(body))
+        told = _words(body)
+        limits = refusal_of(told[:_MAX_READ_WORDS])
+        words = self._redacted(told)
         said = f"(HTTP {status}): {words}" if words else f"(HTTP {status})"
         code = _code(body)
         wait_seconds = retry_after_seconds(headers, time.time())
@@ -244,17 +250,30 @@ class OpenAIEmbedder:
         if fatal is not None:
             return fatal
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            return RateLimited(f"{self._shown_url} asks to slow down {said}", retry_after_seconds=wait_seconds)
-        if status in _REJECTIONS:
-            return RejectedByModel(
-                f"{self._recipe.model} refuses the request {said}",
-                remedy="if it is about the text, change the file; if about the request, check model and dimensions",
+            return RateLimited(
+                f"{self._shown_url} asks to slow down {said}",
+                retry_after_seconds=limits.retry_after_seconds if wait_seconds is None else wait_seconds,
+                requests_per_minute=limits.requests_per_minute,
+                tokens_per_minute=limits.tokens_per_minute,
             )
+        if status in _REJECTIONS:
+            return self._rejection(status, said, limits)
         return ServiceUnavailable(
             f"{self._shown_url} fails {said}",
             remedy="it is tried again; if it stays so, look at the provider's status page",
             retry_after_seconds=wait_seconds,
         )
+
+    def _rejection(self, status: int, said: str, limits: Refusal) -> RejectedByModel:
+        """What a request is refused with that could be told by looking at it."""
+        message = f"{self._recipe.model} refuses the request {said}"
+        if limits.max_inputs or limits.max_tokens or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            remedy = "a smaller call is tried; set embedding.max_batch_inputs to spare the attempt"
+            return CallTooLarge(message, remedy=remedy, max_inputs=limits.max_inputs, max_tokens=limits.max_tokens)
+        remedy = "if it is about the text, change the file; if about the request, check model and dimensions"
+        if limits.max_text_tokens:
+            remedy = f"the model takes {limits.max_text_tokens} tokens a text: set chunk.max_tokens well below that"
+        return RejectedByModel(message, remedy=remedy)
 
     def _misconfigured(
         self, status: int, code: str, said: str, headers: Mapping[str, str]

@@ -1,9 +1,10 @@
 """The vector store: vectors that were paid for, by the text that they were paid for.
 
 Invariant: it only saves money. Nothing is wrong when it is empty, deleted or damaged, be it while it is open: a damaged
-file is put aside and a new one begun, and a vector that is not what was put is not there. What `put` has returned for
-survives a killed process, unless the file cannot be written: then it is kept in memory until it can, and until then
-`get` refuses to say that something is missing, so that nobody pays for more.
+file is put aside and a new one begun, and a vector that is not what was put is not there. Above its size, the vectors
+that were not used for longest go. What `put` has returned for survives a killed process, unless the file cannot be
+written: then it is kept in memory until it can, and until then `get` refuses to say that something is missing, so that
+nobody pays for more.
 """
 
 import os
@@ -26,7 +27,13 @@ MAX_UNKEPT_BYTES = 64 * 1024 * 1024
 _BUSY_TIMEOUT_SECONDS = 30
 _PAGE_KEYS = 10_000
 """Keys a statement names at most: SQLite takes 32,766 variables."""
+DEFAULT_MAX_BYTES = 1024**3
+_EVICTED_ROWS = 16
+"""Vectors that go at once."""
+_ROOM = 16
+"""One part in so many of the whole is made free when it is full, so that not every `put` has to make room."""
 _PUT = "INSERT OR REPLACE INTO vectors (key, vector, checksum) VALUES (?, ?, ?)"
+_USE = "INSERT INTO uses (key, turn) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET turn = excluded.turn"
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
@@ -35,16 +42,27 @@ _log = structlog.get_logger(__name__)
 class SqliteVectors:
     """`ports.VectorStore` over a SQLite file. Use from one thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self._path = path
+        self._max_bytes = max_bytes
+        self._used: dict[bytes, None] = {}
+        """Keys that were asked for and found since the file was last written, the latest last."""
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         """Device and inode of the open file: another one may lie at the path by now, or none."""
         self._unkept: dict[bytes, Vector] = {}
-        self._with_file(lambda _: None)
+        self._with_file(lambda connection: self._write(connection, ()))
 
     def close(self) -> None:
         """Let go of the file."""
+        if self._used:
+            try:
+                self._with_file(lambda connection: self._write(connection, ()))
+            except ServiceUnavailable as error:
+                _log.warning("vectors.uses_not_kept", reason=str(error), remedy=error.remedy)
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -53,10 +71,18 @@ class SqliteVectors:
         """See `ports.VectorStore.get`."""
         wanted = list(dict.fromkeys(keys))
         found = self._with_file(lambda connection: _read(connection, wanted))
+        for key in found:
+            self._used.pop(key, None)
+            self._used[key] = None
         found.update({key: self._unkept[key] for key in wanted if key in self._unkept})
         if len(found) < len(wanted):
             self._see_that_more_can_be_kept()
         return found
+
+    def known(self, keys: Iterable[bytes]) -> set[bytes]:
+        """Which of the keys are there; this is no use of them."""
+        wanted = list(dict.fromkeys(keys))
+        return self._with_file(lambda connection: set(_read(connection, wanted)))
 
     def put(self, vectors: Mapping[bytes, Vector]) -> None:
         """See `ports.VectorStore.put`."""
@@ -75,8 +101,34 @@ class SqliteVectors:
             raw = np.asarray(vector, dtype="<f4").tobytes()
             rows.append((key, raw, _checksum(key, raw)))
         if rows:
-            self._with_file(lambda connection: _write(connection, rows))
+            self._with_file(lambda connection: self._write(connection, rows))
             self._unkept.clear()
+
+    def _write(self, connection: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes, int]]) -> None:
+        used = [*self._used, *(key for key, _, _ in rows)]
+        with connection:
+            if used:
+                (turn,) = connection.execute("SELECT coalesce(max(turn), 0) FROM uses").fetchone()
+                connection.executemany(_USE, [(key, turn + place) for place, key in enumerate(used, 1)])
+                connection.executemany(_PUT, rows)
+            gone = self._make_room(connection) if _live_bytes(connection) > self._max_bytes else 0
+        self._used.clear()
+        if gone:
+            # As a script: by itself, Python carries out the first step of it only, which frees one page.
+            connection.executescript("PRAGMA incremental_vacuum")
+            _log.info("vectors.made_room", gone=gone, max_bytes=self._max_bytes)
+
+    def _make_room(self, connection: sqlite3.Connection) -> int:
+        """Let the vectors go that were not used for longest; returns how many."""
+        gone = 0
+        while _live_bytes(connection) > self._max_bytes - self._max_bytes // _ROOM:
+            keys = connection.execute("SELECT key FROM uses ORDER BY turn LIMIT ?", (_EVICTED_ROWS,)).fetchall()
+            if not keys:
+                break
+            connection.executemany("DELETE FROM vectors WHERE key = ?", keys)
+            connection.executemany("DELETE FROM uses WHERE key = ?", keys)
+            gone += len(keys)
+        return gone
 
     def _see_that_more_can_be_kept(self) -> None:
         try:
@@ -108,7 +160,7 @@ class SqliteVectors:
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None and self._identity != _identity(self._path):
             _log.warning("vectors.gone", path=str(self._path), reason="the file was deleted or replaced; begun anew")
-            self.close()
+            self._let_go()
         if self._connection is None:
             if not self._path.exists():
                 # Left by another file of that name; SQLite would share the index with who still has that one open.
@@ -119,7 +171,7 @@ class SqliteVectors:
         return self._connection
 
     def _put_aside(self, error: sqlite3.Error) -> None:
-        self.close()
+        self._let_go()
         aside = self._path.with_name(self._path.name + ".damaged")
         for file, away in zip((self._path, *_companions(self._path)), (aside, *_companions(aside)), strict=True):
             if file.exists():
@@ -128,9 +180,12 @@ class SqliteVectors:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    is_new = not path.exists()
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_SECONDS, check_same_thread=False)
     connection.text_factory = bytes  # in a damaged row anything may turn up, and is told by its checksum
     try:
+        if is_new:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # can be chosen only while nothing is in it
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")  # a lost tail after a power cut costs money, not truth
         connection.execute(
@@ -138,6 +193,12 @@ def _open(path: Path) -> sqlite3.Connection:
         )
         if "checksum" not in {name.decode() for _, name, *_ in connection.execute("PRAGMA table_info(vectors)")}:
             connection.execute("ALTER TABLE vectors ADD COLUMN checksum INTEGER")
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'uses'").fetchone():
+            with connection:
+                # Apart from the vectors: to write down a use must not write the vector again.
+                connection.execute("CREATE TABLE uses (key BLOB PRIMARY KEY, turn INTEGER) WITHOUT ROWID")
+                connection.execute("CREATE INDEX uses_by_turn ON uses (turn)")
+                connection.execute("INSERT INTO uses SELECT key, 0 FROM vectors")
     except sqlite3.Error:
         connection.close()
         raise
@@ -159,9 +220,12 @@ def _read(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, 
     return found
 
 
-def _write(connection: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes, int]]) -> None:
-    with connection:
-        connection.executemany(_PUT, rows)
+def _live_bytes(connection: sqlite3.Connection) -> int:
+    """Size of what the file holds, without pages that are free."""
+    (pages,), (free,), (page_bytes,) = (
+        connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * page_bytes)
 
 
 def _checksum(key: bytes, raw: bytes) -> int:

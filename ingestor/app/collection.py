@@ -15,7 +15,7 @@ from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, open_sink
 from ingestor.adapters.folder_lock import FolderLock
 from ingestor.adapters.instance import Instance, InstanceRecord
-from ingestor.app.parts import recipe_of
+from ingestor.app.embedder import recipe_of
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
 from ingestor.settings import Settings
@@ -119,7 +119,7 @@ def _open_through(settings: Settings, running: InstanceRecord | None, stack: Exi
         timeout_seconds=chroma.timeout_seconds,
     )
     stack.callback(disconnect, client)
-    recipe = recipe_of(settings)
+    recipe = recipe_of(settings.embedding)
     hnsw = HnswConfig(**chroma.hnsw.model_dump())
     sink = open_sink(client, chroma.collection, recipe, hnsw, fingerprint=recipe_fingerprint(recipe))
     for sentence in sink.unapplied:

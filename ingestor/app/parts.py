@@ -11,60 +11,20 @@ from ingestor.adapters.clock import SystemClock
 from ingestor.adapters.decoding import decode
 from ingestor.adapters.folder import Folder
 from ingestor.adapters.ledger import SqliteLedger
-from ingestor.adapters.local_embedder import LocalEmbedder
-from ingestor.adapters.openai_embedder import OpenAIEmbedder
 from ingestor.adapters.rules import Rules
 from ingestor.adapters.vectors import SqliteVectors
+from ingestor.app.embedder import allowance_of, embedder_of
 from ingestor.core.chunking import Cutter
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.guarding import DeletionLimit
-from ingestor.core.model import Recipe
-from ingestor.core.profiles import LOCAL, PROVIDERS, profile_for, recipe_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
-from ingestor.ports import Embedder
 from ingestor.settings import Settings
 
 FOLDER_NOTE = "watched_folder"
 LEDGER_FILE = "ledger.sqlite3"
 VECTORS_FILE = "vectors.sqlite3"
-MAX_BATCH_INPUTS = 128
-"""Texts of one call unless the settings say more: parsing the answer to 2,048 stalls the process for seconds."""
-
-
-def recipe_of(settings: Settings) -> Recipe:
-    """What decides vectors, as the settings have it."""
-    chosen = settings.embedding
-    return recipe_for(profile_for(chosen.provider, chosen.model_name), chosen.dimensions or 0)
-
-
-def embedder_of(settings: Settings) -> Embedder:
-    """The embedding model that the settings name."""
-    chosen = settings.embedding
-    profile = profile_for(chosen.provider, chosen.model_name)
-    recipe = recipe_of(settings)
-    max_batch_inputs = chosen.max_batch_inputs or min(profile.max_batch_inputs, MAX_BATCH_INPUTS)
-    if chosen.provider == LOCAL:
-        return LocalEmbedder(recipe, max_batch_inputs=max_batch_inputs, threads=max(1, (os.cpu_count() or 1) - 1))
-    provider = PROVIDERS[chosen.provider]
-    if chosen.api_key is None and not chosen.base_url:
-        raise ConfigError(
-            f"the provider {chosen.provider} needs a key",
-            remedy=f"set INGESTOR_EMBEDDING__API_KEY or {chosen.provider.upper()}_API_KEY",
-        )
-    return OpenAIEmbedder(
-        recipe,
-        base_url=chosen.base_url or provider.base_url,
-        api_key=chosen.api_key.get_secret_value() if chosen.api_key else "",
-        max_batch_inputs=max_batch_inputs,
-        max_batch_tokens=profile.max_batch_tokens,
-        max_concurrency=chosen.max_concurrency,
-        timeout_seconds=chosen.timeout_seconds,
-        # A model that is not in our table is asked for a dimension only where the user names one.
-        sends_dimensions=profile.sends_dimensions or (not profile.is_known and chosen.dimensions is not None),
-        key_setting="INGESTOR_EMBEDDING__API_KEY",
-    )
 
 
 def folder_of(settings: Settings) -> Folder:
@@ -101,15 +61,20 @@ def ledger_of(settings: Settings) -> Iterator[SqliteLedger | None]:
         yield ledger
 
 
+def vectors_of(settings: Settings) -> SqliteVectors:
+    """The vector store, which is made when it is missing; the caller closes it."""
+    return SqliteVectors(in_data_dir(settings, VECTORS_FILE), settings.vectors.max_bytes)
+
+
 @asynccontextmanager
 async def pipeline_of(
     settings: Settings, source: Folder, sink: ChromaSink, *, is_prepared: bool = True
 ) -> AsyncIterator[Pipeline]:
     """The engine; one that is not prepared may only look, and leave work to the process that holds the lock."""
-    embedder = embedder_of(settings)
+    embedder = embedder_of(settings.embedding)
     with ExitStack() as stack:
         ledger = stack.enter_context(contextlib.closing(SqliteLedger(in_data_dir(settings, LEDGER_FILE))))
-        vectors = stack.enter_context(contextlib.closing(SqliteVectors(in_data_dir(settings, VECTORS_FILE))))
+        vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
         cutter = Cutter(settings.chunk.max_tokens, settings.chunk.overlap_tokens)
         parts = Parts(
             source=source,
@@ -122,7 +87,12 @@ async def pipeline_of(
             estimate_tokens=estimate_tokens,
         )
         limit = DeletionLimit(settings.watch.max_delete_ratio, settings.watch.max_delete_documents)
-        pipeline = Pipeline(parts, rescan_seconds=settings.watch.rescan_seconds, limit=limit)
+        pipeline = Pipeline(
+            parts,
+            rescan_seconds=settings.watch.rescan_seconds,
+            limit=limit,
+            allowance=allowance_of(settings.embedding),
+        )
         try:
             if is_prepared:
                 await pipeline.prepare()

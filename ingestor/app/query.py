@@ -6,15 +6,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from ingestor.adapters.clock import SystemClock
-from ingestor.adapters.vectors import SqliteVectors
 from ingestor.app.collection import indexed, open_collection
-from ingestor.app.parts import VECTORS_FILE, embedder_of, in_data_dir
+from ingestor.app.embedder import embedding_of
+from ingestor.app.parts import vectors_of
 from ingestor.core.model import Hit
-from ingestor.core.tokens import estimate_tokens
-from ingestor.engine.embedding import Embedding
 from ingestor.engine.lane import Lane
-from ingestor.engine.pipeline import EMBEDDING_RETRY
 from ingestor.engine.search import search
 from ingestor.settings import Settings
 
@@ -31,12 +27,9 @@ async def query(
     running = indexed(settings)
     with ExitStack() as stack:
         sink = await asyncio.to_thread(open_collection, settings, running, stack)
-        vectors = stack.enter_context(contextlib.closing(SqliteVectors(in_data_dir(settings, VECTORS_FILE))))
+        vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
         lane = stack.enter_context(contextlib.closing(Lane("search")))
-        embedder = embedder_of(settings)
-        embedding = Embedding(
-            embedder, vectors, lane, SystemClock(), backoff=EMBEDDING_RETRY, estimate_tokens=estimate_tokens
-        )
+        embedding, embedder = embedding_of(settings.embedding, vectors, lane)
         try:
             return await search(
                 question, embedding, sink, lane, limit=limit, where=where, where_document=where_document

@@ -13,14 +13,28 @@ from typing import Any
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.app.collection import endpoint
-from ingestor.app.parts import ledger_of, path_below
+from ingestor.app.embedder import allowance_of, currency_of, price_of
+from ingestor.app.parts import VECTORS_FILE, ledger_of, path_below
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Change, Priority, Problem, Stage
 from ingestor.core.paths import is_at_or_below
+from ingestor.engine.account import local_day
 from ingestor.engine.daemon import STATE_NOTE
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, LAST_RECONCILE_NOTE, UNREADABLE_NOTE
 from ingestor.ports import Totals
-from ingestor.settings import Settings
+from ingestor.settings import EmbeddingSettings, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What embedding has cost, at the price of today."""
+
+    amount: float | None
+    """Money since the ledger was begun; None where the price is not known."""
+    currency: str
+    tokens_today: int
+    tokens_per_day: int | None
+    """What a day may cost; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +49,10 @@ class Status:
     daemon: InstanceRecord | None
     totals: Totals | None
     """None when nothing was ever indexed."""
+    cost: Cost
+    vectors_bytes: int
+    """Size of the vector store."""
+    max_vectors_bytes: int
     last_reconcile: Mapping[str, Any] | None
     held_deletions: int
     """Deletions that wait for `ingestor approve`."""
@@ -50,7 +68,7 @@ def status(settings: Settings) -> Status:
     totals: Totals | None = None
     reconcile: Mapping[str, Any] | None = None
     state: Mapping[str, Any] = {}
-    held = unreadable = 0
+    held = unreadable = tokens_today = 0
     with ledger_of(settings) as ledger:
         if ledger is not None:
             totals = ledger.totals()
@@ -58,6 +76,7 @@ def status(settings: Settings) -> Status:
             state = json.loads(ledger.note(STATE_NOTE) or "{}")
             held = int(ledger.note(HELD_NOTE) or 0)
             unreadable = len(_unreadable(ledger))
+            tokens_today = ledger.tokens_on(local_day(time.time()))
     if totals is not None and running is None:
         # Leases of a process that is gone are void.
         totals = replace(totals, queued=totals.queued + totals.in_flight, in_flight=0)
@@ -68,12 +87,33 @@ def status(settings: Settings) -> Status:
         chroma=endpoint(settings, running),
         daemon=running,
         totals=totals,
+        cost=_cost(settings.embedding, totals, tokens_today),
+        vectors_bytes=_size_bytes(settings.data_dir / VECTORS_FILE),
+        max_vectors_bytes=settings.vectors.max_bytes,
         last_reconcile=reconcile,
         held_deletions=held,
         unreadable_folders=unreadable,
         watching=str(state.get("watching", "")) if running else "",
         outage=str(state.get("outage", "")) if running else "",
     )
+
+
+def _cost(chosen: EmbeddingSettings, totals: Totals | None, tokens_today: int) -> Cost:
+    price = price_of(chosen)
+    tokens = totals.usage.tokens if totals else 0
+    return Cost(
+        amount=None if price is None else price * tokens / 1_000_000,
+        currency=currency_of(chosen),
+        tokens_today=tokens_today,
+        tokens_per_day=allowance_of(chosen).tokens_per_day,
+    )
+
+
+def _size_bytes(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def problems(settings: Settings) -> list[tuple[str, Problem]]:

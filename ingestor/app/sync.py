@@ -67,7 +67,7 @@ async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only
             else:
                 unreadable = await work_through(pipeline)
             telling.cancel()
-        await pipeline.tell_usage()
+        await pipeline.account.tell()
         tell(_progress(pipeline))
         totals = await pipeline.totals()
         return _report(pipeline, totals, unreadable, time.monotonic() - began_seconds)
@@ -96,7 +96,7 @@ def _progress(pipeline: Pipeline) -> SyncProgress:
         documents=tally.finished,
         documents_expected=tally.expected,
         chunks=tally.embedded + tally.reused + tally.retagged + tally.dropped,
-        texts_embedded=pipeline.embedding.usage.texts,
+        texts_embedded=pipeline.account.usage.texts,
     )
 
 
@@ -119,7 +119,7 @@ def _report(pipeline: Pipeline, totals: Totals, unreadable: int, seconds: float)
             "retagged": tally.retagged,
             "dropped": tally.dropped,
         },
-        embedding=asdict(pipeline.embedding.usage),
+        embedding=asdict(pipeline.account.usage),
         seconds=round(seconds, 3),
         outage=tally.outage if totals.retrying else "",
         held_deletions=pipeline.reconciler.held,

@@ -57,8 +57,8 @@ async def verify(settings: Settings, *, is_repair: bool) -> Verification:
                 await pipeline.reconciler.reconcile()
                 await _drained(pipeline)
             found = await pipeline.auditor.audit(is_deep=True, is_alone=running is None)
-        await pipeline.tell_usage()
-        return Verification(first, found, pipeline.embedding.usage, round(time.monotonic() - began_seconds, 3))
+        await pipeline.account.tell()
+        return Verification(first, found, pipeline.account.usage, round(time.monotonic() - began_seconds, 3))
 
 
 async def _drained(pipeline: Pipeline) -> None:

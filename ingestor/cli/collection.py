@@ -11,9 +11,10 @@ from rich.markup import escape
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import errors_explained, moment, out, print_json, printable
 from ingestor.core.errors import ConfigError
+from ingestor.core.model import Usage
 
 if TYPE_CHECKING:
-    from ingestor.app.status import Status
+    from ingestor.app.status import Cost, Status
     from ingestor.core.model import Hit
 
 _EXCERPT_CHARACTERS = 240
@@ -108,12 +109,27 @@ def _status_json(found: "Status") -> dict[str, Any]:
         "queued": totals.queued if totals else 0,
         "in_flight": totals.in_flight if totals else 0,
         "problems": totals.problems + totals.retrying + found.unreadable_folders if totals else 0,
-        "embedding": asdict(totals.usage) if totals else {"requests": 0, "texts": 0, "tokens": 0},
+        "embedding": asdict(totals.usage if totals else Usage()),
+        "cost": asdict(found.cost),
+        "vectors": {"bytes": found.vectors_bytes, "max_bytes": found.max_vectors_bytes},
         "held_deletions": found.held_deletions,
         "last_reconcile": found.last_reconcile,
         "watching": found.watching,
         "outage": found.outage,
     }
+
+
+def _money(cost: "Cost") -> str:
+    return f", {cost.amount:.4f} {cost.currency}".rstrip() if cost.amount else ""
+
+
+def _store(found: "Status", lookups: int, hits: int) -> str:
+    size = f"{_mebibytes(found.vectors_bytes)} of {_mebibytes(found.max_vectors_bytes)}"
+    return f"{size}, {hits} of {lookups} texts found there ({hits / lookups:.0%})" if lookups else size
+
+
+def _mebibytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1024**2:.1f} MiB"
 
 
 def _print_status(found: "Status") -> None:
@@ -139,8 +155,12 @@ def _print_status(found: "Status") -> None:
         "queue": f"{fields['queued']} waiting, {fields['in_flight']} in work",
         "problems": str(fields["problems"]),
         "last reconcile": scanned,
-        "embedding": f"{usage['requests']} requests, {usage['texts']} texts, {usage['tokens']} tokens",
+        "embedding": f"{usage['requests']} requests, {usage['texts']} texts, {usage['tokens']} tokens"
+        + _money(found.cost),
+        "vector store": _store(found, usage["lookups"], usage["hits"]),
     }
+    if found.cost.tokens_per_day is not None:
+        rows["today"] = f"{found.cost.tokens_today} of {found.cost.tokens_per_day} tokens"
     if found.held_deletions:
         rows["held back"] = f"{found.held_deletions} deletions, until `ingestor approve` or the files come back"
     if found.outage:

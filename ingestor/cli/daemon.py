@@ -48,7 +48,7 @@ def finish(report: "Report", *, as_json: bool) -> None:
     else:
         documents = ", ".join(f"{count} {name}" for name, count in report.documents.items())
         chunks = ", ".join(f"{count} {name}" for name, count in report.chunks.items())
-        usage = ", ".join(f"{count} {name}" for name, count in report.embedding.items())
+        usage = ", ".join(f"{report.embedding[name]} {name}" for name in ("requests", "texts", "tokens"))
         out.print(f"documents: {documents}\nchunks: {chunks}\nembedding: {usage}\n{report.seconds:.1f} s")
     if report.held_deletions:
         err.print(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ingestor.cli import collection, daemon, documents, settings, verify
+from ingestor.cli import collection, daemon, documents, models, settings, verify
 
 app = typer.Typer(
     name="ingestor",
@@ -40,6 +40,7 @@ app.command("problems")(documents.problems)
 app.command("retry")(documents.retry)
 app.command("approve")(documents.approve)
 app.command("verify")(verify.verify)
+app.command("models")(models.models)
 app.command("config")(settings.config)
 
 

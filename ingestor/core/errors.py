@@ -36,7 +36,24 @@ class TransientError(IngestorError):
 
 
 class RateLimited(TransientError):
-    """The embedding provider asks to slow down (HTTP 429)."""
+    """The embedding provider asks to slow down (HTTP 429), and may say what it allows."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        retry_after_seconds: float | None = None,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy, retry_after_seconds=retry_after_seconds)
+        self.requests_per_minute = requests_per_minute
+        self.tokens_per_minute = tokens_per_minute
+
+
+class BudgetSpent(TransientError):
+    """What the user lets embedding cost in a day is spent; `retry_after_seconds` is the time until the next day."""
 
 
 class ServiceUnavailable(TransientError):
@@ -84,6 +101,17 @@ class OversizeDocument(DocumentError):
 
 class RejectedByModel(DocumentError):
     """The embedding model refuses a text of this document (HTTP 400, 413, 422)."""
+
+
+class CallTooLarge(RejectedByModel):
+    """The provider refuses a call for its size, and may say what it allows (HTTP 400, 413, 422)."""
+
+    def __init__(
+        self, message: str, *, remedy: str = "", max_inputs: int | None = None, max_tokens: int | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.max_inputs = max_inputs
+        self.max_tokens = max_tokens
 
 
 class RejectedByChroma(DocumentError):

@@ -5,7 +5,7 @@ surrogates (`os.fsdecode`); the root itself is "".
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -252,12 +252,15 @@ class Usage:
     requests: int = 0
     texts: int = 0
     tokens: int = 0
+    milliseconds: int = 0
+    """Time that answered calls took, summed: calls that run at once count each."""
+    lookups: int = 0
+    """Texts that were looked for in the vector store."""
+    hits: int = 0
+    """Texts that were found there."""
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(self.requests + other.requests, self.texts + other.texts, self.tokens + other.tokens)
-
-    def __sub__(self, other: "Usage") -> "Usage":
-        return Usage(self.requests - other.requests, self.texts - other.texts, self.tokens - other.tokens)
+        return Usage(*(own + its for own, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

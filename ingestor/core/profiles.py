@@ -1,25 +1,28 @@
-"""What is known of embedding models before the first call: sizes, limits and prefixes, as plain figures.
+"""What is known of embedding models before the first call: sizes, limits, prefixes and prices, as plain figures.
 
-Invariant: a figure here is the provider's own (or cautious, where the provider gives none), and `source` says which;
-nothing here is ever learned at run time.
+Invariant: the figures are those of `models.toml`, beside this file, each with its source there; nothing here is ever
+learned at run time. What holds for a model at a provider is the stricter of what holds for either.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Recipe
 
 LOCAL: Final = "local"
 OPENAI: Final = "openai"
-DASHSCOPE: Final = "dashscope"
+
+MODELS_FILE: Final = "models.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderProfile:
-    """Where a provider is reached, and the model taken when none is named."""
+    """Where a provider is reached, the model taken when none is named, and the limits of every call there."""
 
     provider: str
     default_model: str
@@ -27,154 +30,182 @@ class ProviderProfile:
     """Empty for a model that runs in this process."""
     needs_key: bool = True
     """Whether the endpoint at `base_url` refuses calls without a key."""
+    key_variable: str = ""
+    """Environment variable that the provider's own tools take the key from; empty where there is none."""
+    is_server: bool = False
+    """Whether users run it themselves, with models of their choice: calls cost nothing."""
+    accepts_dimensions: bool = True
+    """Whether a request may ask for another length of vectors than the model's own."""
+    max_batch_inputs: int | None = None
+    """Texts of one call; None where the model alone decides, as in the next two."""
+    max_text_tokens: int | None = None
+    max_batch_tokens: int | None = None
+    sources: tuple[str, ...] = ()
+    """Where the figures come from; one that begins with "ours:" names those that nobody gives."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """One model. Tokens are the model's own; prefixes are put before every text of that purpose."""
+    """One model at one provider. Tokens are the model's own; prefixes are put before every text of that purpose."""
 
     provider: str
     model: str
+    """The name that is sent, as the user wrote it."""
     default_dimensions: int
     """Length of the vectors when no dimension is asked for; 0 where only the first answer tells."""
     allowed_dimensions: tuple[int, ...] | range
     """Lengths the model can give; empty where that is not known."""
     sends_dimensions: bool
-    """Whether the request may carry `dimensions`; models with a fixed length refuse it."""
+    """Whether every request carries `dimensions`; see `carries_dimensions`."""
     max_batch_inputs: int
     max_text_tokens: int
     max_batch_tokens: int
-    source: str
-    """Where the figures come from."""
+    sources: tuple[str, ...]
+    """Where the figures come from; one that begins with "ours:" names those that nobody gives."""
     document_prefix: str = ""
     query_prefix: str = ""
+    has_fixed_limits: bool = False
+    """Whether nobody can raise the limits of a call, as users can on servers of their own."""
+    published_name: str = ""
+    """The name that the model's makers gave it; empty for a model that is not in the table."""
+    price_per_million_tokens: float | None = None
+    """List price in `currency`; 0 where calls cost nothing, None where it is not known."""
+    currency: str = ""
+    """ISO 4217; empty where there is no price."""
+    task: str = ""
+    languages: str = ""
+    licence: str = ""
 
     @property
     def is_known(self) -> bool:
         """Whether the figures are the model's, not the cautious ones for any model."""
         return self.default_dimensions > 0
 
+    def carries_dimensions(self, dimensions: int) -> bool:
+        """Whether a request for vectors of this length carries `dimensions`; 0 is whatever the model gives.
+
+        Models with one length refuse it, and so do some servers, even when it is the model's own length.
+        """
+        return self.sends_dimensions or dimensions not in {0, self.default_dimensions}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One model of the file: of one provider, or open and then served by many under several names."""
+
+    name: str
+    task: str
+    languages: str
+    licence: str
+    default_dimensions: int
+    max_text_tokens: int
+    sources: Sequence[str]
+    provider: str = ""
+    served_as: Mapping[str, str] = field(default_factory=dict)
+    aliases: Sequence[str] = ()
+    allowed_dimensions: Sequence[int] = ()
+    least_dimensions: int = 0
+    sends_dimensions: bool = False
+    max_batch_inputs: int | None = None
+    max_batch_tokens: int | None = None
+    price_per_million_tokens: float | None = None
+    currency: str = ""
+    document_prefix: str = ""
+    query_prefix: str = ""
+
+    @property
+    def lengths(self) -> tuple[int, ...] | range:
+        """Lengths of the vectors that the model can give."""
+        if self.least_dimensions:
+            return range(self.least_dimensions, self.default_dimensions + 1)
+        return tuple(self.allowed_dimensions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    """Limits for a model that is not in the file."""
+
+    max_batch_inputs: int
+    max_text_tokens: int
+    max_batch_tokens: int
+    sources: Sequence[str]
+
+
+def _read() -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath(MODELS_FILE).read_text(encoding="utf-8"))
+
+
+_FILE: Final = _read()
+_UNKNOWN: Final = _Unknown(**_FILE["unknown"])
+_ENTRIES: Final = tuple(_Entry(**table) for table in _FILE["model"])
 
 PROVIDERS: Final[Mapping[str, ProviderProfile]] = MappingProxyType(
+    {table["provider"]: ProviderProfile(**{**table, "sources": tuple(table["sources"])}) for table in _FILE["provider"]}
+)
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """What a name may stand for, the most exact first: without upper case, owner, and what servers add to it."""
+    short = name.lower().rpartition("/")[2].removeprefix("text-embedding-").replace("@", ":")
+    base, _, tag = short.partition(":")
+    base = base.removesuffix("-gguf")
+    while tag:
+        yield f"{base}:{tag}"
+        tag = tag.rpartition("-")[0]  # of `0.6b-q8_0`, the end only says how the weights are kept
+    yield base
+
+
+_OF_PROVIDER: Final[Mapping[tuple[str, str], _Entry]] = MappingProxyType(
+    {(entry.provider, entry.name): entry for entry in _ENTRIES if entry.provider}
+)
+_OPEN: Final[Mapping[str, _Entry]] = MappingProxyType(
     {
-        profile.provider: profile
-        for profile in (
-            ProviderProfile(LOCAL, "multilingual-e5-small", needs_key=False),
-            ProviderProfile(OPENAI, "text-embedding-3-small", "https://api.openai.com/v1"),
-            ProviderProfile(DASHSCOPE, "text-embedding-v4", "https://dashscope.aliyuncs.com/compatible-mode/v1"),
-        )
+        next(_spellings(name)): entry
+        for entry in _ENTRIES
+        if not entry.provider
+        for name in (entry.name, *entry.aliases, *entry.served_as.values())
     }
 )
 
-_OPENAI_SOURCE: Final = (
-    "OpenAI API reference, create embeddings: 2,048 inputs and 300,000 tokens a call, 8,191 tokens a text; "
-    "`dimensions` for text-embedding-3 and later only"
-)
-_DASHSCOPE_SOURCE: Final = (
-    "Alibaba Cloud Model Studio, text embedding, synchronous API: dimensions, texts a call and tokens a text; "
-    "no limit for the whole call is given, so it is their product"
-)
-_E5_SOURCE: Final = (
-    "model card of intfloat/multilingual-e5-small: 384 dimensions, 512 tokens, prefixes; "
-    "the batch is ours: small, so that progress is visible and a search waits little"
-)
 
-MODELS: Final[tuple[ModelProfile, ...]] = (
-    ModelProfile(
-        provider=LOCAL,
-        model="multilingual-e5-small",
-        default_dimensions=384,
-        allowed_dimensions=(384,),
-        sends_dimensions=False,
-        max_batch_inputs=8,
-        max_text_tokens=512,
-        max_batch_tokens=8 * 512,
-        source=_E5_SOURCE,
-        document_prefix="passage: ",
-        query_prefix="query: ",
-    ),
-    ModelProfile(
-        provider=OPENAI,
-        model="text-embedding-3-small",
-        default_dimensions=1_536,
-        allowed_dimensions=range(1, 1_537),
-        sends_dimensions=True,
-        max_batch_inputs=2_048,
-        max_text_tokens=8_191,
-        max_batch_tokens=300_000,
-        source=_OPENAI_SOURCE,
-    ),
-    ModelProfile(
-        provider=OPENAI,
-        model="text-embedding-3-large",
-        default_dimensions=3_072,
-        allowed_dimensions=range(1, 3_073),
-        sends_dimensions=True,
-        max_batch_inputs=2_048,
-        max_text_tokens=8_191,
-        max_batch_tokens=300_000,
-        source=_OPENAI_SOURCE,
-    ),
-    ModelProfile(
-        provider=OPENAI,
-        model="text-embedding-ada-002",
-        default_dimensions=1_536,
-        allowed_dimensions=(1_536,),
-        sends_dimensions=False,
-        max_batch_inputs=2_048,
-        max_text_tokens=8_191,
-        max_batch_tokens=300_000,
-        source=_OPENAI_SOURCE,
-    ),
-    ModelProfile(
-        provider=DASHSCOPE,
-        model="text-embedding-v4",
-        default_dimensions=1_024,
-        allowed_dimensions=(2_048, 1_536, 1_024, 768, 512, 256, 128, 64),
-        sends_dimensions=True,
-        max_batch_inputs=10,
-        max_text_tokens=8_192,
-        max_batch_tokens=10 * 8_192,
-        source=_DASHSCOPE_SOURCE,
-    ),
-    ModelProfile(
-        provider=DASHSCOPE,
-        model="text-embedding-v3",
-        default_dimensions=1_024,
-        allowed_dimensions=(1_024, 768, 512, 256, 128, 64),
-        sends_dimensions=True,
-        max_batch_inputs=10,
-        max_text_tokens=8_192,
-        max_batch_tokens=10 * 8_192,
-        source=_DASHSCOPE_SOURCE,
-    ),
-    ModelProfile(
-        provider=DASHSCOPE,
-        model="text-embedding-v2",
-        default_dimensions=1_536,
-        allowed_dimensions=(1_536,),
-        sends_dimensions=False,
-        max_batch_inputs=25,
-        max_text_tokens=2_048,
-        max_batch_tokens=25 * 2_048,
-        source=_DASHSCOPE_SOURCE,
-    ),
-    ModelProfile(
-        provider=DASHSCOPE,
-        model="text-embedding-v1",
-        default_dimensions=1_536,
-        allowed_dimensions=(1_536,),
-        sends_dimensions=False,
-        max_batch_inputs=25,
-        max_text_tokens=2_048,
-        max_batch_tokens=25 * 2_048,
-        source=_DASHSCOPE_SOURCE,
-    ),
-)
+def _least(*limits: int | None) -> int:
+    return min(limit for limit in limits if limit is not None)
 
-_BY_NAME: Final[Mapping[tuple[str, str], ModelProfile]] = MappingProxyType(
-    {(profile.provider, profile.model): profile for profile in MODELS}
+
+def _profile(provider: ProviderProfile, entry: _Entry, name: str) -> ModelProfile:
+    """The stricter limits of provider and model. Elsewhere than on a server that we know, an open model gets few."""
+    is_elsewhere = not entry.provider and not provider.is_server
+    limits = _UNKNOWN if is_elsewhere else provider
+    max_text_tokens = _least(provider.max_text_tokens, entry.max_text_tokens)
+    return ModelProfile(
+        provider=provider.provider,
+        model=name,
+        default_dimensions=entry.default_dimensions,
+        allowed_dimensions=entry.lengths if provider.accepts_dimensions else (entry.default_dimensions,),
+        sends_dimensions=entry.sends_dimensions,
+        max_batch_inputs=_least(limits.max_batch_inputs, entry.max_batch_inputs),
+        max_text_tokens=max_text_tokens,
+        # One text of the greatest length always fits.
+        max_batch_tokens=max(max_text_tokens, _least(limits.max_batch_tokens, entry.max_batch_tokens)),
+        sources=(*entry.sources, *(_UNKNOWN.sources if is_elsewhere else provider.sources)),
+        document_prefix=entry.document_prefix,
+        query_prefix=entry.query_prefix,
+        has_fixed_limits=bool(entry.provider),
+        published_name=entry.name,
+        price_per_million_tokens=0.0 if provider.is_server else entry.price_per_million_tokens,
+        currency=entry.currency,
+        task=entry.task,
+        languages=entry.languages,
+        licence=entry.licence,
+    )
+
+
+MODELS: Final[tuple[ModelProfile, ...]] = tuple(
+    _profile(PROVIDERS[provider], entry, name)
+    for entry in _ENTRIES
+    for provider, name in ({entry.provider: entry.name} if entry.provider else entry.served_as).items()
 )
+"""Every model of the file at every provider that is known to have it, under the name that it has there."""
 
 
 def provider_for(provider: str) -> ProviderProfile:
@@ -191,13 +222,17 @@ def provider_for(provider: str) -> ProviderProfile:
 def profile_for(provider: str, model: str = "") -> ModelProfile:
     """The figures of a model; the provider's default model when `model` is empty.
 
-    A remote model that is not in the table gets limits that every endpoint we know of takes. Raises `ConfigError` for
-    an unknown provider, and for a local model that is not built in.
+    An open model is recognised under any of its names, on every server and at any OpenAI-compatible endpoint. A remote
+    model that is not in the table gets limits that every endpoint we know of takes. Raises `ConfigError` for an unknown
+    provider, and for a local model that is not built in.
     """
-    name = model or provider_for(provider).default_model
-    known = _BY_NAME.get((provider_for(provider).provider, name))
-    if known is not None:
-        return known
+    known = provider_for(provider)
+    name = model or known.default_model
+    entry = _OF_PROVIDER.get((provider, name))
+    if entry is None and (known.is_server or provider == OPENAI):
+        entry = next((_OPEN[spelling] for spelling in _spellings(name) if spelling in _OPEN), None)
+    if entry is not None:
+        return _profile(known, entry, name)
     if provider == LOCAL:
         built_in = ", ".join(profile.model for profile in MODELS if profile.provider == LOCAL)
         raise ConfigError(f"there is no built-in embedding model {name!r}", remedy=f"choose one of {built_in}")
@@ -207,10 +242,11 @@ def profile_for(provider: str, model: str = "") -> ModelProfile:
         default_dimensions=0,
         allowed_dimensions=(),
         sends_dimensions=False,
-        max_batch_inputs=10,
-        max_text_tokens=512,
-        max_batch_tokens=10 * 512,
-        source="model not in the table: the smallest limits of the models that are",
+        max_batch_inputs=_least(known.max_batch_inputs, _UNKNOWN.max_batch_inputs),
+        max_text_tokens=_least(known.max_text_tokens, _UNKNOWN.max_text_tokens),
+        max_batch_tokens=_least(known.max_batch_tokens, _UNKNOWN.max_batch_tokens),
+        sources=tuple(_UNKNOWN.sources),
+        price_per_million_tokens=0.0 if known.is_server else None,
     )
 
 

@@ -90,7 +90,7 @@ class Daemon:
             await asyncio.wait({work}, timeout=GRACE_SECONDS)
             for task in (work, *others):
                 task.cancel()
-        await self._pipeline.tell_usage()
+        await self._pipeline.account.tell()
 
     async def _announce_ready(self) -> None:
         await self._follower.reconciled.wait()
@@ -105,7 +105,7 @@ class Daemon:
             waiting = tally.expected - tally.finished
             self._notifier.status(f"{waiting} changes to do" if waiting > 0 else "the collection equals the folder")
             try:
-                await self._pipeline.tell_usage()
+                await self._pipeline.account.tell()
                 await self._keep_state()
             except TransientError as error:
                 _log.warning("daemon.state_not_kept", reason=str(error))

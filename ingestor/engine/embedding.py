@@ -8,30 +8,42 @@ Invariant: a vector is in the vector store before anybody gets it, so that what 
 is never in two calls at once; every caller gets a vector or an error. A text that the model cannot do is parted from
 the others of its call, and fails alone.
 
-The provider's client does not retry: the one retry policy is here, bounded by `Backoff.max_attempts`.
+The provider's client does not retry: the one retry policy is here and in `Pace`, bounded by `Backoff.max_attempts`.
+What a call may carry is learned from refusals: a limit that the provider names is believed, another one is found by
+halving.
 """
 
 import asyncio
-import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import structlog
 
-from ingestor.core.backoff import Backoff
-from ingestor.core.errors import IngestorError, RejectedByModel, TransientError, UnusableVectors
+from ingestor.core.errors import (
+    CallTooLarge,
+    IngestorError,
+    RateLimited,
+    RejectedByModel,
+    TransientError,
+    UnusableVectors,
+)
 from ingestor.core.fingerprint import vector_key
 from ingestor.core.model import Purpose, Usage
 from ingestor.core.packing import batch_length
+from ingestor.engine.account import Account
 from ingestor.engine.lane import Lane
 from ingestor.engine.news import happens_within
-from ingestor.ports import Clock, Embedder, Vector, VectorStore
+from ingestor.engine.pace import Pace
+from ingestor.ports import Clock, Embedder, Vector, Vectors, VectorStore
 
-LINGER_SECONDS = 0.2
+LINGER_SECONDS = 0.5
 """How long a call that is not full waits for documents that are being read."""
+
+_DOUBT_CALLS = 64
+"""Good calls after which a guessed limit is tried to be exceeded."""
 
 _log = structlog.get_logger(__name__)
 
@@ -76,7 +88,8 @@ class Embedding:
         lane: Lane,
         clock: Clock,
         *,
-        backoff: Backoff,
+        pace: Pace,
+        account: Account,
         estimate_tokens: Callable[[str], int],
     ) -> None:
         self._embedder = embedder
@@ -85,14 +98,24 @@ class Embedding:
         self._vectors = vectors
         self._lane = lane
         self._clock = clock
-        self._backoff = backoff
+        self._pace = pace
+        self._account = account
         self._estimate_tokens = estimate_tokens
         self._line: deque[_Waiting] = deque()
         self._promised: dict[bytes, asyncio.Future[Vector]] = {}
         self._announced = 0
         self._news = asyncio.Event()
-        self.usage = Usage()
+        self._serving = 0
+        self._max_inputs = embedder.max_batch_inputs
+        self._max_tokens = embedder.max_batch_tokens
+        self._is_guessed = False
+        """Whether what a call may carry was found by halving, and not told by the provider."""
+        self._calls_within = 0
+
+    @property
+    def usage(self) -> Usage:
         """What was spent since the start of this process."""
+        return self._account.usage
 
     @contextmanager
     def announced(self) -> Iterator[None]:
@@ -104,11 +127,12 @@ class Embedding:
             self._announced -= 1
             self._news.set()
 
-    async def request(self, texts: Sequence[str]) -> "Request":
-        """Ask for the vectors of a document's texts, equal texts allowed; returns when they are in the line."""
-        sent = {text: self._recipe.text_to_send(text, Purpose.DOCUMENT) for text in texts}
+    async def request(self, texts: Sequence[str], purpose: Purpose = Purpose.DOCUMENT) -> "Request":
+        """Ask for the vectors of texts, equal ones allowed; returns when they are in the line."""
+        sent = {text: self._recipe.text_to_send(text, purpose) for text in texts}
         keys = {text: vector_key(self._recipe, sent_text) for text, sent_text in sent.items()}
         known = await self._lane.run(self._vectors.get, keys.values()) if keys else {}
+        self._account.count(Usage(lookups=len(keys), hits=len(known)))
         awaited: dict[bytes, asyncio.Future[Vector]] = {}
         embedded = 0
         for text, key in keys.items():
@@ -132,22 +156,24 @@ class Embedding:
         if key in known:
             return known[key]
         waiting = _Waiting(key, sent_text, self._estimate_tokens(sent_text), asyncio.get_running_loop().create_future())
-        await self._embed([waiting])
+        await self._embed([waiting], is_urgent=True)
         return waiting.vector.result()
 
     async def run(self) -> None:
         """Serve the line until cancelled; what still waits then is cancelled too."""
-        slots = asyncio.Semaphore(self._embedder.max_concurrency)
         try:
             async with asyncio.TaskGroup() as calls:
                 while True:
-                    await slots.acquire()
                     batch = await self._next_batch()
-                    call = calls.create_task(self._serve(batch))
-                    call.add_done_callback(lambda _: slots.release())
+                    self._serving += 1
+                    calls.create_task(self._serve(batch)).add_done_callback(self._served)
         finally:
             for future in self._promised.values():
                 future.cancel()
+
+    def _served(self, _: "asyncio.Task[bool]") -> None:
+        self._serving -= 1
+        self._news.set()
 
     def _promise(self, key: bytes, sent_text: str) -> None:
         future: asyncio.Future[Vector] = asyncio.get_running_loop().create_future()
@@ -160,37 +186,80 @@ class Embedding:
         deadline_seconds: float | None = None
         while True:
             self._news.clear()
+            left_tokens = await self._account.left_tokens()
+            budgets = [budget for budget in (self._max_tokens, self._pace.max_call_tokens, left_tokens) if budget]
             length = batch_length(
-                [waiting.tokens for waiting in islice(self._line, self._embedder.max_batch_inputs + 1)],
-                max_inputs=self._embedder.max_batch_inputs,
-                max_tokens=self._embedder.max_batch_tokens,
+                [waiting.tokens for waiting in islice(self._line, self._max_inputs + 1)],
+                max_inputs=self._max_inputs,
+                max_tokens=min(budgets),
             )
             now_seconds = self._clock.monotonic_seconds()
             if self._line and deadline_seconds is None:
                 deadline_seconds = now_seconds + LINGER_SECONDS
-            is_full = length < len(self._line) or length >= self._embedder.max_batch_inputs
+            is_full = length < len(self._line) or length >= self._max_inputs
             is_due = deadline_seconds is not None and (not self._announced or now_seconds >= deadline_seconds)
-            if self._line and (is_full or is_due):
+            is_wanted = bool(self._line) and (is_full or is_due)
+            if is_wanted and self._serving < self._pace.calls:
                 return [self._line.popleft() for _ in range(length)]
-            await happens_within(self._news, None if deadline_seconds is None else deadline_seconds - now_seconds)
+            # With nothing to wait for but the end of a call, its end is the news.
+            timeout_seconds = None if is_wanted or deadline_seconds is None else deadline_seconds - now_seconds
+            await happens_within(self._news, timeout_seconds)
 
-    async def _serve(self, batch: Sequence[_Waiting], *, are_suspects: bool = False) -> None:
-        """Embed a batch; `are_suspects` when an answer was sound but for these texts."""
+    async def _serve(self, batch: Sequence[_Waiting], *, are_suspects: bool = False) -> bool:
+        """Embed a batch; whether no text was refused. `are_suspects` when an answer was sound but for these texts."""
         try:
             await self._embed(batch)
         except RejectedByModel as error:
             if len(batch) == 1:
                 self._fail(batch, error)
-                return
-            # One bad text must not take the others with it: halve until it stands alone.
-            middle = len(batch) // 2
-            await self._serve(batch[:middle], are_suspects=are_suspects)
-            await self._serve(batch[middle:], are_suspects=are_suspects)
+            elif isinstance(error, CallTooLarge) and self._learn(batch, error.max_inputs, error.max_tokens):
+                self._line.extendleft(reversed(batch))
+            else:
+                return await self._serve_halves(batch, are_suspects=are_suspects)
+            return False
         except UnusableVectors as error:
             await self._serve_apart(batch, error, are_suspects=are_suspects)
+            return False
         except IngestorError as error:
             # The line would fare no better: it fails with this call, instead of attempt by attempt after it.
             self._fail_with_line(batch, error)
+            return False
+        self._doubt()
+        return True
+
+    async def _serve_halves(self, batch: Sequence[_Waiting], *, are_suspects: bool) -> bool:
+        """Embed a batch that was refused in two calls, because one bad text must not take the others with it."""
+        middle = (len(batch) + 1) // 2
+        first, second = batch[:middle], batch[middle:]
+        is_first_sound = await self._serve(first, are_suspects=are_suspects)
+        if len(second) > self._max_inputs:
+            # Learned meanwhile that it would be refused, too.
+            self._line.extendleft(reversed(second))
+        elif await self._serve(second, are_suspects=are_suspects) and is_first_sound:
+            # Each half alone was no offence: together they were too much, by their number or by their length.
+            tokens = max(_tokens(first), _tokens(second))
+            self._learn(batch, middle, min(_tokens(batch) - 1, tokens + tokens // 4))
+            self._is_guessed = True
+        return False
+
+    def _learn(self, batch: Sequence[_Waiting], max_inputs: int | None, max_tokens: int | None) -> bool:
+        """Lower what a call may carry; False when this batch would have been within that."""
+        is_news = bool(max_inputs and max_inputs < len(batch)) or bool(max_tokens and max_tokens < _tokens(batch))
+        if is_news:
+            self._max_inputs = min(self._max_inputs, max_inputs or self._max_inputs)
+            self._max_tokens = min(self._max_tokens, max_tokens or self._max_tokens)
+            self._calls_within = 0
+            self._is_guessed = False
+            _log.info("embedding.limit_learned", max_inputs=self._max_inputs, max_tokens=self._max_tokens)
+        return is_news
+
+    def _doubt(self) -> None:
+        """Try larger calls again now and then where a limit was only guessed: it may have been something else."""
+        self._calls_within += 1
+        if self._is_guessed and self._calls_within >= _DOUBT_CALLS:
+            self._calls_within = 0
+            self._max_inputs = min(2 * self._max_inputs, self._embedder.max_batch_inputs)
+            self._max_tokens = min(2 * self._max_tokens, self._embedder.max_batch_tokens)
 
     async def _serve_apart(self, batch: Sequence[_Waiting], error: UnusableVectors, *, are_suspects: bool) -> None:
         """Embed the texts that got a sound vector without those that got none, and these by themselves."""
@@ -208,31 +277,53 @@ class Embedding:
             # A lone text proves nothing: neither is the line given up, nor the text.
             self._fail(batch, error)
 
-    async def _embed(self, batch: Sequence[_Waiting]) -> None:
-        attempt = 0
+    async def _embed(self, batch: Sequence[_Waiting], *, is_urgent: bool = False) -> None:
+        texts = [waiting.sent_text for waiting in batch]
+        tokens = _tokens(batch)
+        joined, attempt = self._pace.round, 0
         while True:
             attempt += 1
-            try:
-                vectors, usage = await self._embedder.embed([waiting.sent_text for waiting in batch])
-            except TransientError as error:
-                are_others_sound = isinstance(error, UnusableVectors) and len(error.positions) < len(batch)
-                if are_others_sound or self._backoff.is_exhausted(attempt):
-                    raise
-                jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
-                pause_seconds = self._backoff.pause_seconds(attempt, jitter, error.retry_after_seconds)
-                _log.warning(
-                    "embedding.retry", reason=str(error), attempt=attempt, pause_seconds=round(pause_seconds, 1)
-                )
-                await self._clock.sleep(pause_seconds)
-            else:
+            async with self._pace.turn(tokens, joined=joined, is_urgent=is_urgent):
+                answer = await self._call(texts, tokens, attempt, is_urgent=is_urgent)
+            if not isinstance(answer, float):
                 break
-        self.usage += usage
-        pairs = {waiting.key: vector for waiting, vector in zip(batch, vectors, strict=True)}
+            await self._clock.sleep(answer)
+        pairs = {waiting.key: vector for waiting, vector in zip(batch, answer, strict=True)}
         await self._lane.run(self._vectors.put, pairs)
+        await self._account.tell()
         for waiting in batch:
             self._promised.pop(waiting.key, None)
             if not waiting.vector.done():
                 waiting.vector.set_result(pairs[waiting.key])
+
+    async def _call(self, texts: Sequence[str], tokens: int, attempt: int, *, is_urgent: bool) -> Vectors | float:
+        """The vectors of one call, or the seconds to wait before it is made again."""
+        async with self._account.reserved(0 if is_urgent else tokens):
+            began_seconds = self._clock.monotonic_seconds()
+            try:
+                vectors, usage = await self._embedder.embed(texts)
+            except RejectedByModel:
+                self._pace.seen_alive()
+                raise
+            except TransientError as error:
+                if isinstance(error, UnusableVectors) and len(error.positions) < len(texts):
+                    raise  # the fault lies with these texts
+                pause_seconds = self._pace.failed(error, began_seconds, attempt)
+                most_tokens = self._pace.max_call_tokens
+                if isinstance(error, RateLimited) and most_tokens and tokens > most_tokens and len(texts) > 1:
+                    raise CallTooLarge(str(error), remedy=error.remedy, max_tokens=most_tokens) from error
+                if self._pace.is_exhausted(attempt, pause_seconds):
+                    if not (is_urgent or isinstance(error, UnusableVectors)):
+                        self._pace.give_up()
+                    raise
+                _log.warning(
+                    "embedding.retry", reason=str(error), attempt=attempt, pause_seconds=round(pause_seconds, 1)
+                )
+                return pause_seconds
+            self._pace.answered(tokens, began_seconds)
+            seconds = self._clock.monotonic_seconds() - began_seconds
+            self._account.count(replace(usage, milliseconds=round(1000 * seconds)))
+            return vectors
 
     def _fail_with_line(self, batch: Sequence[_Waiting], error: IngestorError) -> None:
         self._fail([*batch, *self._line], error)
@@ -243,3 +334,7 @@ class Embedding:
             self._promised.pop(waiting.key, None)
             if not waiting.vector.done():
                 waiting.vector.set_exception(error)
+
+
+def _tokens(batch: Iterable[_Waiting]) -> int:
+    return sum(waiting.tokens for waiting in batch)

@@ -15,10 +15,12 @@ import structlog
 from ingestor.core.auditing import forgotten
 from ingestor.core.backoff import Backoff
 from ingestor.core.guarding import DeletionLimit
-from ingestor.core.model import Usage
+from ingestor.core.pacing import Allowance
+from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.following import Follower
 from ingestor.engine.lane import Lane
+from ingestor.engine.pace import Pace
 from ingestor.engine.reading import Reader
 from ingestor.engine.reconcile import Reconciler
 from ingestor.engine.sync import Protocol
@@ -31,6 +33,8 @@ from ingestor.ports import Clock, Embedder, Ledger, Sink, Source, Totals, Vector
 COLLECTION_NOTE = "collection_id"
 EMBEDDING_RETRY = Backoff(first_seconds=0.5, max_seconds=20.0, max_attempts=6)
 """Attempts of one embedding call: about half a minute, before its documents are queued for later."""
+
+_UNLIMITED = Allowance()
 
 _log = structlog.get_logger(__name__)
 
@@ -52,22 +56,25 @@ class Parts:
 class Pipeline:
     """Queue in, records out."""
 
-    def __init__(self, parts: Parts, *, rescan_seconds: float, limit: DeletionLimit) -> None:
+    def __init__(
+        self, parts: Parts, *, rescan_seconds: float, limit: DeletionLimit, allowance: Allowance = _UNLIMITED
+    ) -> None:
         self._parts = parts
         self.rescan_seconds = rescan_seconds
         self.tally = Tally()
         self._ledger_lane = Lane("ledger")
         self._vectors_lane = Lane("vectors")
         self._sink_lane = Lane("chroma")
+        self.account = Account(parts.ledger, self._ledger_lane, parts.clock, tokens_per_day=allowance.tokens_per_day)
         self.embedding = Embedding(
             parts.embedder,
             parts.vectors,
             self._vectors_lane,
             parts.clock,
-            backoff=EMBEDDING_RETRY,
+            pace=Pace(parts.clock, EMBEDDING_RETRY, allowance, max_calls=parts.embedder.max_concurrency),
+            account=self.account,
             estimate_tokens=parts.estimate_tokens,
         )
-        self._told_usage = Usage()
         self._writer = Writer(Protocol(parts.ledger, self._ledger_lane, parts.sink, self._sink_lane))
         self.worker = Worker(
             parts.source,
@@ -184,14 +191,6 @@ class Pipeline:
             yield tasks
             for task in served:
                 task.cancel()
-
-    async def tell_usage(self) -> None:
-        """Add what was spent since the last call to the ledger's counters."""
-        usage = self.embedding.usage
-        spent = usage - self._told_usage
-        if spent != Usage():
-            self._told_usage = usage
-            await self._ledger_lane.run(self._parts.ledger.add_usage, spent)
 
     async def set_note(self, name: str, value: str) -> None:
         """Keep a note in the ledger."""

@@ -26,6 +26,7 @@ import structlog
 
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import (
+    BudgetSpent,
     ChromaUnavailable,
     DocumentError,
     TransientError,
@@ -323,14 +324,9 @@ class Worker:
     async def _postpone(self, task: _Task, error: TransientError) -> None:
         change = task.change
         is_outage = not isinstance(error, UnstableDocument)
-        backoff = RETRY if is_outage else REST
-        attempts = change.attempts + 1
-        jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
-        pause_seconds = (
-            self._rescan_seconds
-            if backoff.is_exhausted(attempts)
-            else backoff.pause_seconds(attempts, jitter, error.retry_after_seconds)
-        )
+        # Nothing was attempted that could have failed when the day's budget is spent.
+        attempts = change.attempts + (not isinstance(error, BudgetSpent))
+        pause_seconds = self._pause_seconds(error, attempts)
         now_seconds = self._clock.now_seconds()
         problem = Problem(
             stage=task.stage,
@@ -355,6 +351,15 @@ class Worker:
             )
         postponed = replace(change, attempts=attempts, problem=problem, not_before_seconds=now_seconds + pause_seconds)
         await self._ledger_lane.run(self._ledger.release, [postponed])
+
+    def _pause_seconds(self, error: TransientError, attempts: int) -> float:
+        if isinstance(error, BudgetSpent):
+            return error.retry_after_seconds or self._rescan_seconds
+        backoff = REST if isinstance(error, UnstableDocument) else RETRY
+        if backoff.is_exhausted(attempts):
+            return max(self._rescan_seconds, error.retry_after_seconds or 0.0)
+        jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
+        return backoff.pause_seconds(attempts, jitter, error.retry_after_seconds)
 
     async def _write(self, write: Write, began_seconds: float, *, embedded: int = 0) -> None:
         await self._writer.write(write)

@@ -183,12 +183,19 @@ def test_totals_count_documents_chunks_queue_problems_and_usage(ledger: Ledger) 
     ledger.commit(added(entry("a"), entry("b", tags={"r1": "t", "r2": "t"}), entry("c", tags={}, problem=PROBLEM)), [])
     ledger.enqueue(["x", "y"], NOW)
     ledger.lease(1, 10.0)
-    ledger.add_usage(Usage(1, 2, 3))
-    ledger.add_usage(Usage(1, 1, 1))
+    ledger.add_usage(Usage(1, 2, 3, 4, 5, 6), "2026-11-23")
+    ledger.add_usage(Usage(1, 1, 1), "2026-11-24")
     totals = ledger.totals()
     assert (totals.documents, totals.chunks, totals.problems) == (2, 3, 1)
     assert (totals.queued, totals.in_flight) == (1, 1)
-    assert totals.usage == Usage(2, 3, 4)
+    assert totals.usage == Usage(2, 3, 4, 4, 5, 6)
+
+
+def test_tokens_are_counted_by_the_day(ledger: Ledger) -> None:
+    assert ledger.tokens_on("2026-11-23") == 0
+    for day, tokens in (("2026-11-23", 3), ("2026-11-23", 4), ("2026-11-24", 5)):
+        ledger.add_usage(Usage(tokens=tokens), day)
+    assert [ledger.tokens_on(f"2026-11-{day}") for day in (22, 23, 24)] == [0, 7, 5]
 
 
 def test_every_entry_can_be_rewritten(ledger: Ledger) -> None:

@@ -18,19 +18,19 @@ from ingestor.core.backoff import Backoff
 from ingestor.core.errors import RejectedByModel, UnusableVectors
 from ingestor.core.model import Recipe
 from ingestor.engine.embedding import Embedding
-from ingestor.engine.lane import Lane
 from tests.checker import belongs
 from tests.daemon import KEY, Daemon, Site, assert_equal, eventually, provider_settings
 from tests.doubles_clock import FakeClock
-from tests.doubles_ledger import MemoryVectors
 from tests.embedding_server import EmbeddingServer, Fault, FaultKind
+from tests.line import running
 
 BATCH_INPUTS = 16
 DIMENSIONS = 64
 ANSWER_SECONDS = 3
 """After how long the daemon gives an embedding call up."""
-ATTEMPTS = 4
+RETRY = Backoff(first_seconds=1.0, max_seconds=8.0, max_attempts=4)
 """Of one call, where the test is not about a daemon."""
+ATTEMPTS = RETRY.max_attempts
 POISON = "this text is refused"
 SPOILED = "this text has no vector"
 
@@ -178,18 +178,8 @@ async def line_of(provider: EmbeddingServer) -> AsyncIterator[Embedding]:
         timeout_seconds=30.0,
         sends_dimensions=True,
     )
-    lane = Lane("vectors")
-    backoff = Backoff(first_seconds=1.0, max_seconds=8.0, max_attempts=ATTEMPTS)
-    line = Embedding(embedder, MemoryVectors(), lane, FakeClock(), backoff=backoff, estimate_tokens=len)
-    running = asyncio.create_task(line.run())
-    try:
-        yield line
-    finally:
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-        lane.close()
-        await embedder.close()
+    async with running(embedder, FakeClock(), RETRY) as line:
+        yield line.embedding
 
 
 async def results_of(line: Embedding, texts: Sequence[str]) -> list[BaseException | None]:

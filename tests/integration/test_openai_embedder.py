@@ -21,6 +21,7 @@ import pytest
 from ingestor.adapters.openai_embedder import OpenAIEmbedder, retry_after_seconds
 from ingestor.core.errors import (
     AuthenticationFailed,
+    CallTooLarge,
     ConfigError,
     IngestorError,
     RateLimited,
@@ -117,7 +118,7 @@ async def test_dimensions_once_learned_are_held_but_not_sent(server: EmbeddingSe
         (status(301, headers={"location": "https://new.example/v1"}), ConfigError, "has moved"),
         (status(302, headers={"location": "https://login.example/"}), ServiceUnavailable, "HTTP 302"),
         (status(400), RejectedByModel, "injected 400"),
-        (status(413), RejectedByModel, "injected 413"),
+        (status(413), CallTooLarge, "injected 413"),
         (status(422), RejectedByModel, "injected 422"),
         (status(422, body='{"detail": [{"msg": "too long"}]}'), RejectedByModel, "too long"),
         (status(429), RateLimited, "slow down"),

@@ -1,53 +1,18 @@
 """From texts to vectors: nothing twice, calls full, faults bounded."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import AuthenticationFailed, RateLimited, RejectedByModel, ServiceUnavailable
-from ingestor.engine.embedding import Embedding
-from ingestor.engine.lane import Lane
 from tests.doubles_clock import FakeClock
 from tests.doubles_embedder import HashEmbedder
-from tests.doubles_ledger import MemoryVectors
+from tests.line import running
 
 RETRY = Backoff(first_seconds=1.0, max_seconds=8.0, max_attempts=3)
-
-
-class Line:
-    """An embedding line that runs, and the doubles around it."""
-
-    def __init__(self, embedder: HashEmbedder) -> None:
-        self.embedder = embedder
-        self.vectors = MemoryVectors()
-        self.clock = FakeClock()
-        self.lane = Lane("vectors")
-        self.embedding = Embedding(embedder, self.vectors, self.lane, self.clock, backoff=RETRY, estimate_tokens=len)
-
-    async def ask(self, *texts: str) -> int:
-        """Get the vectors of a document's texts; returns how many of them cost something."""
-        with self.embedding.announced():
-            request = await self.embedding.request(texts)
-        vectors = await request.vectors()
-        assert len(vectors) == len(texts)
-        return request.embedded
-
-
-@asynccontextmanager
-async def running(embedder: HashEmbedder) -> AsyncIterator[Line]:
-    line = Line(embedder)
-    task = asyncio.create_task(line.embedding.run())
-    try:
-        yield line
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        line.lane.close()
 
 
 def gated() -> tuple[HashEmbedder, asyncio.Event]:
@@ -62,21 +27,23 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_equal_texts_of_a_document_are_sent_once() -> None:
-    async with running(HashEmbedder()) as line:
+    embedder = HashEmbedder()
+    async with running(embedder, FakeClock(), RETRY) as line:
         assert await line.ask("a", "b", "a") == 2
-        assert line.embedder.calls == [("a", "b")]
+        assert embedder.calls == [("a", "b")]
 
 
 async def test_a_text_that_was_embedded_once_is_not_sent_again() -> None:
-    async with running(HashEmbedder()) as line:
+    embedder = HashEmbedder()
+    async with running(embedder, FakeClock(), RETRY) as line:
         await line.ask("a")
         assert await line.ask("a") == 0
-        assert len(line.embedder.calls) == 1
+        assert len(embedder.calls) == 1
 
 
 async def test_a_text_in_flight_is_not_sent_a_second_time() -> None:
     embedder, gate = gated()
-    async with running(embedder) as line:
+    async with running(embedder, FakeClock(), RETRY) as line:
         first = asyncio.create_task(line.ask("a"))
         await until(lambda: embedder.in_flight == 1)
         second = asyncio.create_task(line.ask("a"))
@@ -88,7 +55,7 @@ async def test_a_text_in_flight_is_not_sent_a_second_time() -> None:
 
 async def test_texts_of_different_documents_share_a_call() -> None:
     embedder, gate = gated()
-    async with running(embedder) as line:
+    async with running(embedder, FakeClock(), RETRY) as line:
         blocker = asyncio.create_task(line.ask("blocker"))
         await until(lambda: embedder.in_flight == 1)
         others = [asyncio.create_task(line.ask(text)) for text in ("a", "b", "c")]
@@ -99,20 +66,22 @@ async def test_texts_of_different_documents_share_a_call() -> None:
 
 
 async def test_a_lone_document_does_not_wait_for_a_call_to_fill() -> None:
-    async with running(HashEmbedder(max_batch_inputs=100)) as line:
+    clock = FakeClock()
+    async with running(HashEmbedder(max_batch_inputs=100), clock, RETRY) as line:
         await line.ask("a")
-        assert line.clock.monotonic_seconds() == 0.0, "no time has passed"
+        assert clock.monotonic_seconds() == 0.0, "no time has passed"
 
 
 async def test_calls_keep_to_the_limits() -> None:
-    async with running(HashEmbedder(max_batch_inputs=3, max_batch_tokens=10)) as line:
+    embedder = HashEmbedder(max_batch_inputs=3, max_batch_tokens=10)
+    async with running(embedder, FakeClock(), RETRY) as line:
         await line.ask("aaaa", "bbbb", "cccc", "d", "e", "f", "g", "x" * 50)
-        assert all(len(call) <= 3 for call in line.embedder.calls)
-        assert all(len(call) == 1 or sum(map(len, call)) <= 10 for call in line.embedder.calls)
+        assert all(len(call) <= 3 for call in embedder.calls)
+        assert all(len(call) == 1 or sum(map(len, call)) <= 10 for call in embedder.calls)
 
 
 async def test_vectors_are_in_the_store_before_anybody_gets_them() -> None:
-    async with running(HashEmbedder()) as line:
+    async with running(HashEmbedder(), FakeClock(), RETRY) as line:
         await line.ask("a")
         assert len(line.vectors.held) == 1
 
@@ -120,24 +89,26 @@ async def test_vectors_are_in_the_store_before_anybody_gets_them() -> None:
 async def test_a_transient_fault_is_tried_again_after_a_pause() -> None:
     embedder = HashEmbedder()
     embedder.faults.append(ServiceUnavailable("down"))
-    async with running(embedder) as line:
+    clock = FakeClock()
+    async with running(embedder, clock, RETRY) as line:
         await line.ask("a")
-        assert 0.5 <= line.clock.slept_seconds[0] <= 1.0
+        assert 0.5 <= clock.slept_seconds[0] <= 1.0
 
 
 async def test_a_pause_is_never_shorter_than_retry_after() -> None:
     embedder = HashEmbedder()
     embedder.faults.append(RateLimited("slow down", retry_after_seconds=30.0))
-    async with running(embedder) as line:
+    clock = FakeClock()
+    async with running(embedder, clock, RETRY) as line:
         await line.ask("a")
-        assert line.clock.slept_seconds == [30.0]
+        assert clock.slept_seconds == [30.0]
 
 
 async def test_attempts_are_bounded_and_everybody_waiting_is_told() -> None:
     gate = asyncio.Event()
     embedder = HashEmbedder(max_concurrency=1, max_batch_inputs=1, gate=gate)
     embedder.faults.extend(ServiceUnavailable("down") for _ in range(RETRY.max_attempts))
-    async with running(embedder) as line:
+    async with running(embedder, FakeClock(), RETRY) as line:
         requests = [await line.embedding.request([text]) for text in ("a", "b", "c")]
         gate.set()
         results = await asyncio.gather(*(request.vectors() for request in requests), return_exceptions=True)
@@ -148,7 +119,7 @@ async def test_attempts_are_bounded_and_everybody_waiting_is_told() -> None:
 
 async def test_a_text_that_the_model_refuses_does_not_take_the_others_with_it() -> None:
     embedder = HashEmbedder(max_batch_inputs=16, rejects=["bad"])
-    async with running(embedder) as line:
+    async with running(embedder, FakeClock(), RETRY) as line:
         with line.embedding.announced():
             good = [await line.embedding.request([f"good {number}"]) for number in range(7)]
             bad = await line.embedding.request(["bad"])
@@ -161,7 +132,7 @@ async def test_a_text_that_the_model_refuses_does_not_take_the_others_with_it() 
 async def test_a_refused_key_reaches_everybody_at_once() -> None:
     embedder = HashEmbedder()
     embedder.faults.append(AuthenticationFailed("401"))
-    async with running(embedder) as line:
+    async with running(embedder, FakeClock(), RETRY) as line:
         with pytest.raises(AuthenticationFailed):
             await line.ask("a")
         assert len(embedder.attempts) == 1
@@ -169,7 +140,7 @@ async def test_a_refused_key_reaches_everybody_at_once() -> None:
 
 async def test_a_question_is_not_queued_behind_documents() -> None:
     embedder, gate = gated()
-    async with running(embedder) as line:
+    async with running(embedder, FakeClock(), RETRY) as line:
         backfill = asyncio.create_task(line.ask(*[f"text {number}" for number in range(100)]))
         await until(lambda: embedder.in_flight == 1)
         question = asyncio.create_task(line.embedding.query_vector("why?"))
@@ -180,6 +151,6 @@ async def test_a_question_is_not_queued_behind_documents() -> None:
 
 
 async def test_usage_counts_what_was_spent() -> None:
-    async with running(HashEmbedder(max_batch_inputs=2)) as line:
+    async with running(HashEmbedder(max_batch_inputs=2), FakeClock(), RETRY) as line:
         await line.ask("a", "b", "c")
-        assert (line.embedding.usage.requests, line.embedding.usage.texts) == (2, 3)
+        assert (line.account.usage.requests, line.account.usage.texts) == (2, 3)

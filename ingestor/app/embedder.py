@@ -1,0 +1,100 @@
+"""Embedder: the model that settings name."""
+
+import os
+
+from ingestor.adapters.clock import SystemClock
+from ingestor.adapters.local_embedder import LocalEmbedder
+from ingestor.adapters.openai_embedder import OpenAIEmbedder
+from ingestor.core.errors import ConfigError
+from ingestor.core.model import Recipe
+from ingestor.core.pacing import Allowance
+from ingestor.core.profiles import LOCAL, PROVIDERS, profile_for, recipe_for
+from ingestor.core.tokens import estimate_tokens
+from ingestor.engine.account import Account
+from ingestor.engine.embedding import Embedding
+from ingestor.engine.lane import Lane
+from ingestor.engine.pace import Pace
+from ingestor.engine.pipeline import EMBEDDING_RETRY
+from ingestor.ports import Embedder, VectorStore
+from ingestor.settings import EmbeddingSettings
+
+MAX_BATCH_INPUTS = 128
+"""Texts of one call unless the settings say more: parsing the answer to 2,048 stalls the process for seconds."""
+
+
+def recipe_of(chosen: EmbeddingSettings) -> Recipe:
+    """What decides vectors, as the settings have it."""
+    return recipe_for(profile_for(chosen.provider, chosen.model_name), chosen.dimensions or 0)
+
+
+def embedder_of(chosen: EmbeddingSettings) -> Embedder:
+    """The embedding model that the settings name. Raises `ConfigError` when its key is missing."""
+    profile = profile_for(chosen.provider, chosen.model_name)
+    recipe = recipe_of(chosen)
+    max_batch_inputs = chosen.max_batch_inputs or min(profile.max_batch_inputs, MAX_BATCH_INPUTS)
+    if chosen.provider == LOCAL:
+        return LocalEmbedder(recipe, max_batch_inputs=max_batch_inputs, threads=max(1, (os.cpu_count() or 1) - 1))
+    provider = PROVIDERS[chosen.provider]
+    if provider.needs_key and chosen.api_key is None and not chosen.base_url:
+        raise ConfigError(
+            f"the provider {chosen.provider} needs a key",
+            remedy=f"set INGESTOR_EMBEDDING__API_KEY or {provider.key_variable}",
+        )
+    return OpenAIEmbedder(
+        recipe,
+        base_url=chosen.base_url or provider.base_url,
+        api_key=chosen.api_key.get_secret_value() if chosen.api_key else "",
+        max_batch_inputs=max_batch_inputs,
+        max_batch_tokens=profile.max_batch_tokens,
+        max_concurrency=chosen.max_concurrency,
+        timeout_seconds=chosen.timeout_seconds,
+        sends_dimensions=profile.carries_dimensions(recipe.dimensions),
+        key_setting="INGESTOR_EMBEDDING__API_KEY",
+    )
+
+
+def price_of(chosen: EmbeddingSettings) -> float | None:
+    """Price of a million tokens: the user's own, else the list price; None where nobody knows it."""
+    if chosen.price_per_million_tokens is not None:
+        return chosen.price_per_million_tokens
+    return profile_for(chosen.provider, chosen.model_name).price_per_million_tokens
+
+
+def currency_of(chosen: EmbeddingSettings) -> str:
+    """What the list price is in; empty where there is none, and where the user has set a price."""
+    if chosen.price_per_million_tokens is not None:
+        return ""
+    return profile_for(chosen.provider, chosen.model_name).currency
+
+
+def allowance_of(chosen: EmbeddingSettings) -> Allowance:
+    """What embedding may spend. Raises `ConfigError` for a limit in money of a model whose price is not known."""
+    limits = [] if chosen.max_tokens_per_day is None else [chosen.max_tokens_per_day]
+    if chosen.max_cost_per_day is not None:
+        price = price_of(chosen)
+        if price is None:
+            raise ConfigError(
+                f"embedding.max_cost_per_day is set, and the price of {chosen.model_name} is not known",
+                remedy="set embedding.price_per_million_tokens, or embedding.max_tokens_per_day instead",
+            )
+        if price:
+            limits.append(int(chosen.max_cost_per_day / price * 1_000_000))
+    return Allowance(chosen.requests_per_minute, chosen.tokens_per_minute, min(limits, default=None))
+
+
+def embedding_of(chosen: EmbeddingSettings, vectors: VectorStore, lane: Lane) -> tuple[Embedding, Embedder]:
+    """The way to vectors for a command of its own, and the model behind it, which the caller closes.
+
+    What it spends is neither counted in the ledger nor held below the day's limit: somebody has just asked for it.
+    """
+    embedder, clock = embedder_of(chosen), SystemClock()
+    embedding = Embedding(
+        embedder,
+        vectors,
+        lane,
+        clock,
+        pace=Pace(clock, EMBEDDING_RETRY, allowance_of(chosen), max_calls=embedder.max_concurrency),
+        account=Account(None, lane, clock),
+        estimate_tokens=estimate_tokens,
+    )
+    return embedding, embedder

@@ -1,0 +1,146 @@
+"""`ingestor models`: which embedding models are known, what they can do and cost, and how to select each."""
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
+from ingestor.cli.output import errors_explained, out, print_json, printable
+
+if TYPE_CHECKING:
+    from ingestor.core.profiles import ModelProfile, ProviderProfile
+
+_MARK = "*"
+_PROVIDER = "INGESTOR_EMBEDDING__PROVIDER"
+_MODEL = "INGESTOR_EMBEDDING__MODEL"
+_LIMITS = f"{'tokens/text':>13}{'texts/call':>13}{'tokens/call':>13}"
+
+
+def models(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List the embedding models that are known: limits, price, licence, and how to select each."""
+    with errors_explained(debug=debug):
+        chosen = settings_of(config, debug=debug).settings.embedding
+        from ingestor.core.profiles import MODELS, PROVIDERS, profile_for
+
+        configured = profile_for(chosen.provider, chosen.model_name)
+        if as_json:
+            print_json(
+                {
+                    "configured": _as_json(configured),
+                    "models": [_as_json(known) | {"is_configured": _is_same(known, configured)} for known in MODELS],
+                }
+            )
+            return
+        for provider in PROVIDERS.values():
+            if not provider.is_server:
+                _print_hosted(provider, [known for known in MODELS if known.provider == provider.provider], configured)
+        servers = [provider for provider in PROVIDERS.values() if provider.is_server]
+        _print_servers(servers, configured)
+        names = {server.provider for server in servers}
+        _print_open([known for known in MODELS if known.provider in names], configured)
+        _print_configured(configured)
+
+
+def _is_same(known: "ModelProfile", configured: "ModelProfile") -> bool:
+    return (known.provider, known.published_name) == (configured.provider, configured.published_name)
+
+
+def _as_json(profile: "ModelProfile") -> dict[str, Any]:
+    allowed = profile.allowed_dimensions
+    return {
+        "provider": profile.provider,
+        "model": profile.model,
+        "published_name": profile.published_name,
+        "task": profile.task,
+        "languages": profile.languages,
+        "licence": profile.licence,
+        "default_dimensions": profile.default_dimensions or None,
+        "allowed_dimensions": {"from": allowed[0], "to": allowed[-1]} if isinstance(allowed, range) else list(allowed),
+        "max_batch_inputs": profile.max_batch_inputs,
+        "max_text_tokens": profile.max_text_tokens,
+        "max_batch_tokens": profile.max_batch_tokens,
+        "price_per_million_tokens": profile.price_per_million_tokens,
+        "currency": profile.currency,
+        "document_prefix": profile.document_prefix,
+        "query_prefix": profile.query_prefix,
+        "select": _select(profile),
+        "sources": list(profile.sources),
+    }
+
+
+def _select(profile: "ModelProfile") -> str:
+    return f"{_PROVIDER}={profile.provider} {_MODEL}={shlex.quote(profile.model)}"
+
+
+def _print_hosted(provider: "ProviderProfile", known: list["ModelProfile"], configured: "ModelProfile") -> None:
+    key = f", key: {provider.key_variable}" if provider.key_variable else ""
+    out.print(f"[bold]{provider.provider}[/]  {provider.base_url or 'in this process, no network'}{key}")
+    out.print(f"  {'model':<24}{'dimensions':>10}{_LIMITS}  price/million tokens")
+    for profile in known:
+        mark = _MARK if _is_same(profile, configured) else " "
+        out.print(
+            f"{mark} [cyan]{profile.model:<24}[/]{profile.default_dimensions:>10}{_limits(profile)}  {_price(profile)}"
+        )
+        _print_nature(profile)
+        out.print(f"    {_select(profile)}")
+    out.print()
+
+
+def _print_servers(servers: list["ProviderProfile"], configured: "ModelProfile") -> None:
+    out.print("[bold]your own server[/]  no price, no key; limits beside the model's own")
+    out.print(f"  {'provider':<12}{'usual base URL':<28}{_LIMITS}  other dimensions")
+    for server in servers:
+        mark = _MARK if server.provider == configured.provider else " "
+        lengths = "yes" if server.accepts_dimensions else "no"
+        out.print(f"{mark} [cyan]{server.provider:<12}[/]{server.base_url:<28}{_limits(server)}  {lengths}")
+    out.print()
+
+
+def _print_open(known: list["ModelProfile"], configured: "ModelProfile") -> None:
+    """Each open model once, with the name that it has at each server."""
+    out.print("[bold]models for your own server[/]  for example:")
+    out.print(f"    {_select(known[0])}")
+    out.print("  at any other OpenAI-compatible endpoint:")
+    out.print(f"    {_PROVIDER}=openai INGESTOR_EMBEDDING__BASE_URL=… {_MODEL}=…")
+    for published_name in dict.fromkeys(profile.published_name for profile in known):
+        served = [profile for profile in known if profile.published_name == published_name]
+        freest = max(served, key=lambda profile: (len(profile.allowed_dimensions), profile.max_text_tokens))
+        mark = _MARK if published_name == configured.published_name else " "
+        limits = f"{freest.default_dimensions} dimensions, {freest.max_text_tokens:,} tokens/text"
+        out.print(f"{mark} [cyan]{published_name}[/]  {limits}")
+        _print_nature(freest)
+        for name in dict.fromkeys(profile.model for profile in served):
+            out.print(f"    {', '.join(profile.provider for profile in served if profile.model == name)}: {name}")
+    out.print()
+
+
+def _print_nature(profile: "ModelProfile") -> None:
+    out.print(f"    {profile.task}; {profile.languages}; {profile.licence}")
+    allowed = profile.allowed_dimensions
+    if len(allowed) > 1:
+        lengths = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else ", ".join(map(str, allowed))
+        out.print(f"    INGESTOR_EMBEDDING__DIMENSIONS: {lengths}")
+
+
+def _print_configured(configured: "ModelProfile") -> None:
+    name = escape(printable(configured.model))
+    out.print(
+        f"{_MARK} configured: {configured.provider} {name}" + ("" if configured.is_known else ", not in this list")
+    )
+    out.print(
+        f"    {configured.max_text_tokens:,} tokens/text, {configured.max_batch_inputs:,} texts/call,"
+        f" {configured.max_batch_tokens:,} tokens/call, price: {_price(configured)}"
+    )
+
+
+def _limits(profile: "ModelProfile | ProviderProfile") -> str:
+    limits = (profile.max_text_tokens, profile.max_batch_inputs, profile.max_batch_tokens)
+    return "".join(f"{'-' if limit is None else f'{limit:,}':>13}" for limit in limits)
+
+
+def _price(profile: "ModelProfile") -> str:
+    price = profile.price_per_million_tokens
+    if price is None:
+        return "not known"
+    return f"{profile.currency} {price:.2f}" if price else "free"

@@ -1,0 +1,94 @@
+"""Account: what embedding has cost, told to the ledger call by call, and kept below what a day may cost.
+
+Invariant: once a day's tokens are spent, no call goes out until the next day begins by local time, so that nothing
+that waits is looked at again and again for the little that is left.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, time, timedelta
+
+import structlog
+
+from ingestor.core.errors import BudgetSpent, TransientError
+from ingestor.core.model import Usage
+from ingestor.engine.lane import Lane
+from ingestor.ports import Clock, Ledger
+
+_log = structlog.get_logger(__name__)
+
+
+class Account:
+    """Counts what is spent. Without a ledger nothing outlives the process."""
+
+    def __init__(self, ledger: Ledger | None, lane: Lane, clock: Clock, *, tokens_per_day: int | None = None) -> None:
+        self._ledger = ledger
+        self._lane = lane
+        self._clock = clock
+        self._tokens_per_day = tokens_per_day
+        self._untold = Usage()
+        self._day = ""
+        self._spent_tokens = 0
+        self._reserved_tokens = 0
+        self._closed_day = ""
+        self.usage = Usage()
+        """What was spent since the start of this process."""
+
+    async def left_tokens(self) -> int | None:
+        """How many more tokens may go out today; None: no limit."""
+        if self._tokens_per_day is None:
+            return None
+        today = local_day(self._clock.now_seconds())
+        if today != self._day:
+            told = await self._lane.run(self._ledger.tokens_on, today) if self._ledger is not None else 0
+            self._day, self._spent_tokens = today, told
+        if self._closed_day == today:
+            return 0
+        return max(0, self._tokens_per_day - self._spent_tokens - self._reserved_tokens)
+
+    @asynccontextmanager
+    async def reserved(self, tokens: int) -> AsyncIterator[None]:
+        """Put tokens aside for a call while it runs; none for one that is not to be refused. Raises `BudgetSpent`."""
+        left = await self.left_tokens()
+        if left is not None and tokens > left:
+            self._closed_day = self._day
+            now_seconds = self._clock.now_seconds()
+            raise BudgetSpent(
+                f"what embedding may cost in a day is spent: {self._spent_tokens} of {self._tokens_per_day} tokens",
+                remedy="work goes on at midnight; to go on now, raise embedding.max_tokens_per_day or max_cost_per_day",
+                retry_after_seconds=_next_day_seconds(now_seconds) - now_seconds,
+            )
+        self._reserved_tokens += tokens
+        try:
+            yield
+        finally:
+            self._reserved_tokens -= tokens
+
+    def count(self, usage: Usage) -> None:
+        """Count what was spent, or spared; the ledger is told later."""
+        self.usage += usage
+        self._untold += usage
+        if self._day == local_day(self._clock.now_seconds()):
+            self._spent_tokens += usage.tokens
+
+    async def tell(self) -> None:
+        """Let the ledger know what was counted; durable when this returns, unless it cannot be written just now."""
+        if self._ledger is None or self._untold == Usage():
+            return
+        telling, self._untold = self._untold, Usage()
+        try:
+            await self._lane.run(self._ledger.add_usage, telling, local_day(self._clock.now_seconds()))
+        except TransientError as error:
+            # What was paid for must reach who asked for it, whatever has become of the ledger.
+            self._untold += telling
+            _log.warning("usage.not_kept", reason=str(error), remedy=error.remedy)
+
+
+def local_day(now_seconds: float) -> str:
+    """The day of a time, where this process lives: "2026-11-23"."""
+    return datetime.fromtimestamp(now_seconds, UTC).astimezone().date().isoformat()
+
+
+def _next_day_seconds(now_seconds: float) -> float:
+    tomorrow = datetime.fromtimestamp(now_seconds, UTC).astimezone().date() + timedelta(days=1)
+    return datetime.combine(tomorrow, time.min).astimezone().timestamp()

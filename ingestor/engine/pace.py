@@ -1,0 +1,164 @@
+"""Pace: when the next call may go out. One for the whole process, because the provider is one.
+
+Invariants: at most `Pace.calls` calls run at once, questions of users apart; while the provider is down, one call at a
+time asks whether it is back. Nobody waits here for longer than `MAX_HOLD_SECONDS` because of the provider: a longer
+pause is an error, and the documents wait in the queue.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from ingestor.core.backoff import Backoff
+from ingestor.core.errors import RateLimited, ServiceUnavailable, TransientError, UnusableVectors
+from ingestor.core.pacing import Allowance, Circuit, Concurrency, MinuteBudget
+from ingestor.ports import Clock
+
+MAX_HOLD_SECONDS = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Pace:
+    """Lets calls out, and learns from how they end."""
+
+    def __init__(self, clock: Clock, backoff: Backoff, allowance: Allowance, *, max_calls: int) -> None:
+        self._clock = clock
+        self._backoff = backoff
+        self._concurrency = Concurrency(max_calls)
+        self._circuit = Circuit(backoff)
+        self._requests = MinuteBudget(allowance.requests_per_minute)
+        self._tokens = MinuteBudget(allowance.tokens_per_minute)
+        self._turns = asyncio.Lock()
+        self._freed = asyncio.Event()
+        self._running = 0
+        self._refusals = 0
+        self._refused_seconds = float("-inf")
+        self._held_until_seconds = float("-inf")
+        self._reason: TransientError | None = None
+        self.round = 0
+        """How often the provider was given up."""
+        self._has_given_up = False
+
+    @property
+    def calls(self) -> int:
+        """How many calls may run at once now."""
+        return 1 if self._circuit.is_open else self._concurrency.calls
+
+    @property
+    def max_call_tokens(self) -> int | None:
+        """Tokens that a call may carry without being more than a minute's budget."""
+        return self._tokens.limit
+
+    @asynccontextmanager
+    async def turn(self, tokens: int, *, joined: int, is_urgent: bool = False) -> AsyncIterator[None]:
+        """Wait until a call of so many tokens may go out, and stand for it while it runs; urgent ones do not wait.
+
+        `joined` is `round` as it was when the texts were taken up. Raises the error that the provider last gave when it
+        is not to be asked for longer than `MAX_HOLD_SECONDS`, or when another call has given it up since then.
+        """
+        if not is_urgent:
+            await self._admit(tokens, joined)
+        now_seconds = self._clock.monotonic_seconds()
+        self._requests.take(1, now_seconds)
+        self._tokens.take(tokens, now_seconds)
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._freed.set()
+
+    def answered(self, tokens: int, began_seconds: float) -> None:
+        """A call was answered well."""
+        now_seconds = self._clock.monotonic_seconds()
+        self.seen_alive()
+        self._refusals = 0
+        self._concurrency.answered(tokens, began_seconds, now_seconds)
+        self._hold(now_seconds + self._concurrency.rest_seconds(now_seconds - began_seconds))
+
+    def seen_alive(self) -> None:
+        """The provider has judged a call, whatever it said."""
+        self._has_given_up = False
+        if self._circuit.answered():
+            self._concurrency.start_over()
+            _log.info("embedding.back", calls=self.calls)
+
+    def failed(self, error: TransientError, began_seconds: float, attempt: int) -> float:
+        """A call failed for the `attempt`-th time; returns for how many seconds its texts are to wait."""
+        now_seconds = self._clock.monotonic_seconds()
+        jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
+        if isinstance(error, UnusableVectors):
+            return self._backoff.pause_seconds(attempt, jitter, error.retry_after_seconds)
+        self._reason = error
+        self._concurrency.refused(began_seconds, now_seconds)
+        if isinstance(error, RateLimited):
+            self._learn(error)
+            if began_seconds >= self._refused_seconds:
+                # Calls that were on their way at the first refusal say nothing new.
+                self._refusals += 1
+                self._refused_seconds = now_seconds
+            pause_seconds = self._backoff.pause_seconds(self._refusals, jitter, error.retry_after_seconds)
+            self._hold(now_seconds + pause_seconds)
+            return pause_seconds
+        was_open = self._circuit.is_open
+        self._circuit.failed(began_seconds, now_seconds, jitter, error.retry_after_seconds)
+        if not self._circuit.is_open:
+            return self._backoff.pause_seconds(attempt, jitter, error.retry_after_seconds)
+        if not was_open:
+            _log.warning("embedding.down", reason=str(error), remedy=error.remedy)
+        return self._circuit.pause_seconds(now_seconds)
+
+    def is_exhausted(self, attempt: int, pause_seconds: float) -> bool:
+        """Whether a call that has failed so often is not to be tried again: the queue keeps its documents.
+
+        While the provider is down, what counts is how often it was asked by whichever call.
+        """
+        attempts = max(attempt, self._circuit.probes)
+        return self._has_given_up or pause_seconds > MAX_HOLD_SECONDS or self._backoff.is_exhausted(attempts)
+
+    def give_up(self) -> None:
+        """Have everybody who waits for a turn fail as the last call did."""
+        self._has_given_up = True
+        self.round += 1
+
+    def _learn(self, error: RateLimited) -> None:
+        if error.requests_per_minute is not None and self._requests.lower(error.requests_per_minute):
+            _log.info("embedding.limit_learned", requests_per_minute=error.requests_per_minute)
+        if error.tokens_per_minute is not None and self._tokens.lower(error.tokens_per_minute):
+            _log.info("embedding.limit_learned", tokens_per_minute=error.tokens_per_minute)
+
+    def _hold(self, until_seconds: float) -> None:
+        self._held_until_seconds = max(self._held_until_seconds, until_seconds)
+
+    async def _admit(self, tokens: int, joined: int) -> None:
+        async with self._turns:
+            while True:
+                if self._reason is not None and self._has_given_up and self.round != joined:
+                    raise self._reason
+                now_seconds = self._clock.monotonic_seconds()
+                hold_seconds = max(self._held_until_seconds - now_seconds, self._circuit.pause_seconds(now_seconds))
+                if hold_seconds > MAX_HOLD_SECONDS and self._reason is not None:
+                    raise _again_in(self._reason, hold_seconds)
+                pause_seconds = max(
+                    hold_seconds,
+                    self._requests.pause_seconds(1, now_seconds),
+                    self._tokens.pause_seconds(tokens, now_seconds),
+                )
+                if pause_seconds > 0:
+                    await self._clock.sleep(pause_seconds)
+                elif self._running >= self.calls:
+                    self._freed.clear()
+                    await self._freed.wait()
+                else:
+                    return
+
+
+def _again_in(reason: TransientError, seconds: float) -> TransientError:
+    """The error that a provider gave, for somebody who did not ask it because it said when to come again."""
+    again = ServiceUnavailable(str(reason), remedy=reason.remedy, retry_after_seconds=seconds)
+    again.__cause__ = reason
+    return again
