@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ingestor.cli import collection, daemon, documents, models, settings, verify
+from ingestor.cli import collection, daemon, documents, models, plan, settings, verify
 
 app = typer.Typer(
     name="ingestor",
@@ -34,6 +34,7 @@ def _root(
 
 app.command("run")(daemon.run)
 app.command("sync")(daemon.sync)
+app.command("plan")(plan.plan)
 app.command("query")(collection.query)
 app.command("status")(collection.status)
 app.command("problems")(documents.problems)

@@ -1,0 +1,180 @@
+"""`ingestor plan`: what a sync would do, before it does it."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
+from ingestor.cli.output import err, errors_explained, out, print_json, printable, spelled
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ingestor.app.plan import Planned
+
+_PLAIN_SECONDS = 5.0
+"""How often progress is told where there is no terminal."""
+_MINUTE_SECONDS = 60
+_HOUR_SECONDS = 3_600
+_UNITS = ("B", "KiB", "MiB", "GiB")
+_KIND_COLUMNS = ("to index", "files", "size", "chunks", "texts to embed")
+
+
+def plan(
+    folder: FolderArgument = None, config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False
+) -> None:
+    """Tell what a sync would do and cost; nothing is written, sent or locked."""
+    with errors_explained(debug=debug):
+        loaded = settings_of(config, debug=debug, folder=folder, is_quiet=True)
+        from ingestor.app import plan as app
+
+        with _progress_told() as tell:
+            planned = app.plan(loaded.settings, tell)
+        if as_json:
+            print_json(_as_json(planned))
+        else:
+            _print(planned)
+
+
+def _as_json(planned: "Planned") -> dict[str, Any]:
+    fields = planned.as_json()
+    for problem in fields["problems"]:
+        problem["examples"] = [spelled(path) for path in problem["examples"]]
+    return fields
+
+
+def _print(planned: "Planned") -> None:
+    from rich.table import Table
+
+    forecast = planned.forecast
+    files, chunks, texts = forecast.files, forecast.chunks, forecast.texts
+    rows = {
+        "folder": f"{planned.watch_dir} ({_counted(files.found, 'file')}), for the collection {planned.collection}",
+        "documents": f"{files.added:,} added, {files.changed:,} changed, {files.renamed:,} renamed, "
+        f"{files.deleted:,} deleted, {files.unchanged:,} unchanged, {files.problems:,} problems",
+        "chunks": f"{chunks.added:,} added, {chunks.kept:,} kept, {chunks.retagged:,} retagged, "
+        f"{chunks.dropped:,} dropped: then {chunks.total:,}",
+        "texts": f"{texts.paid:,} to embed in {_counted(texts.requests, 'request')}, {texts.known:,} known already",
+        "tokens": f"about {texts.tokens:,} ({planned.model})" if texts.tokens else "none",
+        "price": _price(planned),
+        "time": _time(planned),
+    }
+    if files.retried:
+        rows["retried"] = f"{_counted(files.retried, 'file')} with a known problem"
+    if forecast.held_deletions:
+        rows["held back"] = f"{_counted(forecast.held_deletions, 'deletion')}, until `ingestor approve`"
+    if planned.caveat:
+        rows["mind"] = planned.caveat
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/]", escape(printable(value)))
+    out.print(table)
+    if forecast.kinds:
+        out.print()
+        out.print(_kinds(planned))
+    for obstacle in forecast.obstacles:
+        names = ", ".join(obstacle.examples)
+        more = (
+            f" and {obstacle.count - len(obstacle.examples):,} more" if obstacle.count > len(obstacle.examples) else ""
+        )
+        told = f"{names}{more}: {obstacle.reason}"
+        out.print(f"\n[bold]{obstacle.count:,} {escape(obstacle.kind)}[/]  {escape(printable(told))}")
+
+
+def _kinds(planned: "Planned") -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for place, heading in enumerate(_KIND_COLUMNS):
+        table.add_column(heading, justify="right" if place else "left")
+    for kind, counts in planned.forecast.kinds.items():
+        table.add_row(
+            kind.value,
+            f"{counts.files:,}",
+            _size(counts.size_bytes),
+            f"{counts.chunks:,}",
+            f"{counts.texts:,}",
+        )
+    return table
+
+
+def _price(planned: "Planned") -> str:
+    price = planned.price
+    if price.cost is None:
+        return "unknown: set embedding.price_per_million_tokens"
+    if not price.cost:
+        return "free"
+    money = f"about {_rounded(price.cost)} {price.currency}".rstrip()
+    return f"{money} ({price.per_million_tokens:g} a million tokens)"
+
+
+def _time(planned: "Planned") -> str:
+    if planned.days is None:
+        return f"never: {planned.limited_by} allows nothing"
+    if planned.days > 1:
+        return f"{planned.days:,} days: {planned.limited_by} allows no more at once"
+    lasting = f"about {_lasting(planned.duration.seconds)}"
+    if not planned.forecast.texts.paid:
+        return lasting
+    calls = planned.duration.measured_calls
+    return f"{lasting} (from {_counted(calls, 'call')} measured here)" if calls else f"{lasting} (nothing measured yet)"
+
+
+def _lasting(seconds: float) -> str:
+    whole = math.ceil(seconds)
+    if whole < 2 * _MINUTE_SECONDS:
+        return f"{whole} s"
+    if whole < 2 * _HOUR_SECONDS:
+        return f"{math.ceil(seconds / _MINUTE_SECONDS)} min"
+    return f"{math.ceil(seconds / _HOUR_SECONDS)} h"
+
+
+def _rounded(amount: float) -> str:
+    """Two digits that say something, however little it is."""
+    places = max(2, 1 - math.floor(math.log10(amount)))
+    return f"{amount:,.{places}f}"
+
+
+def _size(size_bytes: int) -> str:
+    power = min(max(0, size_bytes.bit_length() - 1) // 10, len(_UNITS) - 1)
+    return f"{size_bytes / 1_024**power:,.{min(power, 1)}f} {_UNITS[power]}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+@contextmanager
+def _progress_told() -> Iterator[Callable[[int, int], None]]:
+    if err.is_terminal:
+        with _bar() as tell:
+            yield tell
+    else:
+        yield _plain_lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("files read"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("plan", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def _plain_lines() -> Callable[[int, int], None]:
+    import time
+
+    told_seconds = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told_seconds
+        if time.monotonic() - told_seconds >= _PLAIN_SECONDS:
+            told_seconds = time.monotonic()
+            err.print(f"{done} of {total} files read")
+
+    return tell
