@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ingestor.cli import collection, daemon, documents, models, plan, settings, verify
+from ingestor.cli import collection, daemon, documents, embed, evaluate, models, plan, settings, verify
 
 app = typer.Typer(
     name="ingestor",
@@ -42,6 +42,9 @@ app.command("retry")(documents.retry)
 app.command("approve")(documents.approve)
 app.command("verify")(verify.verify)
 app.command("models")(models.models)
+app.command("evaluate")(evaluate.evaluate)
+app.command("embed")(embed.embed)
+app.command("similarity")(embed.similarity)
 app.command("config")(settings.config)
 
 

@@ -1,0 +1,117 @@
+"""`ingestor evaluate`: which model finds one's own documents best."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
+from ingestor.cli.output import err, errors_explained, out, print_json, printable, spelled
+
+if TYPE_CHECKING:
+    from ingestor.app.evaluate import Evaluation, Judged, Tell
+
+_COLUMNS = ("model", "dimensions", "Recall@1", "Recall@10", "MRR", "texts/s", "price/M tokens")
+
+
+def evaluate(  # noqa: PLR0913, PLR0917 - the options of the command
+    folder: Annotated[
+        Path | None, typer.Argument(help="The folder with the documents (default: the setting watch_dir).")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help=r"PROVIDER/MODEL\[@DIMENSIONS], or a model of the configured provider; give it once for each model "
+            "(default: the setting evaluation.models, or else the configured model and the built-in one).",
+            metavar="NAME",
+        ),
+    ] = None,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Most questions that are asked.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed draws another sample.")] = 0,
+    max_texts: Annotated[
+        int, typer.Option("--max-texts", min=2, help="Most texts that are embedded as possible answers.")
+    ] = 5_000,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the result into this .png or .svg file.", metavar="FILE")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compare models on a folder: whether titles and headings, as questions, find the texts below them.
+
+    Embeds what the vector store does not have yet, with every model that is compared; a second run costs nothing.
+    """
+    with errors_explained(debug=debug):
+        loaded = settings_of(config, debug=debug, folder=folder, is_quiet=True)
+        from ingestor.app import evaluate as app
+
+        plan = app.Plan(model or (), sample=sample, seed=seed, max_texts=max_texts, plot=plot)
+        with _progress_told() as tell:
+            found = asyncio.run(app.evaluate(loaded.settings, plan, tell))
+        if as_json:
+            fields = found.as_json()
+            print_json(fields | {"folder": spelled(fields["folder"]), "notes": [spelled(note) for note in found.notes]})
+        else:
+            _print(found)
+            if plot is not None:
+                out.print(f"drawn: {escape(printable(str(plot)))}")
+
+
+def _print(found: "Evaluation") -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for place, heading in enumerate(_COLUMNS):
+        # Where room is short, names are broken and not cut: models often differ in their last letters.
+        table.add_column(heading, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
+    for judged in found.models:
+        quality, speed = judged.measured.quality, judged.measured.texts_per_second
+        table.add_row(
+            escape(printable(judged.name)),
+            f"{judged.measured.dimensions:,}",
+            f"{quality.recall_at_1:.3f}",
+            f"{quality.recall_at_10:.3f}",
+            f"{quality.mrr:.3f}",
+            "cached" if speed is None else f"{speed:,.1f}",
+            _price(judged),
+        )
+    out.print(table)
+    survey = found.survey
+    out.print(
+        f"\n{len(survey.questions):,} questions, {len(survey.texts):,} texts of {found.documents:,} documents, "
+        f"seed {found.seed}"
+    )
+    for note in found.notes:
+        out.print(f"- {escape(printable(note))}")
+
+
+def _price(judged: "Judged") -> str:
+    price = judged.price_per_million_tokens
+    if price is None:
+        return "not known"
+    return f"{judged.currency} {price:.2f}".strip() if price else "free"
+
+
+@contextmanager
+def _progress_told() -> Iterator["Tell"]:
+    if not err.is_terminal:
+        yield lambda _what, _total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(escape(printable(what)), total=total)
+            bar.advance(tasks[what])
+
+        yield tell
