@@ -42,6 +42,7 @@ class HashEmbedder:
         self.in_flight = 0
         self.max_in_flight = 0
         self.is_closed = False
+        self.counts_tokens = True
 
     @property
     def recipe(self) -> Recipe:
@@ -75,7 +76,7 @@ class HashEmbedder:
             self._recipe = replace(self._recipe, dimensions=DEFAULT_DIMENSIONS)
         self.calls.append(tuple(texts))
         vectors = np.stack([vector_of(text, self._recipe.dimensions) for text in texts])
-        return vectors, Usage(requests=1, texts=len(texts), tokens=tokens_of(texts))
+        return vectors, Usage(requests=1, texts=len(texts), tokens=tokens_of(texts) if self.counts_tokens else 0)
 
     async def close(self) -> None:
         """Refuse later calls."""

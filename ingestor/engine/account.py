@@ -4,8 +4,6 @@ Invariant: once a day's tokens are spent, no call goes out until the next day be
 that waits is looked at again and again for the little that is left.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, time, timedelta
 
 import structlog
@@ -14,6 +12,9 @@ from ingestor.core.errors import BudgetSpent, TransientError
 from ingestor.core.model import Usage
 from ingestor.engine.lane import Lane
 from ingestor.ports import Clock, Ledger
+
+_CAUTION = 1.5
+"""Tokens for each estimated one, until the provider has told how it counts."""
 
 _log = structlog.get_logger(__name__)
 
@@ -30,12 +31,14 @@ class Account:
         self._day = ""
         self._spent_tokens = 0
         self._reserved_tokens = 0
+        self._dearest = 0.0
+        """Most tokens that a call has cost for each that was estimated; 0 before the first."""
         self._closed_day = ""
         self.usage = Usage()
         """What was spent since the start of this process."""
 
     async def left_tokens(self) -> int | None:
-        """How many more tokens may go out today; None: no limit."""
+        """How many more estimated tokens may go out today, besides those that are put aside; None: no limit."""
         if self._tokens_per_day is None:
             return None
         today = local_day(self._clock.now_seconds())
@@ -44,28 +47,31 @@ class Account:
             self._day, self._spent_tokens = today, told
         if self._closed_day == today:
             return 0
-        return max(0, self._tokens_per_day - self._spent_tokens - self._reserved_tokens)
+        left_tokens = (self._tokens_per_day - self._spent_tokens) / (self._dearest or _CAUTION)
+        return max(0, int(left_tokens) - self._reserved_tokens)
 
-    @asynccontextmanager
-    async def reserved(self, tokens: int) -> AsyncIterator[None]:
-        """Put tokens aside for a call while it runs; none for one that is not to be refused. Raises `BudgetSpent`."""
-        left = await self.left_tokens()
-        if left is not None and tokens > left:
-            self._closed_day = self._day
-            now_seconds = self._clock.now_seconds()
-            raise BudgetSpent(
-                f"what embedding may cost in a day is spent: {self._spent_tokens} of {self._tokens_per_day} tokens",
-                remedy="work goes on at midnight; to go on now, raise embedding.max_tokens_per_day or max_cost_per_day",
-                retry_after_seconds=_next_day_seconds(now_seconds) - now_seconds,
-            )
+    def reserve(self, tokens: int) -> None:
+        """Put estimated tokens aside for texts that are on their way to the provider."""
         self._reserved_tokens += tokens
-        try:
-            yield
-        finally:
-            self._reserved_tokens -= tokens
 
-    def count(self, usage: Usage) -> None:
+    def release(self, tokens: int) -> None:
+        """What became of these texts is counted, or will never be."""
+        self._reserved_tokens -= tokens
+
+    def close_day(self) -> BudgetSpent:
+        """Let nothing more go out today; returns what to tell those who wait."""
+        self._closed_day = self._day
+        now_seconds = self._clock.now_seconds()
+        return BudgetSpent(
+            f"what embedding may cost in a day is spent: {self._spent_tokens} of {self._tokens_per_day} tokens",
+            remedy="work goes on at midnight; to go on now, raise embedding.max_tokens_per_day or max_cost_per_day",
+            retry_after_seconds=_next_day_seconds(now_seconds) - now_seconds,
+        )
+
+    def count(self, usage: Usage, estimated_tokens: int = 0) -> None:
         """Count what was spent, or spared; the ledger is told later."""
+        if estimated_tokens:
+            self._dearest = max(self._dearest, usage.tokens / estimated_tokens)
         self.usage += usage
         self._untold += usage
         if self._day == local_day(self._clock.now_seconds()):

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import structlog
@@ -166,13 +167,15 @@ class Embedding:
                 while True:
                     batch = await self._next_batch()
                     self._serving += 1
-                    calls.create_task(self._serve(batch)).add_done_callback(self._served)
+                    self._account.reserve(_tokens(batch))
+                    calls.create_task(self._serve(batch)).add_done_callback(partial(self._served, _tokens(batch)))
         finally:
             for future in self._promised.values():
                 future.cancel()
 
-    def _served(self, _: "asyncio.Task[bool]") -> None:
+    def _served(self, tokens: int, _: "asyncio.Task[bool]") -> None:
         self._serving -= 1
+        self._account.release(tokens)
         self._news.set()
 
     def _promise(self, key: bytes, sent_text: str) -> None:
@@ -187,11 +190,11 @@ class Embedding:
         while True:
             self._news.clear()
             left_tokens = await self._account.left_tokens()
-            budgets = [budget for budget in (self._max_tokens, self._pace.max_call_tokens, left_tokens) if budget]
+            budgets = (self._max_tokens, self._pace.max_call_tokens, left_tokens)
             length = batch_length(
                 [waiting.tokens for waiting in islice(self._line, self._max_inputs + 1)],
                 max_inputs=self._max_inputs,
-                max_tokens=min(budgets),
+                max_tokens=min(budget for budget in budgets if budget is not None),
             )
             now_seconds = self._clock.monotonic_seconds()
             if self._line and deadline_seconds is None:
@@ -200,7 +203,12 @@ class Embedding:
             is_due = deadline_seconds is not None and (not self._announced or now_seconds >= deadline_seconds)
             is_wanted = bool(self._line) and (is_full or is_due)
             if is_wanted and self._serving < self._pace.calls:
-                return [self._line.popleft() for _ in range(length)]
+                if left_tokens is None or self._line[0].tokens <= left_tokens:
+                    return [self._line.popleft() for _ in range(length)]
+                if not self._serving:
+                    # Nothing is on its way that could turn out cheaper than it was taken for.
+                    self._fail_with_line([], self._account.close_day())
+                    continue
             # With nothing to wait for but the end of a call, its end is the news.
             timeout_seconds = None if is_wanted or deadline_seconds is None else deadline_seconds - now_seconds
             await happens_within(self._news, timeout_seconds)
@@ -298,32 +306,31 @@ class Embedding:
 
     async def _call(self, texts: Sequence[str], tokens: int, attempt: int, *, is_urgent: bool) -> Vectors | float:
         """The vectors of one call, or the seconds to wait before it is made again."""
-        async with self._account.reserved(0 if is_urgent else tokens):
-            began_seconds = self._clock.monotonic_seconds()
-            try:
-                vectors, usage = await self._embedder.embed(texts)
-            except RejectedByModel:
-                self._pace.seen_alive()
+        began_seconds = self._clock.monotonic_seconds()
+        try:
+            vectors, usage = await self._embedder.embed(texts)
+        except RejectedByModel:
+            self._pace.seen_alive()
+            raise
+        except TransientError as error:
+            if isinstance(error, UnusableVectors) and len(error.positions) < len(texts):
+                raise  # the fault lies with these texts
+            pause_seconds = self._pace.failed(error, began_seconds, attempt)
+            most_tokens = self._pace.max_call_tokens
+            if isinstance(error, RateLimited) and most_tokens and tokens > most_tokens and len(texts) > 1:
+                raise CallTooLarge(str(error), remedy=error.remedy, max_tokens=most_tokens) from error
+            if self._pace.is_exhausted(attempt, pause_seconds):
+                if not (is_urgent or isinstance(error, UnusableVectors)):
+                    self._pace.give_up()
                 raise
-            except TransientError as error:
-                if isinstance(error, UnusableVectors) and len(error.positions) < len(texts):
-                    raise  # the fault lies with these texts
-                pause_seconds = self._pace.failed(error, began_seconds, attempt)
-                most_tokens = self._pace.max_call_tokens
-                if isinstance(error, RateLimited) and most_tokens and tokens > most_tokens and len(texts) > 1:
-                    raise CallTooLarge(str(error), remedy=error.remedy, max_tokens=most_tokens) from error
-                if self._pace.is_exhausted(attempt, pause_seconds):
-                    if not (is_urgent or isinstance(error, UnusableVectors)):
-                        self._pace.give_up()
-                    raise
-                _log.warning(
-                    "embedding.retry", reason=str(error), attempt=attempt, pause_seconds=round(pause_seconds, 1)
-                )
-                return pause_seconds
-            self._pace.answered(tokens, began_seconds)
-            seconds = self._clock.monotonic_seconds() - began_seconds
-            self._account.count(replace(usage, milliseconds=round(1000 * seconds)))
-            return vectors
+            _log.warning("embedding.retry", reason=str(error), attempt=attempt, pause_seconds=round(pause_seconds, 1))
+            return pause_seconds
+        self._pace.answered(tokens, began_seconds)
+        seconds = self._clock.monotonic_seconds() - began_seconds
+        # A provider that does not say what it counted is believed to count as we do.
+        counted = replace(usage, tokens=usage.tokens or tokens, milliseconds=round(1000 * seconds))
+        self._account.count(counted, tokens)
+        return vectors
 
     def _fail_with_line(self, batch: Sequence[_Waiting], error: IngestorError) -> None:
         self._fail([*batch, *self._line], error)

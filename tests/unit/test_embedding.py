@@ -154,3 +154,11 @@ async def test_usage_counts_what_was_spent() -> None:
     async with running(HashEmbedder(max_batch_inputs=2), FakeClock(), RETRY) as line:
         await line.ask("a", "b", "c")
         assert (line.account.usage.requests, line.account.usage.texts) == (2, 3)
+
+
+async def test_tokens_that_a_provider_does_not_count_are_estimated() -> None:
+    embedder = HashEmbedder()
+    embedder.counts_tokens = False
+    async with running(embedder, FakeClock(), RETRY) as line:
+        await line.ask("four", "fives")
+        assert line.account.usage.tokens == 9
