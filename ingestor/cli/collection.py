@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import errors_explained, moment, out, print_json, printable
+from ingestor.cli.output import errors_explained, moment, out, print_json, printable, sized
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Usage
 
@@ -124,12 +124,8 @@ def _money(cost: "Cost") -> str:
 
 
 def _store(found: "Status", lookups: int, hits: int) -> str:
-    size = f"{_mebibytes(found.vectors_bytes)} of {_mebibytes(found.max_vectors_bytes)}"
+    size = f"{sized(found.vectors_bytes)} of {sized(found.max_vectors_bytes)}"
     return f"{size}, {hits} of {lookups} texts found there ({hits / lookups:.0%})" if lookups else size
-
-
-def _mebibytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1024**2:.1f} MiB"
 
 
 def _print_status(found: "Status") -> None:

@@ -27,6 +27,7 @@ EXIT_OUT_OF_REACH = 4
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
+_UNITS = ("B", "KiB", "MiB", "GiB")
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -49,6 +50,12 @@ def spelled(path: str) -> str:
 def moment(seconds: float) -> str:
     """A time for people, in their own zone."""
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def sized(size_bytes: int) -> str:
+    """A size for people."""
+    power = min(max(0, size_bytes.bit_length() - 1) // 10, len(_UNITS) - 1)
+    return f"{size_bytes / 1_024**power:,.{min(power, 1)}f} {_UNITS[power]}"
 
 
 def fail(sentence: str, exit_code: int) -> NoReturn:

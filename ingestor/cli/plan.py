@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
-from ingestor.cli.output import err, errors_explained, out, print_json, printable, spelled
+from ingestor.cli.output import err, errors_explained, out, print_json, printable, sized, spelled
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,6 @@ _PLAIN_SECONDS = 5.0
 """How often progress is told where there is no terminal."""
 _MINUTE_SECONDS = 60
 _HOUR_SECONDS = 3_600
-_UNITS = ("B", "KiB", "MiB", "GiB")
 _KIND_COLUMNS = ("to index", "files", "size", "chunks", "texts to embed")
 
 
@@ -94,7 +93,7 @@ def _kinds(planned: "Planned") -> "Table":
         table.add_row(
             kind.value,
             f"{counts.files:,}",
-            _size(counts.size_bytes),
+            sized(counts.size_bytes),
             f"{counts.chunks:,}",
             f"{counts.texts:,}",
         )
@@ -136,11 +135,6 @@ def _rounded(amount: float) -> str:
     """Two digits that say something, however little it is."""
     places = max(2, 1 - math.floor(math.log10(amount)))
     return f"{amount:,.{places}f}"
-
-
-def _size(size_bytes: int) -> str:
-    power = min(max(0, size_bytes.bit_length() - 1) // 10, len(_UNITS) - 1)
-    return f"{size_bytes / 1_024**power:,.{min(power, 1)}f} {_UNITS[power]}"
 
 
 def _counted(count: int, noun: str) -> str:

@@ -33,7 +33,7 @@ from ingestor.core.errors import (
 )
 from ingestor.core.fingerprint import vector_key
 from ingestor.core.model import Purpose, Usage
-from ingestor.core.packing import batch_length
+from ingestor.core.packing import CallLimits, batch_length
 from ingestor.engine.account import Account
 from ingestor.engine.lane import Lane
 from ingestor.engine.news import happens_within
@@ -42,9 +42,6 @@ from ingestor.ports import Clock, Embedder, Vector, Vectors, VectorStore
 
 LINGER_SECONDS = 0.5
 """How long a call that is not full waits for documents that are being read."""
-
-_DOUBT_CALLS = 64
-"""Good calls after which a guessed limit is tried to be exceeded."""
 
 _log = structlog.get_logger(__name__)
 
@@ -107,11 +104,7 @@ class Embedding:
         self._announced = 0
         self._news = asyncio.Event()
         self._serving = 0
-        self._max_inputs = embedder.max_batch_inputs
-        self._max_tokens = embedder.max_batch_tokens
-        self._is_guessed = False
-        """Whether what a call may carry was found by halving, and not told by the provider."""
-        self._calls_within = 0
+        self._limits = CallLimits(embedder.max_batch_inputs, embedder.max_batch_tokens)
 
     @property
     def usage(self) -> Usage:
@@ -167,8 +160,9 @@ class Embedding:
                 while True:
                     batch = await self._next_batch()
                     self._serving += 1
-                    self._account.reserve(_tokens(batch))
-                    calls.create_task(self._serve(batch)).add_done_callback(partial(self._served, _tokens(batch)))
+                    tokens = sum(_tokens(batch))
+                    self._account.reserve(tokens)
+                    calls.create_task(self._serve(batch)).add_done_callback(partial(self._served, tokens))
         finally:
             for future in self._promised.values():
                 future.cancel()
@@ -190,16 +184,16 @@ class Embedding:
         while True:
             self._news.clear()
             left_tokens = await self._account.left_tokens()
-            budgets = (self._max_tokens, self._pace.max_call_tokens, left_tokens)
+            budgets = (self._limits.max_tokens, self._pace.max_call_tokens, left_tokens)
             length = batch_length(
-                [waiting.tokens for waiting in islice(self._line, self._max_inputs + 1)],
-                max_inputs=self._max_inputs,
+                _tokens(islice(self._line, self._limits.max_inputs + 1)),
+                max_inputs=self._limits.max_inputs,
                 max_tokens=min(budget for budget in budgets if budget is not None),
             )
             now_seconds = self._clock.monotonic_seconds()
             if self._line and deadline_seconds is None:
                 deadline_seconds = now_seconds + LINGER_SECONDS
-            is_full = length < len(self._line) or length >= self._max_inputs
+            is_full = length < len(self._line) or length >= self._limits.max_inputs
             is_due = deadline_seconds is not None and (not self._announced or now_seconds >= deadline_seconds)
             is_wanted = bool(self._line) and (is_full or is_due)
             if is_wanted and self._serving < self._pace.calls:
@@ -220,7 +214,10 @@ class Embedding:
         except RejectedByModel as error:
             if len(batch) == 1:
                 self._fail(batch, error)
-            elif isinstance(error, CallTooLarge) and self._learn(batch, error.max_inputs, error.max_tokens):
+            elif isinstance(error, CallTooLarge) and self._limits.are_told(
+                _tokens(batch), error.max_inputs, error.max_tokens
+            ):
+                self._tell_limits()
                 self._line.extendleft(reversed(batch))
             else:
                 return await self._serve_halves(batch, are_suspects=are_suspects)
@@ -232,7 +229,7 @@ class Embedding:
             # The line would fare no better: it fails with this call, instead of attempt by attempt after it.
             self._fail_with_line(batch, error)
             return False
-        self._doubt()
+        self._limits.are_kept()
         return True
 
     async def _serve_halves(self, batch: Sequence[_Waiting], *, are_suspects: bool) -> bool:
@@ -240,34 +237,17 @@ class Embedding:
         middle = (len(batch) + 1) // 2
         first, second = batch[:middle], batch[middle:]
         is_first_sound = await self._serve(first, are_suspects=are_suspects)
-        if len(second) > self._max_inputs:
+        if len(second) > self._limits.max_inputs:
             # Learned meanwhile that it would be refused, too.
             self._line.extendleft(reversed(second))
         elif await self._serve(second, are_suspects=are_suspects) and is_first_sound:
-            # Each half alone was no offence: together they were too much, by their number or by their length.
-            tokens = max(_tokens(first), _tokens(second))
-            self._learn(batch, middle, min(_tokens(batch) - 1, tokens + tokens // 4))
-            self._is_guessed = True
+            # Each half alone was no offence: together they were too much.
+            self._limits.are_guessed(_tokens(first), _tokens(second))
+            self._tell_limits()
         return False
 
-    def _learn(self, batch: Sequence[_Waiting], max_inputs: int | None, max_tokens: int | None) -> bool:
-        """Lower what a call may carry; False when this batch would have been within that."""
-        is_news = bool(max_inputs and max_inputs < len(batch)) or bool(max_tokens and max_tokens < _tokens(batch))
-        if is_news:
-            self._max_inputs = min(self._max_inputs, max_inputs or self._max_inputs)
-            self._max_tokens = min(self._max_tokens, max_tokens or self._max_tokens)
-            self._calls_within = 0
-            self._is_guessed = False
-            _log.info("embedding.limit_learned", max_inputs=self._max_inputs, max_tokens=self._max_tokens)
-        return is_news
-
-    def _doubt(self) -> None:
-        """Try larger calls again now and then where a limit was only guessed: it may have been something else."""
-        self._calls_within += 1
-        if self._is_guessed and self._calls_within >= _DOUBT_CALLS:
-            self._calls_within = 0
-            self._max_inputs = min(2 * self._max_inputs, self._embedder.max_batch_inputs)
-            self._max_tokens = min(2 * self._max_tokens, self._embedder.max_batch_tokens)
+    def _tell_limits(self) -> None:
+        _log.info("embedding.limit_learned", max_inputs=self._limits.max_inputs, max_tokens=self._limits.max_tokens)
 
     async def _serve_apart(self, batch: Sequence[_Waiting], error: UnusableVectors, *, are_suspects: bool) -> None:
         """Embed the texts that got a sound vector without those that got none, and these by themselves."""
@@ -287,7 +267,7 @@ class Embedding:
 
     async def _embed(self, batch: Sequence[_Waiting], *, is_urgent: bool = False) -> None:
         texts = [waiting.sent_text for waiting in batch]
-        tokens = _tokens(batch)
+        tokens = sum(_tokens(batch))
         joined, attempt = self._pace.round, 0
         while True:
             attempt += 1
@@ -343,5 +323,5 @@ class Embedding:
                 waiting.vector.set_exception(error)
 
 
-def _tokens(batch: Iterable[_Waiting]) -> int:
-    return sum(waiting.tokens for waiting in batch)
+def _tokens(batch: Iterable[_Waiting]) -> list[int]:
+    return [waiting.tokens for waiting in batch]

@@ -231,6 +231,7 @@ async def test_a_lone_text_without_a_vector_is_tried_later_and_holds_nobody_up(p
 
 async def test_a_model_that_has_no_vector_for_anything_is_an_outage(provider: EmbeddingServer) -> None:
     provider.spoil_marker = "text"
+    provider.latency_seconds = 0.2  # all of the line waits before the first call is given up
     async with line_of(provider) as line:
         results = await results_of(line, [*GOOD, *(f"text behind {number}" for number in range(BATCH_INPUTS))])
 

@@ -90,6 +90,14 @@ async def test_ten_texts_a_call_are_filled_by_all_documents_that_wait() -> None:
         assert 100 <= server.requests <= 103, "a call goes out unfilled only where the machine is late with texts"
 
 
+async def test_a_text_that_many_ask_for_at_once_is_sent_once() -> None:
+    with EmbeddingServer(latency_seconds=0.05) as server:
+        async with line_to(server) as line:
+            paid = await asyncio.gather(*(line.ask(*texts_of(25)) for _ in range(20)))
+        assert sum(paid) == server.texts == 25
+        assert server.counters.repeated_texts == 0
+
+
 @pytest.mark.parametrize("is_outspoken", [True, False], ids=["told", "found"])
 async def test_texts_a_call_are_learned_from_a_refusal(*, is_outspoken: bool) -> None:
     with EmbeddingServer(max_inputs=10, is_outspoken=is_outspoken) as server:

@@ -20,12 +20,20 @@ def test_a_heading_and_what_follows_it_stay_together() -> None:
 
 
 def test_a_fence_is_below_its_surroundings() -> None:
-    assert levels("Text\n\n```\na\n\nb\n```\nText\n", "a.md")[1:] == [BLANK, WRAPPED, SENTENCE, WRAPPED, LINE]
+    text = "Text\n\n```\na\n\nb\n```\nText\n\nText\n"
+    assert levels(text, "a.md")[1:] == [BLANK, WRAPPED, SENTENCE, WRAPPED, LINE, BLANK]
 
 
 def test_prose_goes_by_blank_lines_lines_and_wrapped_lines() -> None:
-    text = "A sentence that\ngoes on.\nNext\n\n  indented\n\nend"
-    assert levels(text, "a.txt")[1:] == [WRAPPED, LINE, BLANK - 1, BLANK]
+    text = "A sentence that\ngoes on.\nNext\n\n  indented\n\nmore\n\nend"
+    assert levels(text, "a.txt")[1:] == [WRAPPED, LINE, BLANK - 1, BLANK, BLANK]
+
+
+@pytest.mark.parametrize("file_name", ["a.txt", "a.md", "a.log"])
+def test_a_lone_blank_line_counts_for_nothing(file_name: str) -> None:
+    lines = "A line of its own.\n" * 500
+    assert set(levels(f"{lines}\nA paragraph.\n\n{lines}", file_name)[1:]) == {LINE}
+    assert levels(lines + "\nA paragraph.\n" * 3, file_name)[-3:] == [BLANK] * 3
 
 
 def test_code_goes_by_depth_and_blank_lines() -> None:

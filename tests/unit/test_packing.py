@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.core.packing import batch_length
+from ingestor.core.packing import DOUBT_CALLS, CallLimits, batch_length
 
 
 def test_a_call_takes_as_many_texts_as_fit() -> None:
@@ -29,3 +29,40 @@ def test_every_call_is_within_its_limits_and_as_long_as_they_allow(
     assert length == 1 or sum(tokens[:length]) <= max_tokens
     if length < min(len(tokens), max_inputs):
         assert sum(tokens[: length + 1]) > max_tokens
+
+
+def test_a_limit_that_is_told_is_kept_to() -> None:
+    limits = CallLimits(64, 1_000)
+    assert limits.are_told([10] * 64, 10, None)
+    assert (limits.max_inputs, limits.max_tokens) == (10, 1_000)
+    assert limits.are_told([100] * 10, None, 500)
+    assert (limits.max_inputs, limits.max_tokens) == (10, 500)
+    for _ in range(10 * DOUBT_CALLS):
+        limits.are_kept()
+    assert (limits.max_inputs, limits.max_tokens) == (10, 500)
+
+
+def test_a_refusal_that_names_what_the_call_has_kept_to_tells_nothing() -> None:
+    limits = CallLimits(64, 1_000)
+    assert not limits.are_told([10] * 5, 10, 50)
+    assert not limits.are_told([10] * 5, None, None)
+    assert (limits.max_inputs, limits.max_tokens) == (64, 1_000)
+
+
+def test_a_limit_that_is_guessed_is_doubted_after_many_good_calls() -> None:
+    limits = CallLimits(64, 10_000)
+    limits.are_guessed([10] * 32, [8] * 32)
+    assert (limits.max_inputs, limits.max_tokens) == (32, 400)
+    for _ in range(DOUBT_CALLS):
+        assert (limits.max_inputs, limits.max_tokens) == (32, 400)
+        limits.are_kept()
+    assert (limits.max_inputs, limits.max_tokens) == (64, 800)
+    for _ in range(10 * DOUBT_CALLS):
+        limits.are_kept()
+    assert (limits.max_inputs, limits.max_tokens) == (64, 10_000), "never more than configured"
+
+
+def test_what_was_refused_is_never_within_a_guessed_limit() -> None:
+    limits = CallLimits(64, 10_000)
+    limits.are_guessed([900], [1])
+    assert (limits.max_inputs, limits.max_tokens) == (1, 900)
