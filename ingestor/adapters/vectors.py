@@ -11,6 +11,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +33,8 @@ _EVICTED_ROWS = 16
 """Vectors that go at once."""
 _ROOM = 16
 """One part in so many of the whole is made free when it is full, so that not every `put` has to make room."""
+_MAX_USES = 100_000
+"""Uses remembered until the file is written; of more, the older ones are forgotten."""
 _PUT = "INSERT OR REPLACE INTO vectors (key, vector, checksum) VALUES (?, ?, ?)"
 _USE = "INSERT INTO uses (key, turn) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET turn = excluded.turn"
 
@@ -74,6 +77,8 @@ class SqliteVectors:
         for key in found:
             self._used.pop(key, None)
             self._used[key] = None
+        for key in list(islice(self._used, max(0, len(self._used) - _MAX_USES))):
+            del self._used[key]
         found.update({key: self._unkept[key] for key in wanted if key in self._unkept})
         if len(found) < len(wanted):
             self._see_that_more_can_be_kept()

@@ -16,6 +16,9 @@ from ingestor.ports import Clock, Ledger
 _CAUTION = 1.5
 """Tokens for each estimated one, until the provider has told how it counts."""
 
+_TELLING_TOKENS = 64
+"""Of a smaller call, what the provider counts for each text by itself is too large a part."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -70,7 +73,7 @@ class Account:
 
     def count(self, usage: Usage, estimated_tokens: int = 0) -> None:
         """Count what was spent, or spared; the ledger is told later."""
-        if estimated_tokens:
+        if estimated_tokens >= _TELLING_TOKENS:
             self._dearest = max(self._dearest, usage.tokens / estimated_tokens)
         self.usage += usage
         self._untold += usage
