@@ -9,16 +9,32 @@ A chunk that was embedded once must not be embedded again because something else
 depend on where in the file it lies, as it does when chunks are filled one after the other: then an inserted line shifts
 every cut below it. Here each step looks at the text nearby and at nothing else.
 
-1. Atoms. The text is taken apart at its lines (`_atoms`); a line above a quarter of a chunk at its sentences, such a
-   sentence at its clauses and words. Each atom has a level: how good a place its start is for a cut. Headings are
-   above blank lines, these above lines, these above sentences; in code, depth of indentation counts, and the grammar
-   tells which lines begin a statement.
-2. Ranks. Atoms of one level are told apart by a hash of their own text, ties by that of the next one (`_ranks`).
-3. Segments. A segment that is too large is cut at the atom of the highest rank that leaves enough on both sides, and so
-   on with both parts (`_segments`). This is the Cartesian tree of the ranks, cut off where a subtree fits: a cut
-   stays as long as no higher rank appears between it and the next higher one. An insertion into a chunk makes it grow,
-   or cuts it in two; what lies beyond the cuts on both sides is not concerned, but for the rare cases where the least
-   size of a part decides otherwise. A property test holds the bound.
+1. Atoms. The text is taken apart at its lines; a line above a quarter of a chunk at its sentences, such a sentence at
+   its clauses and words (`_refined`). Each atom has a level: how good a place its start is for a cut. Headings are
+   above blank lines (but for lone ones), these above lines, these above sentences; in code, depth of indentation
+   counts, and the grammar tells which lines begin a statement.
+2. Ranks (`_ranks`). Of two atoms of one level the one that begins the larger passage ranks higher. A passage reaches to
+   the next atom of its level or above: a section, a paragraph, a function. Passages of about one size, and all lines of
+   logs and tables, are told apart by a hash of the atom's text, ties by that of the next one.
+3. Peaks. A cut may be only at an atom that outranks all others within a fifth of a chunk on both sides (`_least_part`).
+   Begin and end of the text outrank everything. So two peaks, and two cuts, are never nearer than that.
+4. Cuts (`_cuts`). A peak is a cut if the text between the next higher peaks on both sides of it does not fit into a
+   chunk. This is the Cartesian tree of the peaks, from the top down to where a subtree fits. Without any peak inside, a
+   text that is too large is cut at the highest atom of a window (`_forced_cut`): one of equal lines, above all.
+
+Why an insertion changes at most two chunks. Let it be of P tokens and rank below its neighbours. It lies in subtrees
+that are nested, of the sizes S1 < S2 < ...; all others keep their cuts. Each of these grows by P, no cut goes, and one
+comes where an Si passes the capacity. For two to come at once, S(i+1) - Si must be below P, and it is never below the
+least part. So an insertion of up to a fifth of a chunk makes one cut at most; a peak that comes of it, where it moves
+two atoms apart, is one of these. Let it rank high instead, and become a cut. Then it parts the tree: on its left the
+cuts stay but for the last ones, which need not be any more; on its right alike, if there is room for P tokens. Ranking
+by size makes large insertions do this: what still outranks them begins passages larger than P, so that no two cuts come
+at once above it.
+
+Where more than two change: P tokens and the rest of the chunk after them do not fit into one (rare up to a third of a
+chunk, one case in twenty at half a chunk); the insertion outranks a cut nearer than the least part, pushes it out, and
+the chunk before that was full; it has several atoms of high rank, as a block of log lines. No way of cutting without a
+memory that was tried is free of such cases. A property test holds how rare they are.
 
 The splitter's own way of choosing (as many units as fit, from the front) is the one that shifts. It also takes time in
 the square of the text, and tens of seconds a megabyte when it counts with a tokenizer. So it serves for what it alone
@@ -48,10 +64,8 @@ DEFAULT_MAX_TOKENS: Final = 440
 """By estimate; at this size 99.9 % of chunks are at most 512 tokens of multilingual-e5, its prefix included."""
 MIN_MAX_TOKENS: Final = 16
 
-_ALGORITHM: Final = 1
+_ALGORITHM: Final = 2
 """Counts up with every change that may cut a text differently."""
-_WINDOW_CHUNKS: Final = 64
-"""How far a segment looks for its cut: bounds the work where no rank stands out."""
 _MAX_PARSED_CHARACTERS: Final = 20_000
 """Longer blocks of code are left to indentation: the splitter takes time in the square of the length."""
 _MAX_PARSED_LINE_CHARACTERS: Final = 1_000
@@ -78,8 +92,8 @@ class Cutter:
         # One less, because a chunk that begins inside a word counts one more than its share of the whole text.
         self._capacity = max_tokens - overlap_tokens - 1
         self._atom_capacity = max(3, self._capacity // 4)
-        # With this a segment that is too large always holds a start of an atom that leaves enough on both sides.
-        self._min_part = self._capacity // 5
+        self._least_part = self._capacity // 5
+        self._size_classes = _size_classes(self._capacity // 10, self._capacity * 3 // 5)
         self._unit_characters = 3 * max_tokens
         self._code = {
             suffix: CodeSplitter(language, (1, self._unit_characters)) for suffix, language in GRAMMARS.items()
@@ -117,7 +131,11 @@ class Cutter:
             self._mark_statements(text, splitter, starts, levels)
         counts = running_count(text)
         starts, levels = self._refined(text, counts, starts, levels, with_sentences=kind in (Kind.MARKDOWN, Kind.PROSE))
-        return title, tuple(self._chunks(text, shape, starts, counts, _ranks(text, starts, levels)))
+        before = counts[np.array([*starts, len(text)])]
+        heights = np.array(levels)
+        sizes = np.zeros(len(levels), dtype=np.int32) if kind is Kind.LINES else _passage_sizes(before, heights)
+        ranks = _ranks(text, starts, heights, np.searchsorted(self._size_classes, sizes, side="right"))
+        return title, tuple(self._chunks(text, shape, starts, before, ranks))
 
     def _mark_statements(self, text: str, splitter: CodeSplitter, starts: list[int], levels: list[int]) -> None:
         """Lower the level of lines that begin no statement, in definitions that are larger than a unit."""
@@ -171,10 +189,9 @@ class Cutter:
                 place += len(part)
 
     def _chunks(
-        self, text: str, shape: Outline, starts: list[int], counts: NDArray[np.int32], ranks: NDArray[np.uint64]
+        self, text: str, shape: Outline, starts: list[int], before: NDArray[np.int32], ranks: NDArray[np.uint64]
     ) -> Iterator[Chunk]:
         bounds = np.array([*starts, len(text)])
-        before = counts[bounds]
         line, counted = 1, 0
         for first, last in self._segments(before, ranks):
             start = first
@@ -196,29 +213,86 @@ class Cutter:
 
         `before[i]` are the tokens before atom i; one more stands for the end.
         """
-        window = _WINDOW_CHUNKS * self._capacity
-        open_segments = [(0, len(ranks))]
-        while open_segments:
-            first, last = open_segments.pop()
-            if before[last] - before[first] <= self._capacity:
-                yield first, last
-                continue
-            low = int(np.searchsorted(before, before[first] + self._min_part))
-            farthest = min(before[last] - self._min_part, before[first] + window)
-            high = int(np.searchsorted(before, farthest, side="right"))
-            cut = low + int(np.argmax(ranks[low:high]))
-            open_segments += ((cut, last), (first, cut))
+        first = 0
+        for last in (*self._cuts(before, ranks), len(ranks)):
+            while before[last] - before[first] > self._capacity:
+                cut = self._forced_cut(before, ranks, first, last)
+                yield first, cut
+                first = cut
+            yield first, last
+            first = last
+
+    def _cuts(self, before: NDArray[np.int32], ranks: NDArray[np.uint64]) -> list[int]:
+        """Peaks whose next higher ones on both sides are more than a chunk apart."""
+        back, ahead = _to_next_higher(ranks, before[:-1], before[-1])
+        peaks = np.flatnonzero(np.minimum(back, ahead) >= self._least_part)
+        back, ahead = _to_next_higher(ranks[peaks], before[peaks], before[-1])
+        cuts: list[int] = peaks[back + ahead > self._capacity].tolist()
+        return cuts
+
+    def _forced_cut(self, before: NDArray[np.int32], ranks: NDArray[np.uint64], first: int, last: int) -> int:
+        """Where to cut a segment that is too large and has no peak inside, as when all its lines are equal.
+
+        The window is half a chunk at least, and so holds the start of an atom. Of equal ranks the last fills the chunk.
+        """
+        begin, end, part = before[first], before[last], self._capacity // 4
+        if end - begin <= self._capacity * 3 // 2:
+            lowest, highest = max(begin + part, end - self._capacity), min(begin + self._capacity, end - part)
+        else:
+            lowest, highest = begin + self._capacity // 2, begin + self._capacity
+        low = int(np.searchsorted(before, lowest))
+        high = int(np.searchsorted(before, highest, side="right"))
+        return high - 1 - int(np.argmax(ranks[low:high][::-1]))
 
 
-def _ranks(text: str, starts: Sequence[int], levels: Sequence[int]) -> NDArray[np.uint64]:
-    """How good a cut before each atom is: its level, then a hash of its text, then one of the next atom's."""
+def _size_classes(least: int, most: int) -> list[int]:
+    """Bounds between the sizes, in tokens, that count as one: each a quarter above the one before."""
+    bounds = [least]
+    while bounds[-1] < most:
+        bounds.append(bounds[-1] + max(1, bounds[-1] // 4))
+    return bounds
+
+
+def _passage_sizes(before: NDArray[np.int32], levels: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Tokens from each atom to the next of its level or a higher one."""
+    sizes = np.empty(len(levels), dtype=np.int32)
+    for level in np.unique(levels):
+        places = np.flatnonzero(levels >= level)
+        to_next = np.diff(before[np.append(places, len(levels))])
+        is_own = levels[places] == level
+        sizes[places[is_own]] = to_next[is_own]
+    return sizes
+
+
+def _to_next_higher(
+    ranks: NDArray[np.uint64], places: NDArray[np.int32], end: np.int32
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Tokens from each place back and on to the next of higher rank, or to where the text begins or ends.
+
+    Of equal ranks the first is the highest.
+    """
+    values = ranks.tolist()
+    back, ahead = [-1] * len(values), [len(values)] * len(values)
+    open_indices: list[int] = []
+    for index, value in enumerate(values):
+        while open_indices and values[open_indices[-1]] < value:
+            ahead[open_indices.pop()] = index
+        if open_indices:
+            back[index] = open_indices[-1]
+        open_indices.append(index)
+    edges = np.concatenate(([0], places, [end]))
+    return places - edges[np.array(back, dtype=np.int64) + 1], edges[np.array(ahead, dtype=np.int64) + 1] - places
+
+
+def _ranks(text: str, starts: Sequence[int], levels: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """How good a cut before each atom is: its level, its passage's class of size, hashes of its text and the next."""
     ends = [*starts[1:], len(text)]
     sums = [
         zlib.crc32(text[start:end].strip().encode("utf-8", "surrogatepass"))
         for start, end in zip(starts, ends, strict=True)
     ]
     own = (np.array(sums, dtype=np.uint64) * _MIXER) >> np.uint64(34)
-    following = np.append(own[1:], np.uint64(0))
-    ranks: NDArray[np.uint64] = np.array(levels, dtype=np.uint64) << np.uint64(60)
-    ranks += (own << np.uint64(30)) + following
+    following = np.append(own[1:], np.uint64(0)) >> np.uint64(6)
+    ranks: NDArray[np.uint64] = levels.astype(np.uint64) << np.uint64(60)
+    ranks += (sizes.astype(np.uint64) << np.uint64(54)) + (own << np.uint64(24)) + following
     return ranks

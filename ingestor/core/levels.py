@@ -1,10 +1,11 @@
 """How good a place for a cut the start of each line is.
 
-Invariant: the level of a line depends on that line and the few around it, never on its place in the text; except in
-Markdown, where an open fence reaches to its end.
+Invariant: the level of a line depends on that line, the few around it and the blank lines near it, never on its place
+in the text; except in Markdown, where an open fence reaches to its end.
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from typing import Final
 
 from ingestor.core.grammars import Kind
@@ -17,20 +18,32 @@ WRAPPED: Final = 1
 SENTENCE: Final = 2
 LINE: Final = 3
 BLANK: Final = 5
-"""After a blank line."""
+"""After a blank line, where such lines are common: a lone one, as of a paragraph put into a log, counts for nothing."""
 HEADING: Final = 6
 """A heading of level 6; a heading of level 1 is five above."""
 DEFINITION: Final = 7
 """In code: after a blank line and indented once at most; a deep line without a blank one before it is at `LINE`."""
 
+_MIN_BLANKS: Final = 3
+"""As many blank lines must be within `_NEAR_CHARACTERS` before and after one, itself included, for it to count."""
+_NEAR_CHARACTERS: Final = 3_000
 _DEPTHS: Final = 3
 _INDENT: Final = 4
 _NON_BLANK_LINE: Final = re.compile(r"^[^\S\n]*\S", re.MULTILINE)
+_BLANK_LINES: Final = re.compile(r"\n(?:[^\S\n]*+\n)+")
 _CLOSER: Final = re.compile(r"[)\]}]|</|(?:else|elif|elsif|except|finally|catch|rescue|ensure|end|fi|done|esac)\b")
 
 
 def line_levels(text: str, kind: Kind, shape: Outline) -> tuple[list[int], list[int]]:
     """Start and level of every line that is not blank; the first begins at 0, blank lines go with the one before."""
+    starts, levels = _lines(text, kind, shape)
+    if kind is not Kind.CODE:
+        _lower_lone_blanks(text, starts, levels)
+    starts[0] = 0
+    return starts, levels
+
+
+def _lines(text: str, kind: Kind, shape: Outline) -> tuple[list[int], list[int]]:
     starts: list[int] = []
     levels: list[int] = []
     headings = {heading.start: heading for heading in shape.headings}
@@ -65,8 +78,16 @@ def line_levels(text: str, kind: Kind, shape: Outline) -> tuple[list[int], list[
         levels.append(level)
         previous_start = start
         previous_end = text.find("\n", place) + 1 or len(text)
-    starts[0] = 0
     return starts, levels
+
+
+def _lower_lone_blanks(text: str, starts: list[int], levels: list[int]) -> None:
+    places = [match.end() for match in _BLANK_LINES.finditer(text)]
+    for index, (start, level) in enumerate(zip(starts, levels, strict=True)):
+        if BLANK - 1 <= level <= BLANK:
+            near = bisect_right(places, start + _NEAR_CHARACTERS) - bisect_left(places, start - _NEAR_CHARACTERS)
+            if near < _MIN_BLANKS:
+                levels[index] = LINE
 
 
 def _code_level(text: str, start: int, place: int, *, is_after_blank: bool) -> int:

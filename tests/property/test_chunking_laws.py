@@ -1,7 +1,8 @@
 import random
-from bisect import bisect_left
+import textwrap
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import example, given, settings
@@ -222,12 +223,23 @@ def paragraph(rng: random.Random) -> str:
     return " ".join(english(rng) for _ in range(rng.randint(1, 5))) + "\n\n"
 
 
-def section(rng: random.Random) -> str:
-    return (f"## {rng.choice(WORDS)} {rng.random()}\n\n" if rng.random() < 0.2 else "") + paragraph(rng)
+def wrapped_paragraph(rng: random.Random) -> str:
+    return textwrap.fill(paragraph(rng), 72) + "\n\n"
+
+
+def block(rng: random.Random) -> str:
+    kind = rng.random()
+    if kind < 0.2:
+        return f"{'#' * rng.randint(2, 4)} {rng.choice(WORDS)} {rng.random()}\n\n"
+    if kind < 0.3:
+        return "".join(f"{'  ' * rng.randint(0, 1)}- {english(rng)}\n" for _ in range(rng.randint(2, 8))) + "\n"
+    if kind < 0.4:
+        return "```\n" + "".join(statement(rng) for _ in range(rng.randint(2, 15))) + "```\n\n"
+    return paragraph(rng) if kind < 0.7 else wrapped_paragraph(rng)
 
 
 def chinese_line(rng: random.Random) -> str:
-    return "".join(chinese(rng) for _ in range(rng.randint(1, 5))) + "\n"
+    return "".join(chinese(rng) for _ in range(rng.randint(1, 8))) + "\n"
 
 
 def log_line(rng: random.Random) -> str:
@@ -249,42 +261,115 @@ def function(rng: random.Random) -> str:
     ) + "\n\n"  # fmt: skip
 
 
+def short_function(rng: random.Random) -> str:
+    return f"def {rng.choice(WORDS)}_{rng.randint(0, 10**6)}(a, b):\n" + statement(rng) * 3 + "\n\n"
+
+
+def comment(rng: random.Random) -> str:
+    return textwrap.fill(paragraph(rng), 72, initial_indent="# ", subsequent_indent="# ") + "\n\n"
+
+
+def long_paragraph(rng: random.Random) -> str:
+    return " ".join(english(rng) for _ in range(12)) + "\n\n"
+
+
+def log_lines(rng: random.Random) -> str:
+    return "".join(log_line(rng) for _ in range(6))
+
+
 Maker = Callable[[random.Random], str]
 
 
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Texts made of parts, and what is inserted into them after some mark."""
+
+    name: str
+    part: Maker
+    insertion: Maker
+    mark: str
+    size_characters: int = 50_000
+
+    def changes(self, rng: random.Random, texts: int, each: int) -> Counter[int]:
+        """How many chunks are new, by count: `each` times at the top, within and at the end of each text."""
+        cutter = Cutter()
+        new_chunks: Counter[int] = Counter()
+        for _ in range(texts):
+            text = ""
+            while len(text) < self.size_characters:
+                text += self.part(rng)
+            before = {chunk.text for chunk in cutter.cut(text, self.name)[1]}
+            for _ in range(each):
+                within = text.find(self.mark, rng.randrange(len(text) - 2_000)) + len(self.mark)
+                for place in (0, within, len(text)):
+                    edited = text[:place] + self.insertion(rng) + text[place:]
+                    after = {chunk.text for chunk in cutter.cut(edited, self.name)[1]}
+                    new_chunks[len(after - before)] += 1
+        return new_chunks
+
+
 @pytest.mark.parametrize(
-    ("name", "size_characters", "part", "insertion", "place_after"),
+    "edit",
     [
-        pytest.param("a.md", 50_000, section, section, "\n\n", id="markdown"),
-        pytest.param("a.txt", 50_000, paragraph, paragraph, "\n\n", id="english"),
-        pytest.param("a.txt", 17_000, chinese_line, chinese_line, "\n", id="chinese without blank lines"),
-        pytest.param("a.txt", 17_000, chinese, chinese, "。", id="chinese in one line"),
-        pytest.param("a.log", 50_000, log_line, log_line, "\n", id="log of equal lengths"),
-        pytest.param("a.csv", 50_000, csv_line, csv_line, "\n", id="csv"),
-        pytest.param("a.py", 50_000, function, statement, "\n", id="python statement"),
-        pytest.param("a.py", 50_000, function, function, "\n\n\n", id="python function"),
+        pytest.param(Edit("a.md", block, paragraph, "\n\n"), id="markdown"),
+        pytest.param(Edit("a.txt", paragraph, paragraph, "\n\n"), id="english"),
+        pytest.param(Edit("a.txt", wrapped_paragraph, wrapped_paragraph, "\n\n"), id="english in short lines"),
+        pytest.param(Edit("a.txt", chinese_line, chinese_line, "\n", 17_000), id="chinese without blank lines"),
+        pytest.param(Edit("a.txt", chinese, chinese, "。", 17_000), id="chinese in one line"),
+        pytest.param(Edit("a.log", log_line, log_line, "\n"), id="log of equal lengths"),
+        pytest.param(Edit("a.log", log_line, paragraph, "\n"), id="english and a blank line in a log"),
+        pytest.param(Edit("a.csv", csv_line, csv_line, "\n"), id="csv"),
+        pytest.param(Edit("a.py", function, short_function, "\n\n\n"), id="python function"),
+        pytest.param(Edit("a.py", function, comment, "\n\n\n"), id="python comment"),
+        pytest.param(Edit("a.py", function, statement, "\n"), id="python statement"),
     ],
 )
-def test_an_insertion_changes_few_chunks(
-    name: str, size_characters: int, part: Maker, insertion: Maker, place_after: str
-) -> None:
-    """Two at most in 19 of 20 cases, and never more than five, wherever it is; an edit of a greedy cut changes all."""
+def test_an_inserted_paragraph_changes_two_chunks_and_rarely_a_third(edit: Edit) -> None:
+    """One in a hundred may change a third one, none more, wherever it is; with a greedy cut it is nearly all chunks.
+
+    Of 9 000 or more cases a kind with up to 100 tokens, 0.0 % changed a third one in prose, 0.2 % in Markdown, 0.4 % in
+    tables, 0.6 % in logs and 0.9 % in source code of the standard library.
+    """
+    changed = edit.changes(random.Random(7), texts=10, each=10)
+    assert max(changed) <= 3
+    assert changed[3] <= changed.total() // 100
+    assert sum(changed.elements()) <= 1.5 * changed.total()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param(Edit("a.md", block, long_paragraph, "\n\n"), id="markdown"),
+        pytest.param(Edit("a.txt", paragraph, long_paragraph, "\n\n"), id="english"),
+        pytest.param(Edit("a.log", log_line, log_lines, "\n"), id="log"),
+    ],
+)
+def test_an_insertion_of_half_a_chunk_changes_two_chunks_in_most_cases(edit: Edit) -> None:
+    """Three, where it and the rest of the chunk that it is put into are too large for one."""
+    changed = edit.changes(random.Random(7), texts=4, each=10)
+    assert max(changed) <= 4
+    assert changed[3] + changed[4] <= 0.2 * changed.total()
+
+
+def test_equal_lines_fill_chunks_and_a_line_put_into_them_changes_few() -> None:
+    line = "the same words in every line\n"
+    cutter = Cutter()
+    chunks = cutter.cut(line * 2_000, "a.log")[1]
+    before = {chunk.text for chunk in chunks}
+    assert len(before) <= 3
+    assert sum(estimate_tokens(chunk.text) for chunk in chunks) >= 0.9 * 440 * len(chunks)
+    for lines_above in range(900, 1_000):
+        after = cutter.cut(line * lines_above + "a line of its own\n" + line * (2_000 - lines_above), "a.log")[1]
+        assert len({chunk.text for chunk in after} - before) <= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("a.txt", paragraph), ("a.md", block), ("a.log", log_line), ("a.py", function)]
+)
+def test_no_chunk_of_a_long_text_is_tiny(name: str, part: Maker) -> None:
     rng = random.Random(7)
-    cutter = Cutter(400)
-    changed: Counter[int] = Counter()
-    for _ in range(4):
-        text = ""
-        while len(text) < size_characters:
-            text += part(rng)
-        before = {chunk.text for chunk in cutter.cut(text, name)[1]}
-        for place in (0, len(text), *(rng.randrange(len(text)) for _ in range(23))):
-            begin = text.find(place_after, place) + len(place_after) if 0 < place < len(text) else place
-            after = cutter.cut(text[:begin] + insertion(rng) + text[begin:], name)[1]
-            changed[len({chunk.text for chunk in after} - before)] += 1
-    counts = sorted(changed.elements())
-    assert counts[-1] <= 5
-    assert bisect_left(counts, 3) >= 0.95 * len(counts)
-    assert sum(counts) <= 1.6 * len(counts)
+    _, chunks = Cutter(400).cut("".join(part(rng) for _ in range(1_000)), name)
+    assert min(estimate_tokens(chunk.text) for chunk in chunks) >= 400 / 5 - 5
 
 
 def test_chunks_are_half_full_in_the_mean() -> None:

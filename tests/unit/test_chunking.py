@@ -96,6 +96,13 @@ def test_paragraphs_come_before_sentences() -> None:
     assert all(chunk.text.startswith("This is sentence number 0") for chunk in chunks)
 
 
+def test_a_cut_comes_before_the_largest_of_many_paragraphs() -> None:
+    for largest in range(4, 8):
+        paragraphs = [sentences(str(number), 7 if number == largest else 2) for number in range(11)]
+        _, chunks = Cutter(300).cut("\n\n".join(paragraphs), "a.txt")
+        assert [chunk.text.split("\n\n")[0] for chunk in chunks] == [paragraphs[0], paragraphs[largest]]
+
+
 def test_lines_of_tables_and_logs_stay_whole() -> None:
     text = "".join(f'{number},name. Of {number},"a; b",{number * 7}\n' for number in range(500))
     _, chunks = Cutter(100).cut(text, "a.csv")
