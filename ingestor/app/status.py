@@ -3,6 +3,7 @@
 Takes no lock and asks no service.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -110,10 +111,12 @@ def _cost(chosen: EmbeddingSettings, totals: Totals | None, tokens_today: int) -
 
 
 def _size_bytes(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0
+    """Size of a database with its write-ahead log."""
+    found = 0
+    for part in (file, file.with_name(file.name + "-wal")):
+        with contextlib.suppress(FileNotFoundError):
+            found += part.stat().st_size
+    return found
 
 
 def problems(settings: Settings) -> list[tuple[str, Problem]]:
