@@ -256,7 +256,8 @@ def _size_classes(least: int, most: int) -> list[int]:
 def _passage_sizes(before: NDArray[np.int32], levels: NDArray[np.int64]) -> NDArray[np.int32]:
     """Tokens from each atom to the next of its level or a higher one."""
     sizes = np.empty(len(levels), dtype=np.int32)
-    for level in np.unique(levels):
+    # Not `np.unique`: it imports a part of numpy when it is first called, which fails when two threads do so at once.
+    for level in set(levels.tolist()):
         places = np.flatnonzero(levels >= level)
         to_next = np.diff(before[np.append(places, len(levels))])
         is_own = levels[places] == level

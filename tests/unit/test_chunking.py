@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -181,3 +183,20 @@ def test_the_grammar_is_not_asked_about_a_line_that_it_would_take_minutes_for() 
     text = "text = '''\n" + "中" * 19_000 + "\n'''\n"
     _, chunks = Cutter(60).cut(text, "a.py")
     assert len(chunks) > 19_000 / 60
+
+
+def test_the_first_texts_of_a_process_are_cut_on_many_threads_at_once() -> None:
+    # numpy imports parts of itself when they are first used, and two threads that do so at once recurse without end.
+    program = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from ingestor.core.chunking import Cutter
+sys.setswitchinterval(1e-6)
+before = {name for name in sys.modules if name.startswith("numpy")}
+text = "# Title\\n\\n" + "".join(f"Paragraph {number} has some words of its own.\\n\\n" for number in range(300))
+with ThreadPoolExecutor(8) as threads:
+    chunks = list(threads.map(lambda name: Cutter().cut(text, name), ["a.md", "a.txt", "a.py", "a.log"] * 4))
+print(sorted({name for name in sys.modules if name.startswith("numpy")} - before))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
