@@ -1,5 +1,6 @@
 """The `ingestor` command: the list of its commands."""
 
+import gc
 from typing import Annotated
 
 import typer
@@ -50,4 +51,8 @@ app.command("config")(settings.config)
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    finally:
+        # The interpreter looks for garbage when it ends, which takes up to a second where chromadb was imported.
+        gc.freeze()
