@@ -60,8 +60,7 @@ async def running_model(settings: Settings, chosen: EmbeddingSettings) -> AsyncI
     async with AsyncExitStack() as stack:
         vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
         lane = stack.enter_context(contextlib.closing(Lane("vectors")))
-        embedding, embedder = embedding_of(chosen, vectors, lane)
-        stack.push_async_callback(embedder.close)
+        embedding = await stack.enter_async_context(embedding_of(chosen, vectors, lane))
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(embedding.run())
             yield Model(recipe_of(chosen), embedding)

@@ -1,6 +1,8 @@
 """Embedder: the model that settings name."""
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from ingestor.adapters.clock import SystemClock
 from ingestor.adapters.local_embedder import LocalEmbedder
@@ -27,11 +29,17 @@ def recipe_of(chosen: EmbeddingSettings) -> Recipe:
     return recipe_for(profile_for(chosen.provider, chosen.model_name), chosen.dimensions or 0)
 
 
+def max_batch_inputs_of(chosen: EmbeddingSettings) -> int:
+    """How many texts a call may carry: the user's own limit, else the model's as far as it does not stall us."""
+    profile = profile_for(chosen.provider, chosen.model_name)
+    return chosen.max_batch_inputs or min(profile.max_batch_inputs, MAX_BATCH_INPUTS)
+
+
 def embedder_of(chosen: EmbeddingSettings) -> Embedder:
     """The embedding model that the settings name. Raises `ConfigError` when its key is missing."""
     profile = profile_for(chosen.provider, chosen.model_name)
     recipe = recipe_of(chosen)
-    max_batch_inputs = chosen.max_batch_inputs or min(profile.max_batch_inputs, MAX_BATCH_INPUTS)
+    max_batch_inputs = max_batch_inputs_of(chosen)
     if chosen.provider == LOCAL:
         return LocalEmbedder(recipe, max_batch_inputs=max_batch_inputs, threads=max(1, (os.cpu_count() or 1) - 1))
     provider = PROVIDERS[chosen.provider]
@@ -82,19 +90,22 @@ def allowance_of(chosen: EmbeddingSettings) -> Allowance:
     return Allowance(chosen.requests_per_minute, chosen.tokens_per_minute, min(limits, default=None))
 
 
-def embedding_of(chosen: EmbeddingSettings, vectors: VectorStore, lane: Lane) -> tuple[Embedding, Embedder]:
-    """The way to vectors for a command of its own, and the model behind it, which the caller closes.
+@asynccontextmanager
+async def embedding_of(chosen: EmbeddingSettings, vectors: VectorStore, lane: Lane) -> AsyncIterator[Embedding]:
+    """The way to vectors for a command of its own; the model behind it is closed with the block.
 
     What it spends is neither counted in the ledger nor held below the day's limit: somebody has just asked for it.
     """
     embedder, clock = embedder_of(chosen), SystemClock()
-    embedding = Embedding(
-        embedder,
-        vectors,
-        lane,
-        clock,
-        pace=Pace(clock, EMBEDDING_RETRY, allowance_of(chosen), max_calls=embedder.max_concurrency),
-        account=Account(None, lane, clock),
-        estimate_tokens=estimate_tokens,
-    )
-    return embedding, embedder
+    try:
+        yield Embedding(
+            embedder,
+            vectors,
+            lane,
+            clock,
+            pace=Pace(clock, EMBEDDING_RETRY, allowance_of(chosen), max_calls=embedder.max_concurrency),
+            account=Account(None, lane, clock),
+            estimate_tokens=estimate_tokens,
+        )
+    finally:
+        await embedder.close()

@@ -14,7 +14,7 @@ from ingestor.adapters.plot import draw_bars, see_that_it_can_be_drawn
 from ingestor.app.choice import embedding_for
 from ingestor.app.embed import running_model
 from ingestor.app.embedder import price_of
-from ingestor.app.parts import folder_of
+from ingestor.app.parts import cutter_of, folder_of
 from ingestor.core.chunking import Cutter
 from ingestor.core.errors import ConfigError, IngestorError
 from ingestor.core.evaluating import Examined, Survey, examined, survey
@@ -146,7 +146,7 @@ def _name(chosen: EmbeddingSettings) -> str:
 def _examined(settings: Settings, tell: Tell) -> tuple[list[Examined], dict[str, str]]:
     """The documents of the folder, and the paths that could not be read with the reasons."""
     source = folder_of(settings)
-    cutter = Cutter(settings.chunk.max_tokens, settings.chunk.overlap_tokens)
+    cutter = cutter_of(settings)
     snapshot = source.scan()
     documents: list[Examined] = []
     unread = dict(snapshot.unreadable)

@@ -20,6 +20,7 @@ from ingestor.core.guarding import DeletionLimit
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
+from ingestor.ports import Source
 from ingestor.settings import Settings
 
 FOLDER_NOTE = "watched_folder"
@@ -61,6 +62,21 @@ def ledger_of(settings: Settings) -> Iterator[SqliteLedger | None]:
         yield ledger
 
 
+def cutter_of(settings: Settings) -> Cutter:
+    """How the settings have texts cut."""
+    return Cutter(settings.chunk.max_tokens, settings.chunk.overlap_tokens)
+
+
+def reader_of(settings: Settings, source: Source) -> Reader:
+    """What reads, decodes and cuts the documents of a source."""
+    return Reader(source, lambda raw: decode(raw).text, cutter_of(settings))
+
+
+def limit_of(settings: Settings) -> DeletionLimit:
+    """How many deletions may happen without anybody's leave."""
+    return DeletionLimit(settings.watch.max_delete_ratio, settings.watch.max_delete_documents)
+
+
 def vectors_of(settings: Settings) -> SqliteVectors:
     """The vector store, which is made when it is missing; the caller closes it."""
     return SqliteVectors(in_data_dir(settings, VECTORS_FILE), settings.vectors.max_bytes)
@@ -75,10 +91,9 @@ async def pipeline_of(
     with ExitStack() as stack:
         ledger = stack.enter_context(contextlib.closing(SqliteLedger(in_data_dir(settings, LEDGER_FILE))))
         vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
-        cutter = Cutter(settings.chunk.max_tokens, settings.chunk.overlap_tokens)
         parts = Parts(
             source=source,
-            reader=Reader(source, lambda raw: decode(raw).text, cutter),
+            reader=reader_of(settings, source),
             ledger=ledger,
             vectors=vectors,
             embedder=embedder,
@@ -86,11 +101,10 @@ async def pipeline_of(
             clock=SystemClock(),
             estimate_tokens=estimate_tokens,
         )
-        limit = DeletionLimit(settings.watch.max_delete_ratio, settings.watch.max_delete_documents)
         pipeline = Pipeline(
             parts,
             rescan_seconds=settings.watch.rescan_seconds,
-            limit=limit,
+            limit=limit_of(settings),
             allowance=allowance_of(settings.embedding),
         )
         try:

@@ -10,21 +10,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ingestor.adapters.decoding import decode
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.vectors import SqliteVectors
-from ingestor.app.embedder import MAX_BATCH_INPUTS, allowance_of, currency_of, price_of, recipe_of
-from ingestor.app.parts import VECTORS_FILE, folder_of, ledger_of
-from ingestor.core.chunking import Cutter
+from ingestor.app.embedder import allowance_of, currency_of, max_batch_inputs_of, price_of, recipe_of
+from ingestor.app.parts import VECTORS_FILE, folder_of, ledger_of, limit_of, reader_of
 from ingestor.core.estimating import Duration, Load, Packing, cost_of, days_of, duration_of
-from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Usage
 from ingestor.core.pacing import Allowance
 from ingestor.core.profiles import LOCAL, profile_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.account import local_day
 from ingestor.engine.forecast import Forecast, Forecaster, Known
-from ingestor.engine.reading import Reader
 from ingestor.settings import EmbeddingSettings, Settings
 
 
@@ -116,19 +112,18 @@ def _forecaster(settings: Settings, ledger: SqliteLedger | None, known: Known) -
     chosen = settings.embedding
     profile = profile_for(chosen.provider, chosen.model_name)
     source = folder_of(settings)
-    cutter = Cutter(settings.chunk.max_tokens, settings.chunk.overlap_tokens)
     return Forecaster(
         source,
-        Reader(source, lambda raw: decode(raw).text, cutter),
+        reader_of(settings, source),
         ledger,
         known,
         recipe=recipe_of(chosen),
         packing=Packing(
-            max_inputs=chosen.max_batch_inputs or min(profile.max_batch_inputs, MAX_BATCH_INPUTS),
+            max_inputs=max_batch_inputs_of(chosen),
             # No call may carry more than a minute's share.
             max_tokens=min(profile.max_batch_tokens, chosen.tokens_per_minute or profile.max_batch_tokens),
         ),
-        limit=DeletionLimit(settings.watch.max_delete_ratio, settings.watch.max_delete_documents),
+        limit=limit_of(settings),
         estimate_tokens=estimate_tokens,
         is_collection_lost=not _is_collection_there(settings),
     )

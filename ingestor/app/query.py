@@ -29,10 +29,7 @@ async def query(
         sink = await asyncio.to_thread(open_collection, settings, running, stack)
         vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
         lane = stack.enter_context(contextlib.closing(Lane("search")))
-        embedding, embedder = embedding_of(settings.embedding, vectors, lane)
-        try:
+        async with embedding_of(settings.embedding, vectors, lane) as embedding:
             return await search(
                 question, embedding, sink, lane, limit=limit, where=where, where_document=where_document
             )
-        finally:
-            await embedder.close()

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import errors_explained, moment, out, print_json, printable, sized
+from ingestor.cli.output import errors_explained, moment, out, print_json, print_rows, printable, sized
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Usage
 
@@ -129,8 +129,6 @@ def _store(found: "Status", lookups: int, hits: int) -> str:
 
 
 def _print_status(found: "Status") -> None:
-    from rich.table import Table
-
     fields = _status_json(found)
     daemon = found.daemon
     alive = f"`ingestor {daemon.command}` with process id {daemon.pid}" if daemon else "not running"
@@ -161,7 +159,4 @@ def _print_status(found: "Status") -> None:
         rows["held back"] = f"{found.held_deletions} deletions, until `ingestor approve` or the files come back"
     if found.outage:
         rows["outage"] = found.outage
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/]", escape(printable(value)))
-    out.print(table)
+    print_rows(rows)

@@ -10,12 +10,10 @@ from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
 from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, err, errors_explained, out, print_json, printable
+from ingestor.cli.progress import now_and_then
 
 if TYPE_CHECKING:
     from ingestor.app.sync import Report, SyncProgress
-
-_PLAIN_SECONDS = 5.0
-"""How often progress is told where there is no terminal."""
 
 
 def run(folder: FolderArgument = None, config: ConfigOption = None, debug: DebugOption = False) -> None:
@@ -70,7 +68,7 @@ def _progress_told() -> Iterator[Callable[["SyncProgress"], None]]:
         with _bar() as tell:
             yield tell
     else:
-        yield _plain_lines()
+        yield now_and_then(_tell_plainly)
 
 
 @contextmanager
@@ -103,18 +101,8 @@ def _bar() -> Iterator[Callable[["SyncProgress"], None]]:
         yield tell
 
 
-def _plain_lines() -> Callable[["SyncProgress"], None]:
-    import time
-
-    told_seconds = time.monotonic()
-
-    def tell(progress: "SyncProgress") -> None:
-        nonlocal told_seconds
-        if time.monotonic() - told_seconds >= _PLAIN_SECONDS:
-            told_seconds = time.monotonic()
-            err.print(
-                f"{progress.documents} of {progress.documents_expected} files, {progress.chunks} chunks, "
-                f"{progress.texts_embedded} texts embedded"
-            )
-
-    return tell
+def _tell_plainly(progress: "SyncProgress") -> None:
+    err.print(
+        f"{progress.documents} of {progress.documents_expected} files, {progress.chunks} chunks, "
+        f"{progress.texts_embedded} texts embedded"
+    )

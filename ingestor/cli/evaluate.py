@@ -10,10 +10,10 @@ import typer
 from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import err, errors_explained, out, print_json, printable, spelled
+from ingestor.cli.output import err, errors_explained, out, priced, print_json, printable, spelled
 
 if TYPE_CHECKING:
-    from ingestor.app.evaluate import Evaluation, Judged, Tell
+    from ingestor.app.evaluate import Evaluation, Tell
 
 _COLUMNS = ("model", "dimensions", "Recall@1", "Recall@10", "MRR", "texts/s", "price/M tokens")
 
@@ -79,7 +79,7 @@ def _print(found: "Evaluation") -> None:
             f"{quality.recall_at_10:.3f}",
             f"{quality.mrr:.3f}",
             "cached" if speed is None else f"{speed:,.1f}",
-            _price(judged),
+            priced(judged.price_per_million_tokens, judged.currency),
         )
     out.print(table)
     survey = found.survey
@@ -89,13 +89,6 @@ def _print(found: "Evaluation") -> None:
     )
     for note in found.notes:
         out.print(f"- {escape(printable(note))}")
-
-
-def _price(judged: "Judged") -> str:
-    price = judged.price_per_million_tokens
-    if price is None:
-        return "not known"
-    return f"{judged.currency} {price:.2f}".strip() if price else "free"
 
 
 @contextmanager

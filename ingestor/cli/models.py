@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import errors_explained, out, print_json, printable
+from ingestor.cli.output import errors_explained, out, priced, print_json, printable
 
 if TYPE_CHECKING:
     from ingestor.core.profiles import ModelProfile, ProviderProfile
@@ -140,7 +140,4 @@ def _limits(profile: "ModelProfile | ProviderProfile") -> str:
 
 
 def _price(profile: "ModelProfile") -> str:
-    price = profile.price_per_million_tokens
-    if price is None:
-        return "not known"
-    return f"{profile.currency} {price:.2f}" if price else "free"
+    return priced(profile.price_per_million_tokens, profile.currency)

@@ -7,7 +7,7 @@ the traceback as well. `--json` output is one JSON document and nothing else.
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -56,6 +56,23 @@ def sized(size_bytes: int) -> str:
     """A size for people."""
     power = min(max(0, size_bytes.bit_length() - 1) // 10, len(_UNITS) - 1)
     return f"{size_bytes / 1_024**power:,.{min(power, 1)}f} {_UNITS[power]}"
+
+
+def priced(price: float | None, currency: str) -> str:
+    """The price of a million tokens for people."""
+    if price is None:
+        return "not known"
+    return f"{currency} {price:.2f}".strip() if price else "free"
+
+
+def print_rows(rows: Mapping[str, str]) -> None:
+    """Print names and what belongs to them, in two columns."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/]", escape(printable(value)))
+    out.print(table)
 
 
 def fail(sentence: str, exit_code: int) -> NoReturn:

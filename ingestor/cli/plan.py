@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
-from ingestor.cli.output import err, errors_explained, out, print_json, printable, sized, spelled
+from ingestor.cli.output import err, errors_explained, out, print_json, print_rows, printable, sized, spelled
+from ingestor.cli.progress import now_and_then
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ingestor.app.plan import Planned
 
-_PLAIN_SECONDS = 5.0
-"""How often progress is told where there is no terminal."""
 _MINUTE_SECONDS = 60
 _HOUR_SECONDS = 3_600
 _KIND_COLUMNS = ("to index", "files", "size", "chunks", "texts to embed")
@@ -46,8 +45,6 @@ def _as_json(planned: "Planned") -> dict[str, Any]:
 
 
 def _print(planned: "Planned") -> None:
-    from rich.table import Table
-
     forecast = planned.forecast
     files, chunks, texts = forecast.files, forecast.chunks, forecast.texts
     rows = {
@@ -67,10 +64,7 @@ def _print(planned: "Planned") -> None:
         rows["held back"] = f"{_counted(forecast.held_deletions, 'deletion')}, until `ingestor approve`"
     if planned.caveat:
         rows["mind"] = planned.caveat
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/]", escape(printable(value)))
-    out.print(table)
+    print_rows(rows)
     if forecast.kinds:
         out.print()
         out.print(_kinds(planned))
@@ -147,7 +141,7 @@ def _progress_told() -> Iterator[Callable[[int, int], None]]:
         with _bar() as tell:
             yield tell
     else:
-        yield _plain_lines()
+        yield now_and_then(_tell_plainly)
 
 
 @contextmanager
@@ -160,15 +154,5 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
-def _plain_lines() -> Callable[[int, int], None]:
-    import time
-
-    told_seconds = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        nonlocal told_seconds
-        if time.monotonic() - told_seconds >= _PLAIN_SECONDS:
-            told_seconds = time.monotonic()
-            err.print(f"{done} of {total} files read")
-
-    return tell
+def _tell_plainly(done: int, total: int) -> None:
+    err.print(f"{done} of {total} files read")

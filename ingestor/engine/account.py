@@ -77,7 +77,7 @@ class Account:
             self._dearest = max(self._dearest, usage.tokens / estimated_tokens)
         self.usage += usage
         self._untold += usage
-        if self._day == local_day(self._clock.now_seconds()):
+        if self._day and self._day == local_day(self._clock.now_seconds()):
             self._spent_tokens += usage.tokens
 
     async def tell(self) -> None:
