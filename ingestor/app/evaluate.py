@@ -13,7 +13,7 @@ from ingestor.adapters.decoding import decode
 from ingestor.adapters.plot import draw_bars, see_that_it_can_be_drawn
 from ingestor.app.choice import embedding_for
 from ingestor.app.embed import running_model
-from ingestor.app.embedder import price_of
+from ingestor.app.embedder import currency_of, price_of
 from ingestor.app.parts import cutter_of, folder_of
 from ingestor.core.chunking import Cutter
 from ingestor.core.errors import ConfigError, IngestorError
@@ -123,8 +123,8 @@ async def evaluate(settings: Settings, plan: Plan, tell: Tell) -> Evaluation:
         for name, model in running.items():
             measured = await measure(model, found, SystemClock(), partial(tell, name, total))
             profile = profile_for(model.recipe.provider, model.recipe.model)
-            price = price_of(chosen[name])
-            judged.append(Judged(name, profile.provider, profile.model, price, profile.currency, measured))
+            price, currency = price_of(chosen[name]), currency_of(chosen[name])
+            judged.append(Judged(name, profile.provider, profile.model, price, currency, measured))
     if plan.plot is not None:
         _draw(plan.plot, found, judged)
     notes = [*_notes(found, plan, unread), *_cautions(settings, chosen, judged)]

@@ -143,6 +143,17 @@ def test_what_is_left_out_is_told(site: Site) -> None:
         assert words in notes
 
 
+def test_a_price_of_the_users_own_is_in_no_list_prices_currency(site: Site) -> None:
+    name = "text-embedding-3-small"
+    own = {"INGESTOR_EMBEDDING__MODEL": name, "INGESTOR_EMBEDDING__PRICE_PER_MILLION_TOKENS": "1.5"}
+
+    (listed,) = evaluated(site, "--model", name, INGESTOR_EMBEDDING__MODEL=name)["models"]
+    (chosen,) = evaluated(site, "--model", name, **own)["models"]
+
+    assert (listed["price_per_million_tokens"], listed["currency"]) == (0.02, "USD")
+    assert (chosen["price_per_million_tokens"], chosen["currency"]) == (1.5, "")
+
+
 def assert_refused(done: Finished, *words: str) -> None:
     assert (done.code, done.out) == (2, ""), done.err
     (line,) = done.err.splitlines()
