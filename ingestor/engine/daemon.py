@@ -70,6 +70,7 @@ class Daemon:
         self._watch = watch
         self._notifier = notifier
         self._supervise = supervise
+        self._patrol = Patrol(pipeline, follower)
         self._told_state = ""
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -78,7 +79,7 @@ class Daemon:
             work = tasks.create_task(self._pipeline.worker.run())
             others = [
                 tasks.create_task(self._follower.run()),
-                tasks.create_task(Patrol(self._pipeline, self._follower).run()),
+                tasks.create_task(self._patrol.run()),
                 tasks.create_task(self._beat()),
                 tasks.create_task(self._supervise_service()),
                 tasks.create_task(self._announce_ready()),
@@ -134,6 +135,7 @@ class Daemon:
                 patience_seconds *= 4
             try:
                 if await asyncio.to_thread(self._supervise, complaint):
+                    self._patrol.doubt()
                     await self._pipeline.hasten()
             except TransientError as error:
                 _log.error("service.down", reason=str(error), remedy=error.remedy)

@@ -1,7 +1,8 @@
 """The patrol: looks after the collection while the daemon runs, because others may write to it, too.
 
 Each minute it confirms that the collection bears its name, and that it holds as many records as the ledger says; once
-after the start, every `rescan_seconds` and whenever the number is not right it compares all ids, texts and metadata.
+after the start, every `rescan_seconds`, whenever the number is not right and after Chroma was started again it compares
+all ids, texts and metadata: a server whose disk was full has been seen to acknowledge writes that it never kept.
 
 Invariant: nothing that somebody deletes, adds, restores or alters lasts longer than `rescan_seconds`, vectors excepted:
 comparing these takes as long as writing them, and is left to `ingestor verify`.
@@ -13,9 +14,12 @@ import structlog
 
 from ingestor.core.errors import TransientError
 from ingestor.engine.following import Follower
+from ingestor.engine.news import happens_within
 from ingestor.engine.pipeline import Pipeline
 
 ROUND_SECONDS = 60.0
+DOUBT_SECONDS = 2.0
+"""Pause between two rounds while what Chroma holds is in doubt, and work is under way."""
 
 _log = structlog.get_logger(__name__)
 
@@ -27,6 +31,11 @@ class Patrol:
         self._pipeline = pipeline
         self._follower = follower
         self._audited_at_seconds: float | None = None
+        self._doubt = asyncio.Event()
+
+    def doubt(self) -> None:
+        """Say that Chroma may not hold what it has acknowledged: compare as soon as no work is under way."""
+        self._doubt.set()
 
     async def run(self) -> None:
         """Go round until cancelled. Raises `CollectionLost`."""
@@ -38,7 +47,10 @@ class Patrol:
                 await self._go_round(began_seconds)
             except TransientError as error:
                 _log.warning("patrol.put_off", reason=str(error), pause_seconds=pause_seconds)
-            await asyncio.sleep(pause_seconds)
+            if self._doubt.is_set():
+                await asyncio.sleep(min(pause_seconds, DOUBT_SECONDS))
+            else:
+                await happens_within(self._doubt, pause_seconds)
 
     async def _go_round(self, began_seconds: float) -> None:
         await self._pipeline.confirm()
@@ -49,8 +61,10 @@ class Patrol:
             # Beside a backfill an audit would only be in the way, and no number is right for long.
             if not await self._pipeline.is_idle():
                 return
-            if self._audited_at_seconds is not None and not await self._pipeline.auditor.is_count_off():
+            is_trusted = self._audited_at_seconds is not None and not self._doubt.is_set()
+            if is_trusted and not await self._pipeline.auditor.is_count_off():
                 return
+        self._doubt.clear()  # what raises doubt from now on is a reason for another round
         found = await self._pipeline.auditor.audit()
         self._audited_at_seconds = now_seconds
         if found.corrections:
