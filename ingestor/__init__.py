@@ -2,7 +2,3 @@
 
 A daemon that keeps a Chroma collection equal to the text files of a folder.
 """
-
-from importlib.metadata import version
-
-__version__ = version("ingestor")

@@ -40,10 +40,10 @@ from pydantic_settings import (
 )
 
 from ingestor.core.choosing import choice_of
-from ingestor.core.chunking import DEFAULT_MAX_TOKENS
 from ingestor.core.errors import ConfigError
 from ingestor.core.escaping import escaped
 from ingestor.core.profiles import PROVIDERS, checked_dimensions, profile_for
+from ingestor.core.sizes import DEFAULT_MAX_TOKENS
 
 PREFIX = "INGESTOR_"
 DELIMITER = "__"
@@ -113,7 +113,7 @@ Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]
 
 class _Group(BaseModel):
     # An error repeats no input: it may be a secret, and `--debug` shows the error behind the error.
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class WatchSettings(_Group):
@@ -312,7 +312,6 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
         hide_input_in_errors=True,
     )
 

@@ -1,6 +1,6 @@
 """The command line. One file per group of commands; what they share is in `output` and `options`.
 
-Invariant: importing this costs no more than Typer and rich: what a command needs is imported when it runs.
+Invariant: importing this costs little more than Typer: what a command needs is imported when it runs.
 """
 
 from ingestor.cli.main import main

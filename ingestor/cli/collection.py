@@ -1,17 +1,14 @@
 """`ingestor query` and `ingestor status`: the commands that only read."""
 
-import asyncio
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import errors_explained, moment, out, print_json, print_rows, printable, sized
+from ingestor.cli.output import errors_explained, moment, out, print_json, print_rows, shown, sized
 from ingestor.core.errors import ConfigError
-from ingestor.core.model import Usage
 
 if TYPE_CHECKING:
     from ingestor.app.status import Cost, Status
@@ -33,6 +30,8 @@ def query(  # noqa: PLR0913, PLR0917 - the options of the command
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
         filters = {"where": _parsed("--where", where), "where_document": _parsed("--where-document", where_document)}
+        import asyncio
+
         from ingestor.app import query as app
 
         hits = asyncio.run(app.query(loaded.settings, text, limit=limit, **filters))
@@ -92,11 +91,13 @@ def _print(hit: "Hit") -> None:
     excerpt = " ".join(hit.document.split())
     if len(excerpt) > _EXCERPT_CHARACTERS:
         excerpt = excerpt[: _EXCERPT_CHARACTERS - 1] + "…"
-    out.print(f"[bold]{hit.score:.3f}[/]  [cyan]{escape(printable(place))}[/]  {escape(printable(str(heading)))}")
-    out.print(f"       {escape(printable(excerpt))}\n")
+    out.print(f"[bold]{hit.score:.3f}[/]  [cyan]{shown(place)}[/]  {shown(str(heading))}")
+    out.print(f"       {shown(excerpt)}\n")
 
 
 def _status_json(found: "Status") -> dict[str, Any]:
+    from ingestor.core.model import Usage
+
     totals = found.totals
     return {
         "watch_dir": found.watch_dir,

@@ -1,15 +1,13 @@
 """`ingestor run` and `ingestor sync`: the commands that write the collection."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
-from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
-from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, err, errors_explained, out, print_json, printable
+from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, err, errors_explained, out, print_json, shown
 from ingestor.cli.progress import now_and_then
 
 if TYPE_CHECKING:
@@ -20,6 +18,8 @@ def run(folder: FolderArgument = None, config: ConfigOption = None, debug: Debug
     """Follow a folder until SIGINT or SIGTERM: the daemon."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, folder=folder)
+        import asyncio
+
         from ingestor.app import daemon as app
 
         asyncio.run(app.run(loaded.settings))
@@ -32,6 +32,8 @@ def sync(
     with errors_explained(debug=debug):
         # On a terminal the bar tells what the lines would, and lines would tear it apart.
         loaded = settings_of(config, debug=debug, folder=folder, is_quiet=err.is_terminal)
+        import asyncio
+
         from ingestor.app import sync as app
 
         with _progress_told() as tell:
@@ -54,7 +56,7 @@ def finish(report: "Report", *, as_json: bool) -> None:
             "see that the folder is what it should be (mounted, complete), then run `ingestor approve` and sync again"
         )
     if report.outage:
-        err.print(f"[bold red]error:[/] not all is done: {escape(printable(report.outage))}")
+        err.print(f"[bold red]error:[/] not all is done: {shown(report.outage)}")
         raise typer.Exit(EXIT_OUT_OF_REACH)
     if report.documents["problems"]:
         err.print("some documents have a problem: `ingestor problems` lists them")
@@ -81,7 +83,7 @@ def _bar() -> Iterator[Callable[["SyncProgress"], None]]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[chunks]} chunks, {task.fields[texts]} texts embedded, {task.fields[rate]}/s"),
         TimeRemainingColumn(),
-        console=err,
+        console=err.console,
         transient=True,
     )
     with bar:

@@ -1,15 +1,13 @@
 """`ingestor problems`, `retry` and `approve`: what failed, another try, and leave to delete."""
 
-import asyncio
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from ingestor.cli.daemon import finish
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, printable, spelled
+from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, shown, spelled
 
 
 def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -24,7 +22,7 @@ def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: De
         for path, problem in found if not as_json else ():
             when = f"next try {moment(problem.next_try_seconds)}" if problem.next_try_seconds else "until it changes"
             remedy = f" - {problem.remedy}" if problem.remedy else ""
-            out.print(f"[cyan]{escape(printable(path))}[/]: {escape(printable(problem.reason + remedy))}")
+            out.print(f"[cyan]{shown(path)}[/]: {shown(problem.reason + remedy)}")
             attempts = f"{problem.attempts} attempt{'s' if problem.attempts > 1 else ''}"
             history = f"{attempts} since {moment(problem.since_seconds)}, {when}"
             out.print(f"       {problem.stage.value}, {problem.kind}, {history}")
@@ -43,6 +41,8 @@ def retry(
     """Try documents with a problem again now: by the running daemon, or at once when there is none."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
+        import asyncio
+
         from ingestor.app import status as app
 
         queued = app.queue_again(loaded.settings, paths or [])

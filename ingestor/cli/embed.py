@@ -1,6 +1,5 @@
 """`ingestor embed` and `ingestor similarity`: the model itself, on texts given by hand."""
 
-import asyncio
 import base64
 import json
 import sys
@@ -8,10 +7,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import errors_explained, out, print_json, printable
+from ingestor.cli.output import errors_explained, out, print_json, printable, shown
 
 if TYPE_CHECKING:
     from ingestor.app.embed import Comparison, Embedded
@@ -62,6 +60,8 @@ def embed(  # noqa: PLR0913, PLR0917 - the options of the command
     """Print the vectors of texts, in the form of the OpenAI API; what is in the vector store costs no tokens."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, is_quiet=True)
+        import asyncio
+
         from ingestor.app import embed as app
         from ingestor.app.choice import embedding_for
         from ingestor.core.model import Purpose
@@ -86,6 +86,8 @@ def similarity(  # noqa: PLR0913, PLR0917 - the options of the command
     """Compare texts with a query: cosine similarity and Euclidean distance, the nearest first."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, is_quiet=True)
+        import asyncio
+
         from ingestor.app import embed as app
         from ingestor.app.choice import embedding_for
 
@@ -150,4 +152,4 @@ def _print(found: "Comparison") -> None:
         bar = Bar(1.0, 0.0, max(0.0, row.cosine), width=_BAR_CELLS)
         table.add_row(f"{row.cosine:.4f}", bar, f"{row.distance:.4f}", text)
     out.print(table)
-    out.print(f"{escape(printable(found.model))}, {found.dimensions:,} dimensions")
+    out.print(f"{shown(found.model)}, {found.dimensions:,} dimensions")

@@ -1,16 +1,14 @@
 """`ingestor evaluate`: which model finds one's own documents best."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import err, errors_explained, out, priced, print_json, printable, spelled
+from ingestor.cli.output import err, errors_explained, out, priced, print_json, shown, spelled
 
 if TYPE_CHECKING:
     from ingestor.app.evaluate import Evaluation, Tell
@@ -49,6 +47,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of the command
     """
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, folder=folder, is_quiet=True)
+        import asyncio
+
         from ingestor.app import evaluate as app
 
         plan = app.Plan(model or (), sample=sample, seed=seed, max_texts=max_texts, plot=plot)
@@ -60,7 +60,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of the command
         else:
             _print(found)
             if plot is not None:
-                out.print(f"drawn: {escape(printable(str(plot)))}")
+                out.print(f"drawn: {shown(str(plot))}")
 
 
 def _print(found: "Evaluation") -> None:
@@ -73,7 +73,7 @@ def _print(found: "Evaluation") -> None:
     for judged in found.models:
         quality, speed = judged.measured.quality, judged.measured.texts_per_second
         table.add_row(
-            escape(printable(judged.name)),
+            shown(judged.name),
             f"{judged.measured.dimensions:,}",
             f"{quality.recall_at_1:.3f}",
             f"{quality.recall_at_10:.3f}",
@@ -88,7 +88,7 @@ def _print(found: "Evaluation") -> None:
         f"seed {found.seed}"
     )
     for note in found.notes:
-        out.print(f"- {escape(printable(note))}")
+        out.print(f"- {shown(note)}")
 
 
 @contextmanager
@@ -99,12 +99,12 @@ def _progress_told() -> Iterator["Tell"]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err.console, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
         def tell(what: str, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(escape(printable(what)), total=total)
+                tasks[what] = bar.add_task(shown(what), total=total)
             bar.advance(tasks[what])
 
         yield tell

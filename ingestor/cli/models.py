@@ -3,10 +3,8 @@
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import errors_explained, out, priced, print_json, printable
+from ingestor.cli.output import errors_explained, out, priced, print_json, shown
 
 if TYPE_CHECKING:
     from ingestor.core.profiles import ModelProfile, ProviderProfile
@@ -124,7 +122,7 @@ def _print_nature(profile: "ModelProfile") -> None:
 
 
 def _print_configured(configured: "ModelProfile") -> None:
-    name = escape(printable(configured.model))
+    name = shown(configured.model)
     out.print(
         f"{_MARK} configured: {configured.provider} {name}" + ("" if configured.is_known else ", not in this list")
     )

@@ -1,5 +1,7 @@
 """What the commands print: results on standard output, everything else on standard error.
 
+rich is imported when something is printed first: it takes as long as the rest of a command that prints JSON or help.
+
 Invariant: an error is one clear line with its remedy and the exit code of its class, never a traceback; `--debug` shows
 the traceback as well. `--json` output is one JSON document and nothing else.
 """
@@ -10,25 +12,51 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NoReturn
+from functools import cached_property
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from ingestor.core.errors import IngestorError
 from ingestor.core.escaping import escaped
 from ingestor.core.shortage import shortage
 
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
 EXIT_UNEXPECTED = 1
 EXIT_PROBLEMS = 3
 EXIT_OUT_OF_REACH = 4
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
-
 _UNITS = ("B", "KiB", "MiB", "GiB")
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Terminal:
+    """A console of rich on one of the two streams, made when it is asked for something."""
+
+    def __init__(self, *, is_stderr: bool) -> None:
+        self._is_stderr = is_stderr
+
+    @cached_property
+    def console(self) -> "Console":
+        """What draws bars and tables."""
+        from rich.console import Console
+
+        return Console(stderr=self._is_stderr, soft_wrap=True, highlight=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether people are looking, and bars may be drawn."""
+        return (sys.stderr if self._is_stderr else sys.stdout).isatty()
+
+    def print(self, *objects: "RenderableType") -> None:
+        """Print text with rich's markup, or what rich can draw."""
+        self.console.print(*objects)
+
+
+out = Terminal(is_stderr=False)
+err = Terminal(is_stderr=True)
 
 
 def print_json(value: object) -> None:
@@ -40,6 +68,13 @@ def print_json(value: object) -> None:
 def printable(text: str) -> str:
     r"""What others have named or written, for a terminal: controls as \x1b, bytes that are no UTF-8 as \xff."""
     return escaped(text)
+
+
+def shown(text: str) -> str:
+    """What others have named or written, to be put between the markup of ours."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 def spelled(path: str) -> str:
@@ -71,13 +106,13 @@ def print_rows(rows: Mapping[str, str]) -> None:
 
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/]", escape(printable(value)))
+        table.add_row(f"[bold]{name}[/]", shown(value))
     out.print(table)
 
 
 def fail(sentence: str, exit_code: int) -> NoReturn:
     """End the command with one line."""
-    err.print(f"[bold red]error:[/] {escape(printable(sentence))}")
+    err.print(f"[bold red]error:[/] {shown(sentence)}")
     raise typer.Exit(exit_code)
 
 
@@ -94,7 +129,7 @@ def errors_explained(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(EXIT_UNEXPECTED) from None
     except Exception as error:  # noqa: BLE001 - the last place where an error can still become a sentence
         if debug:
-            err.print_exception()
+            err.console.print_exception()
         cause = _first(error)
         if isinstance(cause, OSError):
             cause = shortage(cause) or cause

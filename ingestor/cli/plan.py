@@ -5,10 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
-from ingestor.cli.output import err, errors_explained, out, print_json, print_rows, printable, sized, spelled
+from ingestor.cli.output import err, errors_explained, out, print_json, print_rows, shown, sized, spelled
 from ingestor.cli.progress import now_and_then
 
 if TYPE_CHECKING:
@@ -74,7 +72,7 @@ def _print(planned: "Planned") -> None:
             f" and {obstacle.count - len(obstacle.examples):,} more" if obstacle.count > len(obstacle.examples) else ""
         )
         told = f"{names}{more}: {obstacle.reason}"
-        out.print(f"\n[bold]{obstacle.count:,} {escape(obstacle.kind)}[/]  {escape(printable(told))}")
+        out.print(f"\n[bold]{obstacle.count:,} {shown(obstacle.kind)}[/]  {shown(told)}")
 
 
 def _kinds(planned: "Planned") -> "Table":
@@ -149,7 +147,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("files read"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err.console, transient=True) as bar:
         task = bar.add_task("plan", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 

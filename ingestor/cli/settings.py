@@ -1,9 +1,7 @@
 """`ingestor config`: the settings in force, and where each came from."""
 
-from rich.markup import escape
-
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import errors_explained, out, print_json, printable
+from ingestor.cli.output import errors_explained, out, print_json, shown
 
 
 def config(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -19,5 +17,5 @@ def config(config: ConfigOption = None, as_json: JsonOption = False, debug: Debu
         for heading in ("setting", "value", "from"):
             table.add_column(heading)
         for row in rows:
-            table.add_row(row.name, escape(printable(row.value)), escape(printable(row.origin)))
+            table.add_row(row.name, shown(row.value), shown(row.origin))
         out.print(table)

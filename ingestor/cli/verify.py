@@ -1,14 +1,12 @@
 """`ingestor verify`: whether folder, ledger and collection say the same."""
 
-import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, printable, spelled
+from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, shown, spelled
 
 if TYPE_CHECKING:
     from ingestor.app.verify import Verification
@@ -27,6 +25,8 @@ def verify(
     """Compare folder, ledger and collection, record by record. Exit code 0 only when all three agree."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, is_quiet=True)
+        import asyncio
+
         from ingestor.app import verify as app
 
         found = asyncio.run(app.verify(loaded.settings, is_repair=repair))
@@ -72,9 +72,7 @@ def _print(found: "Verification", *, is_repair: bool) -> None:
     last = found.last
     for finding in found.first.findings[:_MAX_SHOWN]:
         said = finding.reason or finding.record_id
-        out.print(
-            f"[bold]{finding.kind.value}[/]  [cyan]{escape(printable(finding.path))}[/]  {escape(printable(said))}"
-        )
+        out.print(f"[bold]{finding.kind.value}[/]  [cyan]{shown(finding.path)}[/]  {shown(said)}")
     more = len(found.first.findings) - _MAX_SHOWN
     if more > 0:
         out.print(f"… and {more} more: `ingestor verify --json` lists them")

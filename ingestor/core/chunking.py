@@ -58,10 +58,9 @@ from ingestor.core.grammars import GRAMMAR_PACKAGES, GRAMMARS, Kind, kind_of
 from ingestor.core.headings import Outline, outline
 from ingestor.core.levels import DEFINITION, INSIDE, SENTENCE, WRAPPED, line_levels
 from ingestor.core.model import Chunk
+from ingestor.core.sizes import DEFAULT_MAX_TOKENS
 from ingestor.core.tokens import running_count
 
-DEFAULT_MAX_TOKENS: Final = 440
-"""By estimate; at this size 99.9 % of chunks are at most 512 tokens of multilingual-e5, its prefix included."""
 MIN_MAX_TOKENS: Final = 16
 
 _ALGORITHM: Final = 2
@@ -132,6 +131,7 @@ class Cutter:
         counts = running_count(text)
         starts, levels = self._refined(text, counts, starts, levels, with_sentences=kind in (Kind.MARKDOWN, Kind.PROSE))
         before = counts[np.array([*starts, len(text)])]
+        del counts  # four bytes a character, of a text that may be long
         heights = np.array(levels)
         sizes = np.zeros(len(levels), dtype=np.int32) if kind is Kind.LINES else _passage_sizes(before, heights)
         ranks = _ranks(text, starts, heights, np.searchsorted(self._size_classes, sizes, side="right"))

