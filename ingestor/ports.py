@@ -52,8 +52,8 @@ class Source(Protocol):
     def read(self, path: str) -> Content:
         """Read a regular file whole while it does not change; at most `max_file_bytes` are ever held in memory.
 
-        Raises `UnreadableDocument`, `OversizeDocument`, or `UnstableDocument` when it changes under the read, was
-        written less than 100 ms ago, or has vanished.
+        Raises `UnreadableDocument`, `OversizeDocument`, or `UnstableDocument` when it changes under the read, has
+        vanished, or was written less than 100 ms ago and has a writer still.
         """
 
 
@@ -103,6 +103,12 @@ class Embedder(Protocol):
     def max_concurrency(self) -> int:
         """How many calls may run at once."""
 
+    async def open(self) -> None:
+        """Get ready what the first call would wait for, unless that takes much memory; sends no request.
+
+        Not needed: a call opens what is not open. Raises what `embed` would raise for the same reason.
+        """
+
     async def embed(self, texts: Sequence[str]) -> tuple[Vectors, Usage]:
         """Embed the exact texts (prefix included), in order: float32, shape (texts, dimensions), finite, no zero row.
 
@@ -139,11 +145,14 @@ class Sink(Protocol):
     def collection_id(self) -> str:
         """Changes when somebody deletes the collection and makes it again."""
 
-    def add(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Write new records; a record whose id exists is left as it is, without an error."""
+    def add(self, records: Sequence[Record], vectors: Vectors | Sequence[Vector]) -> None:
+        """Write new records, a vector each; a record whose id exists is left as it is, without an error."""
 
     def retag(self, records: Sequence[Record]) -> None:
-        """Replace the metadata of records that exist; an id that does not exist is ignored."""
+        """Replace the metadata of records that exist; an id that does not exist is ignored.
+
+        Of a record with `changes` only these keys are replaced. Keys in `UNTAGGED` stay where the record has them.
+        """
 
     def drop(self, ids: Sequence[str]) -> None:
         """Delete records; an id that does not exist is ignored."""
@@ -186,10 +195,15 @@ class Totals:
     usage: Usage
 
 
-class Ledger(Protocol):
-    """What Chroma holds, what is queued, and what went wrong; durable when a call returns.
+BACKFILL_SHARE = 4
+"""Of so many places of a lease, calls and groups of writes, one is for the backfill where that waits."""
 
-    Every method is one transaction. Raises `LedgerCorrupt` when the file is no ledger any more.
+
+class Ledger(Protocol):
+    """What Chroma holds, what is queued, and what went wrong; what a call did outlives the process when it returns.
+
+    It outlives the machine as well, but for what `enqueue`, `lease` and `add_usage` did since the last call of another
+    method that writes. Every method is one transaction. Raises `LedgerCorrupt` when the file is no ledger any more.
     """
 
     def glances(self, below: str = "") -> dict[str, Glance]:
@@ -229,8 +243,11 @@ class Ledger(Protocol):
         A path that is queued already keeps the more urgent of both priorities and times, and grows its generation.
         """
 
-    def lease(self, limit: int, now_seconds: float) -> list[Change]:
-        """Take due changes that nobody works on: live ones first, then the oldest."""
+    def lease(self, limit: int, now_seconds: float, *, live_only: bool = False) -> list[Change]:
+        """Take due changes that nobody works on: live ones first, then the oldest.
+
+        One of `BACKFILL_SHARE` places is for the backfill where that waits, so that it goes on whatever happens live.
+        """
 
     def release(self, changes: Sequence[Change]) -> None:
         """Give leased changes back with the attempts, time and problem that they carry now."""

@@ -41,6 +41,8 @@ class HashEmbedder:
         self.calls: list[tuple[str, ...]] = []
         self.in_flight = 0
         self.max_in_flight = 0
+        self.openings = 0
+        self.open_faults: deque[Exception] = deque()
         self.is_closed = False
         self.counts_tokens = True
 
@@ -53,6 +55,12 @@ class HashEmbedder:
     def texts(self) -> list[str]:
         """Every text that was embedded, in order, as often as it was."""
         return [text for call in self.calls for text in call]
+
+    async def open(self) -> None:
+        """Count, or raise the next fault of opening."""
+        self.openings += 1
+        if self.open_faults:
+            raise self.open_faults.popleft()
 
     async def embed(self, texts: Sequence[str]) -> tuple[Vectors, Usage]:
         """Embed the exact texts, or raise the next fault."""

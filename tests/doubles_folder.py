@@ -68,7 +68,7 @@ class MemoryFolder:
         }
         return Snapshot(
             files={
-                path: stat
+                path: stat.version
                 for path, stat in found.items()
                 if self._belongs(path) and not any(_covers(folder, path) for folder in hidden)
             },

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, Stat, Usage
-from ingestor.ports import Totals, Vector
+from ingestor.ports import BACKFILL_SHARE, Totals, Vector
 
 
 class MemoryVectors:
@@ -43,7 +43,8 @@ class MemoryLedger:
 
     def glances_of(self, paths: Iterable[str]) -> dict[str, Glance]:
         return {
-            path: Glance(entry.stat, entry.cutting, entry.is_unfinished) for path, entry in self.entries(paths).items()
+            path: (entry.stat.version, entry.cutting, entry.is_unfinished)
+            for path, entry in self.entries(paths).items()
         }
 
     def entries(self, paths: Iterable[str]) -> dict[str, Entry]:
@@ -106,15 +107,19 @@ class MemoryLedger:
             )
         return len(self.queue) - before
 
-    def lease(self, limit: int, now_seconds: float) -> list[Change]:
+    def lease(self, limit: int, now_seconds: float, *, live_only: bool = False) -> list[Change]:
         due = [
             change
             for path, change in self.queue.items()
             if path not in self.leased and change.not_before_seconds <= now_seconds
         ]
-        due.sort(key=lambda change: (change.priority is not Priority.LIVE, change.enqueued_seconds))
-        self.leased |= {change.path for change in due[:limit]}
-        return due[:limit]
+        due.sort(key=lambda change: change.enqueued_seconds)
+        live = [change for change in due if change.is_live]
+        backfill = [] if live_only else [change for change in due if not change.is_live]
+        live = live[: limit - min(len(backfill), limit // BACKFILL_SHARE)]
+        due = [*live, *backfill[: limit - len(live)]]
+        self.leased |= {change.path for change in due}
+        return due
 
     def release(self, changes: Sequence[Change]) -> None:
         for change in changes:

@@ -17,6 +17,7 @@ from ingestor.core.errors import (
     RecipeMismatch,
     RejectedByChroma,
 )
+from ingestor.core.fingerprint import UNTAGGED
 from ingestor.core.model import Hit, Record, Scalar
 from ingestor.ports import Vector, Vectors
 
@@ -86,7 +87,7 @@ class MemorySink:
         """A record that somebody else wrote."""
         self.held[identity] = Held(None, metadata, vector)
 
-    def add(self, records: Sequence[Record], vectors: Vectors) -> None:
+    def add(self, records: Sequence[Record], vectors: Vectors | Sequence[Vector]) -> None:
         _refuse_twice([record.id for record in records])
         rows = np.asarray(vectors, dtype=np.float32)
         if records and (rows.ndim != 2 or len(rows) != len(records)):
@@ -116,7 +117,7 @@ class MemorySink:
             for record in records:
                 before = self.held.get(record.id)
                 if before is not None:
-                    self.held[record.id] = Held(before.document, dict(record.metadata), before.vector)
+                    self.held[record.id] = Held(before.document, _retagged(before, record), before.vector)
 
         self._do("retag", len(records), write)
 
@@ -194,6 +195,13 @@ class MemorySink:
         if fault.is_after:
             effect()
         raise fault.error
+
+
+def _retagged(before: Held, record: Record) -> dict[str, Scalar]:
+    held = before.metadata or {}
+    if record.changes is not None:
+        return held | dict(record.changes)
+    return dict(record.metadata) | {key: held[key] for key in UNTAGGED & held.keys() & record.metadata.keys()}
 
 
 def _refuse_twice(ids: Sequence[str]) -> None:

@@ -4,11 +4,13 @@ Invariant: no call of an HTTP client waits for ever. Chroma's own client sets no
 already performs requests; so ours are in place before the constructor runs.
 """
 
+import importlib
 import ipaddress
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +57,12 @@ def connect(  # noqa: PLR0913 - the settings of one connection, all named
     match mode:
         case "managed" | "http":
             headers = {"Authorization": f"Bearer {token}", "X-Chroma-Token": token} if token else None
-            with _bounded(f"{host}:{port}", timeout_seconds, is_local=_is_loopback(host)):
+            with _bounded(f"{host}:{port}", timeout_seconds, is_local=_is_loopback(host), is_encrypted=ssl):
                 client = chromadb.HttpClient(host, port, ssl, headers, settings, tenant_name, database_name)
                 _set_timeout(client, timeout_seconds)
             return client
         case "cloud":
-            with _bounded("Chroma Cloud", timeout_seconds, is_local=False):
+            with _bounded("Chroma Cloud", timeout_seconds, is_local=False, is_encrypted=True):
                 # The names that every server has are none of the cloud's: taken as not given.
                 own_tenant = tenant if tenant != DEFAULT_TENANT else None
                 own_database = database if database != DEFAULT_DATABASE else None
@@ -78,6 +80,11 @@ def connect(  # noqa: PLR0913 - the settings of one connection, all named
                 f"there is no way {mode!r} to reach Chroma",
                 remedy=f"set INGESTOR_CHROMA__MODE to one of {', '.join(MODES)}",
             )
+
+
+def load() -> None:
+    """Import what `connect` needs, which takes 0.7 s that may pass while something else is waited for."""
+    importlib.import_module("chromadb")
 
 
 def disconnect(client: "ClientAPI") -> None:
@@ -106,7 +113,7 @@ def _open_folder(path: Path, settings: "Settings", tenant: str, database: str) -
 
 
 @contextmanager
-def _bounded(place: str, timeout_seconds: float, *, is_local: bool) -> Iterator[None]:
+def _bounded(place: str, timeout_seconds: float, *, is_local: bool, is_encrypted: bool) -> Iterator[None]:
     """Give every HTTP session that Chroma makes in here our timeout, and translate what its constructor raises.
 
     Chroma has no setting for it. A client makes two sessions, of which the second, made and used by the constructor
@@ -118,8 +125,12 @@ def _bounded(place: str, timeout_seconds: float, *, is_local: bool) -> Iterator[
 
     class BoundedClient(httpx.Client):
         def __init__(self, **options: Any) -> None:  # noqa: ANN401 - passed through as they come
-            # A server on this machine is never behind the proxy that the environment names.
-            super().__init__(**{**options, "timeout": _timeout(timeout_seconds), "trust_env": not is_local})
+            # A server on this machine is never behind the proxy that the environment names, and certificates that no
+            # connection is going to be held against take 50 ms to read: a context without any refuses all.
+            ours: dict[str, Any] = {"timeout": _timeout(timeout_seconds), "trust_env": not is_local}
+            if is_local and not is_encrypted:
+                ours["verify"] = SSLContext(PROTOCOL_TLS_CLIENT)
+            super().__init__(**(options | ours))
             sessions.append(self)
 
     with _patching:

@@ -24,12 +24,15 @@ from pathlib import Path
 
 import structlog
 
+from ingestor.adapters.chroma_journal import write_ahead
 from ingestor.adapters.folder_lock import FolderLock, start_ticks
 from ingestor.core.errors import ConfigError, ServiceUnavailable
+from ingestor.core.shortage import shortage
 
 RECORD_FILE = "chroma_server.json"
 LOG_FILE = "chroma_server.log"
-_COMMAND = "import sys; from chromadb.cli.cli import app; sys.exit(app())"
+_COMMAND = "import sys; from chromadb_rust_bindings import cli; cli(sys.argv)"
+"""What `chroma` is, but for the package `chromadb`: importing that costs the server a second and 70 MB for nothing."""
 _POLL_SECONDS = 0.05
 _HEARTBEAT_TIMEOUT_SECONDS = 2.0
 _SILENT_CHECKS = 5
@@ -65,7 +68,7 @@ class ServerRecord:
 
 
 class ChromaServer:
-    """`chroma run` on the folder `path`, listening on `host`:`port`.
+    """`chroma run` on the folder `path`, listening on `host`:`port`; port 0 stands for any that is free.
 
     At most `max_restarts` restarts are made in `restart_window_seconds`; more would hide that it cannot run at all.
     """
@@ -81,6 +84,7 @@ class ChromaServer:
     ) -> None:
         self._lock = FolderLock(path)
         self._host = host
+        self._wanted_port = port
         self._port = port
         self._max_restarts = max_restarts
         self._restart_window_seconds = restart_window_seconds
@@ -103,6 +107,11 @@ class ChromaServer:
         return self.path / LOG_FILE
 
     @property
+    def port(self) -> int:
+        """The port; one that was to be any is known once the server has started, and kept through restarts."""
+        return self._port
+
+    @property
     def pid(self) -> int | None:
         """The process id of the server; None when there is none."""
         return self._child.pid if self._child is not None else None
@@ -111,13 +120,15 @@ class ChromaServer:
         """Take the lock, start the server and wait until it answers; nothing happens when it runs already.
 
         Raises `AlreadyRunning` when another process has the folder open, `ConfigError` when the port or the host
-        cannot be had, `ServiceUnavailable` when the server dies or does not answer in time. Nothing is left behind by
+        cannot be had, `ServiceUnavailable` when the server dies, does not answer in time, or loses a port that was to
+        be any. Nothing is left behind by
         a start that failed.
         """
         if self.poll():
             return
         self._is_stopping.clear()
         self._lock.acquire()
+        self._port = self._wanted_port or _free_port(self._host)
         try:
             self._launch(timeout_seconds)
         except BaseException:
@@ -189,6 +200,7 @@ class ChromaServer:
         deadline_seconds = time.monotonic() + timeout_seconds
         self._silent_checks = self._idle_silent_checks = 0
         self._refuse_taken_port()
+        write_ahead(self.path)
         # A new session: Ctrl-C at a terminal goes to the daemon alone, which ends its server after its own last write.
         self.log_path.unlink(missing_ok=True)
         arguments = ["run", "--path", str(self.path), "--host", self._host, "--port", str(self._port)]
@@ -272,11 +284,12 @@ class ChromaServer:
                 remedy="set INGESTOR_CHROMA__PORT to a port, and the host to an address, that this user may listen on",
             ) from error
 
-    def _taken(self) -> ConfigError:
-        return ConfigError(
-            f"port {self._port} on {self._host} is taken by another process",
-            remedy="set INGESTOR_CHROMA__PORT to a free port, or end that process",
-        )
+    def _taken(self) -> ConfigError | ServiceUnavailable:
+        """Nobody is to blame for a port that was free an instant ago; another start takes another one."""
+        message = f"port {self._port} on {self._host} is taken by another process"
+        if not self._wanted_port:
+            return ServiceUnavailable(message, remedy="try again")
+        return ConfigError(message, remedy="set INGESTOR_CHROMA__PORT to a free port, or end that process")
 
     def _death(self, code: int) -> ConfigError | ServiceUnavailable:
         """Why the child is dead. It ends with code 0 when somebody has taken its port meanwhile."""
@@ -334,6 +347,19 @@ class ChromaServer:
             connection.close()
         # A database that fails, because its disk is full for one, fails after a restart as well.
         return path == _SIGN_OF_LIFE or answer == http.HTTPStatus.OK
+
+
+def _free_port(host: str) -> int:
+    """A port that nobody listens on just now; the kernel hands out another one each time."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        if (passing := shortage(error)) is not None:
+            raise passing from error
+        raise ConfigError(f"the Chroma server cannot listen on {host}: {error.strerror}") from error
 
 
 def _environment() -> dict[str, str]:

@@ -4,7 +4,7 @@ Invariant: a collection is written only by one recipe (provider, model, dimensio
 both are in its metadata and configuration, and `open_sink` refuses a collection that names others, or that is not ours.
 Records are written with our vectors only: the collection has no embedding function that could make its own.
 
-Batches stay at or below 300 records and 16 MB, because Chroma refuses bodies over 40 MiB and slows down long before.
+Batches stay at or below 500 records and 16 MB, because Chroma refuses bodies over 40 MiB and slows down long before.
 """
 
 import json
@@ -27,8 +27,9 @@ from ingestor.core.errors import (
     RejectedByChroma,
     ServiceUnavailable,
 )
+from ingestor.core.fingerprint import UNTAGGED
 from ingestor.core.model import Hit, Recipe, Record, Scalar
-from ingestor.ports import MAX_READ, Vector, Vectors
+from ingestor.ports import Vector, Vectors
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
 RECIPE_KEY = "ingestor_recipe"
 """The key of a collection's metadata that makes it ours."""
-_MAX_BATCH_RECORDS = MAX_READ
+_MAX_BATCH_RECORDS = 500
+"""As many as a group of the writer, so that a group is one call: 100 a call take a third more of Chroma's time."""
 _MAX_BATCH_BYTES = 16_000_000
 _MAX_BATCH_QUERIES = 100
 _LOST_VECTOR = "Error finding id"
@@ -65,8 +67,8 @@ class HnswConfig:
     ef_construction: int = 100
     ef_search: int = 100
     max_neighbors: int = 16
-    sync_threshold: int = 1_000
-    """After how many written rows the graph goes to the disk."""
+    sync_threshold: int = _MAX_BATCH_RECORDS
+    """After how many written rows the graph goes to the disk. Until then each call applies all rows before it again."""
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -122,8 +124,8 @@ class ChromaSink:
         """Length of the vectors; 0 until the first add of a model that does not say."""
         return int(self._metadata["embedding_dimensions"])
 
-    def add(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Write new records; one that exists stays as it is. `vectors` has shape (records, dimensions).
+    def add(self, records: Sequence[Record], vectors: Vectors | Sequence[Vector]) -> None:
+        """Write new records; one that exists stays as it is. `vectors` are of shape (records, dimensions).
 
         A call of more than one batch may have written the first ones when it fails. Raises `RecipeMismatch` for
         vectors of another length, `RejectedByChroma`, `ServiceUnavailable`; `ValueError` for ids that are not unique
@@ -132,34 +134,41 @@ class ChromaSink:
         ids = _unique(record.id for record in records)
         if not ids:
             return
-        rows = np.ascontiguousarray(vectors, dtype=np.float32)
-        if rows.ndim != 2 or len(rows) != len(ids):  # noqa: PLR2004 - rows and columns
-            raise ValueError(f"{len(ids)} records with vectors of shape {rows.shape}")
-        self._settle_dimensions(rows.shape[1])
-        for start, stop in _batches(records, rows.shape[1]):
+        dimensions = len(vectors[0]) if len(vectors) else 0
+        if len(vectors) != len(ids) or any(vector.shape != (dimensions,) for vector in vectors):
+            raise ValueError(f"{len(ids)} records with {len(vectors)} vectors, of different shapes or too few")
+        self._settle_dimensions(dimensions)
+        for start, stop in _batches(records, dimensions):
             with _translation(f"adding {stop - start} records", RejectedByChroma):
                 self._collection.add(
                     ids=ids[start:stop],
-                    embeddings=rows[start:stop],
+                    # Stacked by the batch: those of a large document would be in memory twice.
+                    embeddings=np.asarray(vectors[start:stop], dtype=np.float32),
                     metadatas=[dict(record.metadata) for record in records[start:stop]],
                     documents=[record.text for record in records[start:stop]],
                 )
 
     def retag(self, records: Sequence[Record]) -> None:
-        """Replace the metadata of records that exist.
+        """Replace the metadata of records that exist, as the contract says.
 
-        Chroma merges, and loses a key only when it is told None for it; so what is there is read first.
+        Chroma merges, and loses a key only when it is told None for it; so what is there is read first, unless the
+        record says what has changed. Only what differs is sent: each key costs as much as a record by itself.
         """
-        ids = _unique(record.id for record in records)
+        _unique(record.id for record in records)
         for start, stop in _batches(records, 0):
-            with _translation(f"changing the metadata of {stop - start} records", RejectedByChroma):
-                held = self._metadata_of(ids[start:stop])
-                known = [record for record in records[start:stop] if record.id in held]
-                if known:
-                    self._collection.update(
-                        ids=[record.id for record in known],
-                        metadatas=[dict.fromkeys(held[record.id], None) | dict(record.metadata) for record in known],
-                    )
+            batch = records[start:stop]
+            with _translation(f"changing the metadata of {len(batch)} records", RejectedByChroma):
+                held = self._metadata_of([record.id for record in batch if record.changes is None])
+                changes = {
+                    record.id: _difference(held[record.id], record.metadata)
+                    if record.changes is None
+                    else dict(record.changes)
+                    for record in batch
+                    if record.changes is not None or record.id in held
+                }
+                differing = {identity: change for identity, change in changes.items() if change}
+                if differing:
+                    self._collection.update(ids=list(differing), metadatas=list(differing.values()))
 
     def drop(self, ids: Sequence[str]) -> None:
         """Delete records; an id that does not exist is ignored."""
@@ -282,6 +291,8 @@ class ChromaSink:
         return [float(distance) for distance in 1.0 - np.einsum("ij,ij->i", vectors, vectors)]
 
     def _metadata_of(self, ids: list[str]) -> dict[str, Mapping[str, Any]]:
+        if not ids:
+            return {}  # Chroma would take it for all
         page = self._collection.get(ids=ids, include=["metadatas"])
         return dict(zip(page["ids"], (metadata or {} for metadata in page["metadatas"] or []), strict=True))
 
@@ -436,6 +447,15 @@ def _changed(index: Mapping[str, Any], hnsw: HnswConfig, names: Sequence[str]) -
 def _scalars(metadata: Mapping[str, Any] | None) -> dict[str, Scalar]:
     """Metadata without lists: foreign records may carry some, and in a collection's they kill the server."""
     return {key: value for key, value in (metadata or {}).items() if isinstance(value, str | int | float | bool)}
+
+
+def _difference(held: Mapping[str, Any], wanted: Mapping[str, Scalar]) -> dict[str, Any]:
+    """What makes of the metadata that is held the one that is wanted: None for a key that has to go."""
+    return dict.fromkeys(held.keys() - wanted.keys()) | {
+        key: value
+        for key, value in wanted.items()
+        if key not in held or (key not in UNTAGGED and (type(held[key]), held[key]) != (type(value), value))
+    }
 
 
 def _unique(ids: "Iterator[str] | Sequence[str]") -> list[str]:

@@ -11,20 +11,22 @@ import errno
 import os
 import stat as modes
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from ingestor.adapters.reading import GONE, PERMISSION_REMEDY, READ_FLAGS, FileReader, kind_of, stat_of
 from ingestor.adapters.rules import RULES_FILE, Rules, Scope
 from ingestor.core.errors import IngestorError, ServiceUnavailable, UnreadableDocument
-from ingestor.core.model import Content, Snapshot, Stat
+from ingestor.core.model import Content, Snapshot, Stat, Version
 from ingestor.core.shortage import shortage
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
 MAX_RULES_FILE_BYTES: Final = 1 << 20
 
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ROOT_REMEDY: Final = "mount the disk or make the folder; nothing is deleted from the collection meanwhile"
 
 
@@ -45,7 +47,7 @@ class _LinkLeftOut(Exception):
 class _Survey:
     """A snapshot in the making."""
 
-    files: dict[str, Stat] = field(default_factory=dict)
+    files: dict[str, Version] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -277,7 +279,7 @@ class Folder:
         if place.is_folder:
             self._walk(_Branch(below, place.scope, place.is_linked), survey)
         elif self._rules.wants(below):
-            survey.files[below] = stat_of(place.status)
+            survey.files[below] = _version_of(place.status)
 
     def _walk(self, top: _Branch, survey: _Survey) -> None:
         """Survey a folder and all below it."""
@@ -293,42 +295,57 @@ class Folder:
         folder, is_linked = branch.folder, branch.is_linked
         prefix = f"{folder}/" if folder else ""
         branches = []
-        entries = self._listed(folder)
-        scope = self._enter(folder, branch.scope, survey.skipped)
-        leaves_out, wants = scope.leaves_out, self._rules.wants
-        for entry in entries:
-            name = entry.name
-            path = prefix + name
-            try:
-                if entry.is_symlink():
-                    link = _Place(path, scope, is_linked, entry.stat(follow_symlinks=False))
-                    place = self._judge(link, name, survey.skipped)
-                    if place is not None and place.is_folder:
-                        branches.append(_Branch(path, scope, is_linked=True))
-                    elif place is not None and wants(path):
-                        survey.files[path] = stat_of(place.status)
-                elif entry.is_dir(follow_symlinks=False):
-                    if not leaves_out(path, name, is_folder=True) and not self._never_belongs(
-                        path, is_linked=is_linked
-                    ):
-                        branches.append(_Branch(path, scope, is_linked))
-                elif not leaves_out(path, name, is_folder=False) and wants(path):
-                    survey.files[path] = stat_of(entry.stat(follow_symlinks=False))
-            except OSError as error:
-                if error.errno not in GONE:
-                    survey.unreadable[folder] = f"does not let its files be looked at: {error.strerror}"
+        with self._listed(folder) as entries:
+            scope = self._enter(folder, branch.scope, survey.skipped)
+            files, leaves_out, wants = survey.files, scope.leaves_out, self._rules.wants
+            for entry in entries:
+                name = entry.name
+                path = prefix + name
+                try:
+                    is_file = entry.is_file(follow_symlinks=False)  # first: nearly everything is one
+                    if not is_file and entry.is_symlink():
+                        link = _Place(path, scope, is_linked, entry.stat(follow_symlinks=False))
+                        place = self._judge(link, name, survey.skipped)
+                        if place is not None and place.is_folder:
+                            branches.append(_Branch(path, scope, is_linked=True))
+                        elif place is not None and wants(path):
+                            files[path] = _version_of(place.status)
+                    elif not is_file and entry.is_dir(follow_symlinks=False):
+                        if not leaves_out(path, name, is_folder=True) and not self._never_belongs(
+                            path, is_linked=is_linked
+                        ):
+                            branches.append(_Branch(path, scope, is_linked))
+                    elif not leaves_out(path, name, is_folder=False) and wants(path):
+                        files[path] = _version_of(entry.stat(follow_symlinks=False))
+                except OSError as error:
+                    if error.errno not in GONE:
+                        survey.unreadable[folder] = f"does not let its files be looked at: {error.strerror}"
         return branches
 
-    def _listed(self, folder: str) -> list[os.DirEntry[str]]:
-        """What lies directly in a folder; nothing when it has vanished. Raises `_UnknownFolder`."""
-        try:
-            with os.scandir(self._prefix + folder) as listing:
-                return list(listing)
-        except OSError as error:
-            if error.errno in GONE and folder:
-                return []
-            self._root_identity()
-            raise _UnknownFolder(folder, f"cannot be listed: {error.strerror}") from error
+    @contextmanager
+    def _listed(self, folder: str) -> Iterator[list[os.DirEntry[str]]]:
+        """What lies directly in a folder; nothing when it has vanished. Raises `_UnknownFolder`.
+
+        The folder stays open for the time of the block: its entries are found from there, not along the whole path.
+        """
+        with ExitStack() as opened:
+            try:
+                descriptor = os.open(self._prefix + folder, _FOLDER_FLAGS)
+                opened.callback(os.close, descriptor)
+                with os.scandir(descriptor) as listing:
+                    entries = list(listing)
+            except OSError as error:
+                if error.errno not in GONE or not folder:
+                    self._root_identity()
+                    raise _UnknownFolder(folder, f"cannot be listed: {error.strerror}") from error
+                entries = []
+            yield entries
+
+
+def _version_of(status: os.stat_result) -> Version:
+    """`Stat.version`, without the stat."""
+    mode = status.st_mode
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, modes.S_ISREG(mode)
 
 
 def printable(path: str) -> str:

@@ -238,7 +238,7 @@ def _serves(pid: int, folder: Path) -> bool:
     words = _read(pid, "cmdline").split(b"\0")
     match words:
         case [_, b"-c", script, b"run", b"--path", path, *_]:
-            return b"chromadb.cli" in script and Path(os.fsdecode(path)) == folder
+            return b"chromadb" in script and Path(os.fsdecode(path)) == folder
         case _:
             return False
 

@@ -1,7 +1,9 @@
 """The ledger: what Chroma holds, what is queued, what went wrong; one SQLite file.
 
-Invariant: a method that returns has been written to the disk (WAL, synchronous=FULL), in one transaction, so that a
-process or a machine that dies finds the ledger as of the last call that returned.
+Invariant: a method that returns is one transaction that outlives the process. What says which records Chroma holds is
+on the disk by then (WAL, synchronous=FULL), with everything before it. A machine that loses its power may lose what
+came after that of what was queued, leased and counted (synchronous=NORMAL): a comparison of the folder finds again what
+was queued.
 
 Paths are BLOBs (`os.fsencode`), because a file name is bytes. Inode and device numbers are unsigned 64-bit numbers and
 are stored as the signed number with the same bits.
@@ -10,6 +12,7 @@ are stored as the signed number with the same bits.
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,7 +24,7 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 
 from ingestor.core.errors import ConfigError, LedgerCorrupt, ServiceUnavailable
 from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, Stage, Stat, Usage
-from ingestor.ports import Totals
+from ingestor.ports import BACKFILL_SHARE, Totals
 
 SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_SECONDS = 30
@@ -29,6 +32,8 @@ _PAGE_PATHS = 10_000
 """Paths a statement names at most: SQLite takes 32,766 variables."""
 _KIN = 16
 _WORD = 1 << 64
+_FULL, _NORMAL = "FULL", "NORMAL"
+"""`PRAGMA synchronous`: a commit waits for the disk, or for the kernel alone, which a killed process does not harm."""
 _PRIORITIES = {Priority.LIVE: 0, Priority.BACKFILL: 1}
 _PRIORITY_OF = {number: priority for priority, number in _PRIORITIES.items()}
 
@@ -91,14 +96,13 @@ _UNDECODABLE = "Could not decode"
 
 _GLANCE = (
     _documents.c.path,
+    _documents.c.inode,
     _documents.c.size_bytes,
     _documents.c.mtime_ns,
     _documents.c.ctime_ns,
-    _documents.c.device,
-    _documents.c.inode,
-    _documents.c.is_regular,
+    sa.type_coerce(_documents.c.is_regular, sa.Integer),
     _documents.c.cutting,
-    _documents.c.is_unfinished,
+    sa.type_coerce(_documents.c.is_unfinished, sa.Integer),
 )
 
 
@@ -114,6 +118,17 @@ _NEAR = (
     .limit(_KIN)
 )
 _ALIKE = sa.select(_documents).where(_documents.c.content_hash == sa.bindparam("content")).limit(_KIN)
+_DUE = (
+    sa.select(_queue)
+    .where(
+        _queue.c.is_leased.is_(False),
+        _queue.c.priority == sa.bindparam("priority"),
+        _queue.c.not_before_seconds <= sa.bindparam("now"),
+    )
+    .order_by(_queue.c.enqueued_seconds)
+    .limit(sa.bindparam("most"))
+)
+_LEASE = sa.update(_queue).where(_queue.c.path == sa.bindparam("at")).values(is_leased=True)
 
 
 class SqliteLedger:
@@ -147,7 +162,7 @@ class SqliteLedger:
         if below:
             query = query.where(_at_or_below(_documents.c.path, below))
         with self._reading() as connection:
-            return dict(_glance(row) for row in connection.execute(query))
+            return _glances(connection.execute(query))
 
     def glances_of(self, paths: Iterable[str]) -> dict[str, Glance]:
         """See `ports.Ledger.glances_of`."""
@@ -155,7 +170,7 @@ class SqliteLedger:
         with self._reading() as connection:
             for page in _pages(paths):
                 query = sa.select(*_GLANCE).where(_documents.c.path.in_([os.fsencode(path) for path in page]))
-                found.update(_glance(row) for row in connection.execute(query))
+                found.update(_glances(connection.execute(query)))
         return found
 
     def entries(self, paths: Iterable[str]) -> dict[str, Entry]:
@@ -229,21 +244,24 @@ class SqliteLedger:
         rows = [_queue_row(path, change) for path in paths]
         if not rows:
             return 0
-        with self._writing() as connection:
+        with self._writing(_NORMAL) as connection:
             before = _count(connection, _queue)
             connection.execute(statement, rows)
             return _count(connection, _queue) - before
 
-    def lease(self, limit: int, now_seconds: float) -> list[Change]:
+    def lease(self, limit: int, now_seconds: float, *, live_only: bool = False) -> list[Change]:
         """See `ports.Ledger.lease`."""
-        columns = _queue.c
-        due = sa.and_(columns.is_leased.is_(False), columns.not_before_seconds <= now_seconds)
-        query = sa.select(_queue).where(due).order_by(columns.priority, columns.enqueued_seconds).limit(limit)
-        with self._writing() as connection:
-            rows = connection.execute(query).all()
-            if rows:
-                lease = sa.update(_queue).where(columns.path == sa.bindparam("at")).values(is_leased=True)
-                connection.execute(lease, [{"at": row.path} for row in rows])
+        priorities = [Priority.LIVE] if live_only else [Priority.LIVE, Priority.BACKFILL]
+        # To look costs no lock, and mostly there is nothing.
+        with self._reading() as connection:
+            if not any(_due(connection, priority, 1, now_seconds) for priority in priorities):
+                return []
+        with self._writing(_NORMAL) as connection:
+            live, *others = (_due(connection, priority, limit, now_seconds) for priority in priorities)
+            backfill = others[0] if others else []
+            taken_live = live[: limit - min(len(backfill), limit // BACKFILL_SHARE)]
+            rows = [*taken_live, *backfill[: limit - len(taken_live)]]
+            connection.execute(_LEASE, [{"at": row.path} for row in rows])
         return [_change(row) for row in rows]
 
     def release(self, changes: Sequence[Change]) -> None:
@@ -356,7 +374,7 @@ class SqliteLedger:
             index_elements=[_counters.c.name], set_={"value": _counters.c.value + statement.excluded.value}
         )
         counted = {**asdict(usage), _DAY_TOKENS + day: usage.tokens}
-        with self._writing() as connection:
+        with self._writing(_NORMAL) as connection:
             connection.execute(statement, [{"name": name, "value": value} for name, value in counted.items()])
 
     def tokens_on(self, day: str) -> int:
@@ -382,10 +400,10 @@ class SqliteLedger:
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
+    def _writing(self, synchronous: str = _FULL) -> Iterator[sa.Connection]:
         # BEGIN IMMEDIATE: a transaction that reads first and writes then could not wait for another process's lock.
         with self._faults_named(), self._engine.connect() as plain:
-            connection = plain.execution_options(ingestor_writes=True)
+            connection = plain.execution_options(ingestor_writes=True, ingestor_synchronous=synchronous)
             with connection.begin():
                 yield connection
 
@@ -420,12 +438,16 @@ class _Unreadable(Exception):
 def _configure(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun by `_begin` alone
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
 
 
 def _begin(connection: sa.Connection) -> None:
-    writes = connection.get_execution_options().get("ingestor_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("ingestor_writes", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # Said for every transaction anew, and before it: within one it cannot be changed.
+    connection.exec_driver_sql(f"PRAGMA synchronous={options['ingestor_synchronous']}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _pages(values: Iterable[str]) -> Iterator[list[str]]:
@@ -442,6 +464,11 @@ def _at_or_below(column: sa.Column[bytes], folder: str) -> sa.ColumnElement[bool
 
 def _count(connection: sa.Connection, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
     return connection.execute(sa.select(sa.func.count()).select_from(table).where(*where)).scalar_one()
+
+
+def _due(connection: sa.Connection, priority: Priority, limit: int, now_seconds: float) -> list[sa.Row[Any]]:
+    wanted = {"priority": _PRIORITIES[priority], "now": now_seconds, "most": limit}
+    return list(connection.execute(_DUE, wanted))
 
 
 def _note(connection: sa.Connection, name: str) -> str | None:
@@ -490,10 +517,13 @@ def _document_row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _glance(row: Sequence[Any]) -> tuple[str, Glance]:
-    # By position: a scan of everything reads a hundred thousand of these.
-    stat = Stat(row[1], row[2], row[3], row[4] % _WORD, row[5] % _WORD, row[6])
-    return os.fsdecode(row[0]), Glance(stat=stat, cutting=row[7], is_unfinished=row[8])
+def _glances(rows: Iterable[Sequence[Any]]) -> dict[str, Glance]:
+    # Nothing is called for a row that need not be: a comparison of everything reads a hundred thousand of them.
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+    return {
+        path.decode(encoding, errors): ((inode % _WORD, size, mtime, ctime, regular == 1), cutting, unfinished == 1)
+        for path, inode, size, mtime, ctime, regular, cutting, unfinished in rows
+    }
 
 
 def _entry(row: sa.Row[Any]) -> Entry:

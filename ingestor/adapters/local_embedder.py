@@ -170,6 +170,9 @@ class LocalEmbedder:
         """How many calls may run at once; more than one only lets queries overtake documents."""
         return self._max_concurrency
 
+    async def open(self) -> None:
+        """Do nothing: the model takes a second to load, and then 257 MB, which a folder that rests need not cost."""
+
     async def embed(self, texts: Sequence[str]) -> tuple[Vectors, Usage]:
         """Embed the exact texts; float32, shape (texts, 384), of length 1.
 
@@ -181,7 +184,7 @@ class LocalEmbedder:
         if not texts:
             return np.empty((0, _RECIPE.dimensions), dtype=np.float32), Usage()
         errands = [(_urgency(text), text) for text in texts]
-        await self._open()
+        await self._opened()
         call = _Call(vectors=np.empty((len(texts), _RECIPE.dimensions), dtype=np.float32), left=len(texts))
         try:
             for index, (urgency, text) in enumerate(errands):
@@ -207,7 +210,7 @@ class LocalEmbedder:
                 if errand.call is not None:
                     errand.call.fail(_closed())
 
-    async def _open(self) -> None:
+    async def _opened(self) -> None:
         """Have the engine loaded and the threads running."""
         async with self._opening:
             if self._is_closed:

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import json
 import math
+import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import numpy as np
+from pydantic_core import from_json
 
 from ingestor.core.errors import (
     AuthenticationFailed,
@@ -64,6 +66,22 @@ _KEPT_HEADERS: Final = frozenset(
         "x-stainless-raw-response",  # the client looks for it in its own request to tell how the answer is wanted
     }
 )
+_KEEPALIVE_SECONDS: Final = 600.0
+"""How long an idle connection is kept, so that one document every few minutes costs no new TLS handshake."""
+_PROBING: Final = tuple(
+    (level, getattr(socket, name), value)
+    for level, name, value in (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        # More often than the routers that forget idle connections without a word: the impatient ones take two minutes.
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 45),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+        # A machine that wakes up from sleep must not wait for an answer on a connection that has died meanwhile.
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 20_000),
+    )
+    if hasattr(socket, name)
+)
+"""Socket options of every connection: seconds, but for the last, in milliseconds."""
 _MAX_READ_WORDS: Final = 5_000
 """Characters of a provider's message that limits are looked for in."""
 _MAX_WORDS: Final = 300
@@ -131,6 +149,12 @@ class OpenAIEmbedder:
         """How many calls may run at once."""
         return self._max_concurrency
 
+    async def open(self) -> None:
+        """Make the client, which takes a second; sends no request. Raises `ServiceUnavailable` after `close`."""
+        if self._is_closed:
+            raise _closed()
+        await self._opened()
+
     async def embed(self, texts: Sequence[str]) -> tuple[Vectors, Usage]:
         """Embed the exact texts in one request; float32, shape (texts, dimensions). No text, no request.
 
@@ -169,12 +193,8 @@ class OpenAIEmbedder:
     async def _ask(self, texts: list[str]) -> bytes | IngestorError:
         """The body of a successful answer, or what went wrong."""
         if self._is_closed:
-            return ServiceUnavailable("the embedding client is closed")
-        async with self._opening:
-            if self._client is None:
-                # Importing takes half a second and building a TLS context tens of milliseconds: not on the event loop.
-                self._client = await asyncio.to_thread(self._open)
-            client = self._client
+            return _closed()
+        client = await self._opened()
         import openai  # noqa: PLC0415  # half a second that commands without embedding should not pay
 
         try:
@@ -200,7 +220,14 @@ class OpenAIEmbedder:
                 remedy="it is tried again; if it stays so, look at the network and the base URL",
             )
 
-    def _open(self) -> "AsyncOpenAI":
+    async def _opened(self) -> "AsyncOpenAI":
+        async with self._opening:
+            if self._client is None:
+                # Importing takes half a second and building a TLS context tens of milliseconds: not on the event loop.
+                self._client = await asyncio.to_thread(self._made)
+            return self._client
+
+    def _made(self) -> "AsyncOpenAI":
         import openai  # noqa: PLC0415  # as in `_ask`
 
         async def dress(request: Any) -> None:  # noqa: ANN401  # httpx or httpx2, whichever this openai sits on
@@ -214,10 +241,19 @@ class OpenAIEmbedder:
             if self._api_key:
                 request.headers["Authorization"] = f"Bearer {self._api_key}"
 
+        async def keep(response: Any) -> None:  # noqa: ANN401  # as above
+            """Have the kernel see to it that an idle connection is not forgotten on its way, or is known to be dead."""
+            stream = response.extensions.get("network_stream")
+            connection = stream and stream.get_extra_info("socket")
+            if connection is not None:
+                for level, option, value in _PROBING:
+                    connection.setsockopt(level, option, value)
+
         # Loading the certificates takes 40 ms; an address without TLS does without, with a context that trusts nobody.
         is_plain = self._shown_url.startswith("http://") and not self._proxy
         trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True
-        return openai.AsyncOpenAI(
+        limits = openai.DEFAULT_CONNECTION_LIMITS
+        client = openai.AsyncOpenAI(
             api_key="set for each request",
             base_url=self._base_url,
             max_retries=0,
@@ -228,9 +264,16 @@ class OpenAIEmbedder:
                 verify=trust,
                 follow_redirects=False,
                 timeout=self._timeout_seconds,
-                event_hooks={"request": [dress]},
+                event_hooks={"request": [dress], "response": [keep]},
+                limits=type(limits)(  # of httpx or httpx2, as above
+                    max_connections=limits.max_connections,
+                    max_keepalive_connections=limits.max_keepalive_connections,
+                    keepalive_expiry=_KEEPALIVE_SECONDS,
+                ),
             ),
         )
+        _ = client.embeddings.with_raw_response  # what is loaded when it is first asked for
+        return client
 
     def _refusal(self, status: int, headers: Mapping[str, str], body: object) -> IngestorError:
         """The error that an HTTP status other than success stands for."""
@@ -302,6 +345,10 @@ class OpenAIEmbedder:
         if self._api_key:
             line = line.replace(self._api_key, "[key]")
         return line if len(line) <= _MAX_WORDS else line[: _MAX_WORDS - 1] + "…"
+
+
+def _closed() -> ServiceUnavailable:
+    return ServiceUnavailable("the embedding client is closed")
 
 
 def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:
@@ -393,8 +440,8 @@ def _parsed(answer: bytes, count: int, dimensions: int) -> tuple[Vectors, int]:
     `dimensions` 0 takes any length. Raises `_Nonsense`.
     """
     try:
-        content = json.loads(answer)
-    except (ValueError, RecursionError):
+        content = from_json(answer)
+    except ValueError:
         raise _Nonsense(f"no JSON but {answer[:80]!r}") from None
     rows = content.get("data") if isinstance(content, dict) else None
     if not isinstance(rows, list):

@@ -1,18 +1,28 @@
 """Reading one file whole: the bytes behind `Source.read`.
 
 Invariants: a file is reached name by name, so that no symbolic link put in its way leads anywhere else; opening never
-blocks; bytes are only handed out when nobody wrote to the file meanwhile.
+blocks; bytes are only handed out when nobody wrote to the file meanwhile, and any later write shows in its times.
+
+Two writes within one tick of the kernel's clock leave the same mtime, so a file must have rested before it is read: for
+`SETTLED_NS`, in which a writer that still has it open writes again; or for `TICK_NS` alone, when the kernel grants us a
+read lease (fcntl(2), F_SETLEASE), which it does only while nobody has the file open or mapped for writing. Who opens it
+for writing then waits until the lease is given back, so it is held over one short read only; who adds O_NONBLOCK, as
+hardly anybody does to write to a regular file, is told EWOULDBLOCK meanwhile. The kernel refuses leases on other
+people's files (without CAP_LEASE) and on most network file systems, and other systems have none: there, `SETTLED_NS`
+counts.
 """
 
 # File names are bytes in disguise, and files are opened relative to open folders: os instead of pathlib.
 # ruff: noqa: PTH116
 
 import errno
+import fcntl
 import hashlib
 import os
+import signal
 import stat as modes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +30,11 @@ from ingestor.core.errors import IngestorError, OversizeDocument, UnreadableDocu
 from ingestor.core.model import Content, Stat
 
 SETTLED_NS: Final = 100_000_000
-"""A file written to less than this ago may be written to again without its times showing it."""
+"""A file written to less than this ago may be in the middle of being written."""
+TICK_NS: Final = 15_000_000
+"""A write that comes so long after another has another mtime: the kernel's clock ticks at least each 10 ms."""
+MAX_LEASED_BYTES: Final = 1_000_000
+"""A file that was just written to is in memory: so much of it is read in less than a millisecond."""
 RETRY_SECONDS: Final = 0.2
 PERMISSION_REMEDY: Final = "let the user that ingestor runs as enter the folder and read it (chmod, chown or setfacl)"
 READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -33,6 +47,7 @@ _LINK_REMEDY: Final = "replace the symbolic link by what it leads to"
 _PASSING: Final = frozenset(
     {errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT}
 )
+_HAS_LEASES: Final = hasattr(fcntl, "F_SETLEASE") and hasattr(fcntl, "F_SETSIG")
 _REMEDIES: Final = {
     errno.EACCES: PERMISSION_REMEDY,
     errno.EPERM: PERMISSION_REMEDY,
@@ -111,10 +126,10 @@ class FileReader:
                 f"the file has {before.st_size:,} bytes, watch.max_file_bytes allows {self.max_file_bytes:,}",
                 remedy="raise watch.max_file_bytes, split the file, or leave it out with watch.exclude",
             )
-        self._await_age(descriptor, before)
-        with open(descriptor, "rb", closefd=False) as file:
-            raw = file.read(before.st_size + 1)
-        after = os.fstat(descriptor)
+        with self._rest(descriptor, before):
+            with open(descriptor, "rb", closefd=False) as file:
+                raw = file.read(before.st_size + 1)
+            after = os.fstat(descriptor)
         if _version(after) != _version(before) or len(raw) != before.st_size:
             raise UnstableDocument("the file changed while it was read", retry_after_seconds=RETRY_SECONDS)
         named = os.stat(f"{self.root}/{path}", follow_symlinks=self.follows_symlinks)
@@ -122,19 +137,30 @@ class FileReader:
             raise UnstableDocument("the file was replaced while it was read", retry_after_seconds=RETRY_SECONDS)
         return Content(stat_of(after), raw, hashlib.sha256(raw).hexdigest())
 
-    def _await_age(self, descriptor: int, status: os.stat_result) -> None:
-        """Make sure that any write from now on shows in the file's times.
+    @contextmanager
+    def _rest(self, descriptor: int, status: os.stat_result) -> Iterator[None]:
+        """Make sure that any write from now on shows in the file's times; raises `UnstableDocument` beside a writer.
 
-        Two writes within one tick of the clock leave the same mtime, so the last one must lie further back. An mtime in
-        the future (clock of a file server, `touch -d`) tells no age: then the file must rest while we watch it.
+        An mtime in the future (clock of a file server, `touch -d`) tells no age: then the file must rest while we watch
+        it.
         """
         age_ns = self.now_ns() - status.st_mtime_ns
         if age_ns < 0:
             self.sleep(SETTLED_NS / 1e9)
             if _version(os.fstat(descriptor)) != _version(status):
                 raise UnstableDocument("the file is being written", retry_after_seconds=RETRY_SECONDS)
-        elif age_ns < SETTLED_NS:
-            raise UnstableDocument("the file was written a moment ago", retry_after_seconds=(SETTLED_NS - age_ns) / 1e9)
+            yield
+        elif age_ns >= SETTLED_NS:
+            yield
+        else:
+            is_short = status.st_size <= MAX_LEASED_BYTES
+            rested_ns = max(age_ns, TICK_NS) if is_short else age_ns
+            if rested_ns > age_ns:
+                self.sleep((rested_ns - age_ns) / 1e9)
+            with _lease(descriptor) if is_short else nullcontext(enter_result=False) as is_granted:
+                if not is_granted:
+                    self.sleep((SETTLED_NS - rested_ns) / 1e9)
+                yield
 
 
 def stat_of(status: os.stat_result) -> Stat:
@@ -156,6 +182,31 @@ def kind_of(mode: int) -> str:
 
 def _version(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+@contextmanager
+def _lease(descriptor: int) -> Iterator[bool]:
+    """A read lease for the time of a block, and whether there is one; raises `UnstableDocument` beside a writer."""
+    is_granted = _is_granted(descriptor)
+    try:
+        yield is_granted
+    finally:
+        if is_granted:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def _is_granted(descriptor: int) -> bool:
+    if not _HAS_LEASES:
+        return False
+    try:
+        # A writer that waits makes the kernel send SIGIO, which would be our end; SIGURG is ignored by default.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise UnstableDocument("the file is being written", retry_after_seconds=SETTLED_NS / 1e9) from error
+        return False  # another owner, a file system without leases: whatever it is, age tells, too
+    return True
 
 
 def _refuse_irregular(mode: int) -> None:

@@ -41,14 +41,20 @@ DEFAULT_EXCLUDE: Final = (
 """Hidden files and what editors, downloads and office programs leave for a moment; `!.*` in `exclude` undoes one."""
 
 _NAMED_GROUP = re.compile(r"\(\?P<\w+>")
-_ANY_FOLDERS = "^(?:.+/)?"
-"""How a pattern without a slash begins once it is compiled."""
+_SPECIAL = re.compile(r"[*?\[\]\\]")
+"""What in a pattern does not stand for itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """One line that can match. `on_name`: it holds for names at any depth, else for the path from the base."""
+    """One line that can match. `on_name`: it holds for names at any depth, else for the path from the base.
 
+    A name that matches begins with `beginning` and ends with `end`: what the line begins and ends with before its first
+    and after its last special character.
+    """
+
+    beginning: str
+    end: str
     regex: re.Pattern[str]
     leaves_out: bool
     only_folders: bool
@@ -69,7 +75,7 @@ class _Pattern:
 class Patterns:
     """The compiled lines of one list or one `.ingestorignore`; `refused` names the lines that are no patterns."""
 
-    __slots__ = ("_backwards", "_names", "_paths", "refused")
+    __slots__ = ("_backwards", "_beginnings", "_ends", "_paths", "refused")
 
     def __init__(self, lines: Iterable[str]) -> None:
         patterns: list[_Pattern] = []
@@ -81,17 +87,19 @@ class Patterns:
                 refused.append(f"line {number} is no pattern: {line.strip()}")
         self.refused: tuple[str, ...] = tuple(refused)
         self._backwards = tuple(reversed(patterns))
-        # A name holds no slash: to drop what a pattern says of folders above makes the search 2.5 times as fast.
-        self._names = _union((each.regex for each in patterns if each.on_name), without=_ANY_FOLDERS)
-        self._paths = _union((each.regex for each in patterns if not each.on_name), without="")
+        named = [each for each in patterns if each.on_name]
+        # A line such as `*` begins and ends with nothing, which every name does.
+        self._beginnings = tuple(each.beginning for each in named if each.beginning or not each.end)
+        self._ends = tuple(each.end for each in named if not each.beginning and each.end)
+        self._paths = _union(each.regex for each in patterns if not each.on_name)
 
     def verdict(self, path: str, name: str, *, is_folder: bool) -> bool | None:
         """True: left out, False: kept, None: no pattern matches. `path` is relative to the base of the patterns."""
-        # The unions match whatever a pattern matches and more: they only spare the way through the single patterns.
-        tail = "/" if is_folder else ""
+        # These let through whatever a pattern matches and more: they only spare the way through the single patterns.
         if not (
-            (self._names is not None and self._names.search(name + tail))
-            or (self._paths is not None and self._paths.search(path + tail))
+            name.startswith(self._beginnings)
+            or name.endswith(self._ends)
+            or (self._paths is not None and self._paths.search(f"{path}/" if is_folder else path))
         ):
             return None
         for pattern in self._backwards:
@@ -111,21 +119,22 @@ def _parse(line: str) -> list[_Pattern]:
     if body.endswith("/**/"):
         # Git: the folders below; pathspec: the folder itself as well.
         text = f"{negation}{body.removesuffix('/')}/*/"
+    literals = _SPECIAL.split(body.removesuffix("/"))
     return [
-        _Pattern(each.regex, each.include, only_folders, "/" not in body.removesuffix("/"))
+        _Pattern(literals[0], literals[-1], each.regex, each.include, only_folders, "/" not in body.removesuffix("/"))
         for each in GitIgnoreSpec.from_lines([text]).patterns
         if each.include is not None and each.regex is not None
     ]
 
 
-def _union(regexes: Iterable[re.Pattern[str]], *, without: str) -> re.Pattern[str] | None:
+def _union(regexes: Iterable[re.Pattern[str]]) -> re.Pattern[str] | None:
     """One expression that finds whatever any of the patterns finds, and maybe more; None when there are none."""
     bodies = []
     for regex in regexes:
         body, replaced = _NAMED_GROUP.subn("(?:", regex.pattern)
         if replaced != regex.groups:  # The spelling of a group stands inside a [...] as well: let all through.
             body = ""
-        bodies.append(f"^(?:{body.removeprefix(without)})" if without and body.startswith(without) else f"(?:{body})")
+        bodies.append(f"(?:{body})")
     return re.compile("|".join(bodies)) if bodies else None
 
 

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, ExitStack
 import structlog
 
 from ingestor.adapters.chroma_client import connect, disconnect
+from ingestor.adapters.chroma_journal import write_ahead
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, open_sink
 from ingestor.adapters.folder_lock import FolderLock
@@ -22,7 +23,7 @@ from ingestor.settings import Settings
 
 SERVER_HOST = "127.0.0.1"
 START_ATTEMPTS = 3
-"""Starts of the managed Chroma server before the daemon gives up: something may kill it while it starts."""
+"""Starts of the managed Chroma server before it is given up: something may kill it while it starts."""
 
 _log = structlog.get_logger(__name__)
 
@@ -36,8 +37,8 @@ def hold(settings: Settings, command: str, stack: AsyncExitStack) -> Instance:
     return instance
 
 
-def announce(instance: Instance, settings: Settings, command: str, *, served: bool) -> None:
-    """Tell other processes who is at work, and where the collection is served."""
+def announce(instance: Instance, settings: Settings, command: str, *, served: bool, port: int = 0) -> None:
+    """Tell other processes who is at work, and where the collection is served; port 0 is that of the settings."""
     is_served = served and settings.chroma.mode == "managed"
     instance.announce(
         InstanceRecord(
@@ -46,7 +47,7 @@ def announce(instance: Instance, settings: Settings, command: str, *, served: bo
             watch_dir=str(settings.watch_dir.absolute()),
             started_seconds=time.time(),
             chroma_host=SERVER_HOST if is_served else "",
-            chroma_port=settings.chroma.port if is_served else 0,
+            chroma_port=(port or settings.chroma.port) if is_served else 0,
         )
     )
 
@@ -61,11 +62,14 @@ def indexed(settings: Settings) -> InstanceRecord | None:
     return running
 
 
-def serve(settings: Settings, stack: AsyncExitStack) -> ChromaServer | None:
-    """Start the managed server, to be stopped at the end of `stack`; None where the settings name another."""
+def serve(settings: Settings, stack: AsyncExitStack, *, is_anywhere: bool = False) -> ChromaServer | None:
+    """Start the managed server, to be stopped at the end of `stack`; None where the settings name another.
+
+    One that may be anywhere takes a port that is free, whoever has the port of the settings.
+    """
     if settings.chroma.mode != "managed":
         return None
-    server = ChromaServer(settings.chroma_path, settings.chroma.port, SERVER_HOST)
+    server = ChromaServer(settings.chroma_path, 0 if is_anywhere else settings.chroma.port, SERVER_HOST)
     stack.callback(server.stop)
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
@@ -107,6 +111,7 @@ def _open_through(settings: Settings, running: InstanceRecord | None, stack: Exi
         lock = FolderLock(settings.chroma_path)
         lock.acquire()
         stack.callback(lock.release)
+        write_ahead(lock.folder)
     client = connect(
         mode,
         host=host,

@@ -1,13 +1,25 @@
-"""`sync`: the folder made the collection, once."""
+"""`sync`: the folder made the collection, once.
+
+Where Chroma is ours it gets a server of its own: in this process each of its calls would hold the interpreter's lock,
+and nothing could be read, cut or embedded meanwhile.
+
+Invariant: the server lives no longer than the sync, and is started again when it dies or hangs. The next start ends
+the server of a sync that was killed.
+"""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ingestor.app.collection import hold, open_collection
+from ingestor.adapters.chroma_client import load
+from ingestor.adapters.chroma_server import ChromaServer
+from ingestor.adapters.chroma_sink import ChromaSink
+from ingestor.adapters.instance import Instance, InstanceRecord
+from ingestor.app.collection import SERVER_HOST, announce, hold, open_collection, serve
 from ingestor.app.parts import folder_of, pipeline_of
 from ingestor.core.model import Outcome
 from ingestor.engine.pipeline import Pipeline
@@ -15,6 +27,7 @@ from ingestor.ports import Totals
 from ingestor.settings import Settings
 
 PROGRESS_SECONDS = 0.2
+SUPERVISE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +69,61 @@ async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only
     began_seconds = time.monotonic()
     async with AsyncExitStack() as stack:
         source = folder_of(settings)
-        hold(settings, "sync", stack)
-        sink = await asyncio.to_thread(open_collection, settings, None, stack)
+        instance = hold(settings, "sync", stack)
+        sink, server = await _opened(settings, instance, stack)
         pipeline = await stack.enter_async_context(pipeline_of(settings, source, sink))
         unreadable = 0
+        revived = asyncio.Event()
         async with pipeline.running() as tasks:
-            telling = tasks.create_task(_tell(pipeline, tell))
+            beside = [tasks.create_task(_tell(pipeline, tell))]
+            if server is not None:
+                beside.append(tasks.create_task(_supervise(server, pipeline, revived)))
             if only_queued:
                 await pipeline.worker.run(until_idle=True)
             else:
                 unreadable = await work_through(pipeline)
-            telling.cancel()
+            while server is not None and await _has_come_back(server, pipeline, revived):
+                await pipeline.worker.run(until_idle=True)
+            for task in beside:
+                task.cancel()
         await pipeline.account.tell()
         tell(_progress(pipeline))
         totals = await pipeline.totals()
         return _report(pipeline, totals, unreadable, time.monotonic() - began_seconds)
+
+
+async def _opened(
+    settings: Settings, instance: Instance, stack: AsyncExitStack
+) -> tuple[ChromaSink, ChromaServer | None]:
+    """Open the collection, on a server of its own where Chroma is ours."""
+    # The server comes up while its client is imported.
+    loading = asyncio.get_running_loop().run_in_executor(None, load)
+    server = serve(settings, stack, is_anywhere=True)
+    await loading
+    if server is None:
+        return await asyncio.to_thread(open_collection, settings, None, stack), None
+    record = InstanceRecord(os.getpid(), "sync", "", 0.0, SERVER_HOST, server.port)
+    sink = await asyncio.to_thread(open_collection, settings, record, stack)
+    announce(instance, settings, "sync", served=True, port=server.port)
+    return sink, server
+
+
+async def _supervise(server: ChromaServer, pipeline: Pipeline, revived: asyncio.Event) -> None:
+    """Keep the server alive. Raises `ServiceUnavailable` when it dies too often or does not come back."""
+    while True:
+        await asyncio.sleep(SUPERVISE_SECONDS)
+        if await asyncio.to_thread(server.ensure):
+            revived.set()
+            await pipeline.hasten()
+
+
+async def _has_come_back(server: ChromaServer, pipeline: Pipeline, revived: asyncio.Event) -> bool:
+    """Whether the server was started again since it was last asked: what had failed is due then, and is work again."""
+    if not (await asyncio.to_thread(server.ensure) or revived.is_set()):
+        return False
+    revived.clear()
+    await pipeline.hasten()
+    return True
 
 
 async def work_through(pipeline: Pipeline) -> int:

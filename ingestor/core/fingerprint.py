@@ -11,7 +11,8 @@ from ingestor.core.model import Metadata, Recipe, Scalar
 
 _CHUNK_BYTES = 16
 _TAG_BYTES = 8
-_UNTAGGED = frozenset({"ingested_at"})
+UNTAGGED = frozenset({"ingested_at"})
+"""Keys of metadata that say when a text came into the collection, and nothing of the file: a retag leaves them."""
 
 
 def chunk_fingerprint(text: str) -> str:
@@ -57,6 +58,6 @@ def recipe_fingerprint(recipe: Recipe) -> str:
 
 def metadata_tag(metadata: Metadata) -> str:
     """Name metadata by its content, but for the time of ingestion, which differs with every write."""
-    tagged: dict[str, Scalar] = {key: value for key, value in metadata.items() if key not in _UNTAGGED}
+    tagged: dict[str, Scalar] = {key: value for key, value in metadata.items() if key not in UNTAGGED}
     encoded = json.dumps(tagged, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.blake2b(encoded.encode(), digest_size=_TAG_BYTES).hexdigest()

@@ -7,10 +7,10 @@ Invariant: what is held back is not lost from view: it is found again by every r
 or the files come back.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from ingestor.core.model import Glance, Stat
+from ingestor.core.model import Glance, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,10 @@ class DeletionLimit:
         return is_suddenly_empty or (known >= self.min_documents and gone > self.max_ratio * known)
 
 
-def vanished(gone: Iterable[str], glances: Mapping[str, Glance], found: Iterable[Stat]) -> int:
+def vanished(gone: Collection[str], glances: Mapping[str, Glance], found: Iterable[Version]) -> int:
     """How many of the paths that are gone are not simply somewhere else: no found file has their inode and size."""
-    moved = {(stat.inode, stat.size_bytes) for stat in found}
-    return sum((glances[path].stat.inode, glances[path].stat.size_bytes) not in moved for path in gone)
+    if not gone:
+        return 0
+    moved = {(inode, size_bytes) for inode, size_bytes, *_ in found}
+    missing = ((inode, size_bytes) for (inode, size_bytes, *_), _, _ in map(glances.__getitem__, gone))
+    return sum(each not in moved for each in missing)

@@ -12,6 +12,16 @@ from typing import TypeAlias
 Scalar: TypeAlias = str | int | float | bool
 Metadata: TypeAlias = Mapping[str, Scalar]
 
+Version: TypeAlias = tuple[int, int, int, int, bool]
+"""What of a stat hints at the content: inode, size, mtime, ctime, and whether the file is regular.
+
+The device is left out: its number changes with a reboot. As a glance, it is a plain tuple because a comparison of the
+whole folder holds one for every file: Python's search for garbage forgets tuples of numbers, and visits objects of a
+class again and again, which would take as long as all else.
+"""
+Glance: TypeAlias = tuple[Version, str, bool]
+"""As much of an entry as a reconcile needs: version, fingerprint of the cutting recipe, whether it is unfinished."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hint:
@@ -34,15 +44,14 @@ class Stat:
     inode: int
     is_regular: bool = True
 
+    @property
+    def version(self) -> Version:
+        """What hints at the content."""
+        return self.inode, self.size_bytes, self.mtime_ns, self.ctime_ns, self.is_regular
+
     def same_content_as(self, other: "Stat") -> bool:
-        """Whether nothing hints at different content. The device is left out: its number changes with a reboot."""
-        return (self.size_bytes, self.mtime_ns, self.ctime_ns, self.inode, self.is_regular) == (
-            other.size_bytes,
-            other.mtime_ns,
-            other.ctime_ns,
-            other.inode,
-            other.is_regular,
-        )
+        """Whether nothing hints at different content."""
+        return self.version == other.version
 
 
 UNKNOWN_STAT = Stat(size_bytes=0, mtime_ns=0, ctime_ns=0, device=0, inode=0, is_regular=False)
@@ -57,7 +66,7 @@ class Snapshot:
     them may be taken for deleted. `skipped` maps paths left out on purpose (symlinks) to the reason.
     """
 
-    files: Mapping[str, Stat]
+    files: Mapping[str, Version]
     unreadable: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
 
@@ -103,6 +112,8 @@ class Record:
     metadata: Metadata
     tag: str
     """Fingerprint of the metadata without the time of ingestion: tells whether a record needs a retag."""
+    changes: Metadata | None = None
+    """Of a retag: the part of the metadata that differs from what Chroma is known to hold; None: it is not known."""
 
 
 class Stage(StrEnum):
@@ -156,15 +167,6 @@ class Entry:
         return bool(self.doubtful) or any(tag in {"", DAMAGED} for tag in self.tags.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """As much of an entry as a reconcile needs: small, because all of them are in memory at once."""
-
-    stat: Stat
-    cutting: str
-    is_unfinished: bool
-
-
 class Priority(StrEnum):
     """Live changes go before the backfill of a scan."""
 
@@ -185,6 +187,11 @@ class Change:
     """Why the last attempt failed; the next one is not before `not_before_seconds`."""
     generation: int = 0
     """Grows with every hint for the path, so that work on an older hint does not acknowledge a newer one."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody has just changed the file: it goes before what a comparison has found."""
+        return self.priority is Priority.LIVE
 
 
 class Outcome(StrEnum):

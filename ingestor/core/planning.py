@@ -10,6 +10,9 @@ A record id is the document's id plus the fingerprint of the chunk's text, so a 
 and the right vector by construction. What may differ is metadata (line numbers, path, hash of the file), which a retag
 mends at a fraction of the cost of an upsert.
 
+Where metadata differs by no more than what the entry itself tells of the file (its path, size, time and hash), the tag
+proves what Chroma holds, and the retag carries the keys that differ and no others: a renamed folder costs a seventh.
+
 Ids that are *doubtful* (a write of them was begun and its end never seen) may or may not exist, with old or new
 metadata. Those still wanted are added again - `add` ignores an id that exists, and the vector store has their vectors -
 and retagged as well, because an add that was ignored leaves old metadata behind. Those not wanted any more are dropped.
@@ -63,7 +66,7 @@ def plan_document(  # noqa: PLR0913 - each argument is a part of the decision; a
         after=after,
         embed=tuple(record for record in records if record.id not in held or record.id in damaged),
         retag=tuple(
-            record
+            replace(record, changes=_changes(record, held.get(record.id, ""), before))
             for record in records
             if (record.id in doubtful or held.get(record.id, record.tag) != record.tag) and record.id not in damaged
         ),
@@ -133,10 +136,11 @@ def _outcome(before: Entry | None, after: Entry) -> Outcome:
 def _records(document: Document, document_id: str, *, model: str, now_seconds: float) -> tuple[Record, ...]:
     occurrences: Counter[str] = Counter()
     records: list[Record] = []
+    shared = _shared_metadata(document, document_id, model=model, now_seconds=now_seconds)
     for ordinal, chunk in enumerate(document.chunks):
         fingerprint = chunk_fingerprint(chunk.text)
         occurrences[fingerprint] += 1
-        metadata = _metadata(document, chunk, ordinal, document_id, model=model, now_seconds=now_seconds)
+        metadata = {**shared, **_own_metadata(chunk, ordinal)}
         records.append(
             Record(
                 id=record_id(document_id, fingerprint, occurrences[fingerprint]),
@@ -148,25 +152,44 @@ def _records(document: Document, document_id: str, *, model: str, now_seconds: f
     return tuple(records)
 
 
-def _metadata(  # noqa: PLR0913 - as plan_document
-    document: Document, chunk: Chunk, ordinal: int, document_id: str, *, model: str, now_seconds: float
-) -> Metadata:
+def _shared_metadata(document: Document, document_id: str, *, model: str, now_seconds: float) -> Metadata:
     # Every key is always present: Chroma merges metadata on update, so a key left out would keep its old value.
     return {
-        "source": document.path,
-        "file_name": PurePosixPath(document.path).name,
+        **_of_file(document.path, document.stat, document.content_hash),
         "file_type": document.file_type,
-        "file_size": document.stat.size_bytes,
-        "last_modified": _iso(document.stat.mtime_ns // _NANOSECONDS),
-        "content_hash": document.content_hash,
         "document_id": document_id,
+        "title": document.title,
+        "embedding_model": model,
+        "ingested_at": _iso(int(now_seconds)),
+    }
+
+
+def _own_metadata(chunk: Chunk, ordinal: int) -> Metadata:
+    return {
         "chunk": ordinal,
         "start_line": chunk.start_line,
         "end_line": chunk.end_line,
-        "title": document.title,
         "heading": chunk.heading,
-        "embedding_model": model,
-        "ingested_at": _iso(int(now_seconds)),
+    }
+
+
+def _changes(record: Record, held_tag: str, before: Entry | None) -> Metadata | None:
+    """The keys of which Chroma is known to hold other values; None when the tag does not prove which these are."""
+    if before is None or not held_tag:
+        return None
+    old = _of_file(before.path, before.stat, before.content_hash)
+    if metadata_tag({**record.metadata, **old}) != held_tag:
+        return None
+    return {key: record.metadata[key] for key, value in old.items() if record.metadata[key] != value}
+
+
+def _of_file(path: str, stat: Stat, content_hash: str) -> Metadata:
+    return {
+        "source": path,
+        "file_name": PurePosixPath(path).name,
+        "file_size": stat.size_bytes,
+        "last_modified": _iso(stat.mtime_ns // _NANOSECONDS),
+        "content_hash": content_hash,
     }
 
 

@@ -8,7 +8,7 @@ Invariant: a path is in the result exactly when processing it could change the c
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ingestor.core.model import Glance, Snapshot, Stat
+from ingestor.core.model import Glance, Snapshot, Stat, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,12 @@ def differs(stat: Stat | None, glance: Glance | None, cutting: str) -> bool:
     """Whether one path needs processing, given what the file system and the ledger say of it."""
     if glance is None or stat is None:
         return stat is not None or glance is not None
-    return glance.is_unfinished or glance.cutting not in {cutting, ""} or not stat.same_content_as(glance.stat)
+    return _is_outdated(stat.version, glance, cutting)
+
+
+def _is_outdated(version: Version, glance: Glance, cutting: str) -> bool:
+    known, its_cutting, is_unfinished = glance
+    return version != known or is_unfinished or its_cutting not in (cutting, "")
 
 
 def difference(snapshot: Snapshot, glances: Mapping[str, Glance], cutting: str) -> Difference:
@@ -33,7 +38,11 @@ def difference(snapshot: Snapshot, glances: Mapping[str, Glance], cutting: str) 
     What lies below a folder that could not be listed is unknown, and unknown is not gone.
     """
     files = snapshot.files
-    present = tuple(path for path, stat in files.items() if differs(stat, glances.get(path), cutting))
+    present = tuple(
+        path
+        for path, version in files.items()
+        if (glance := glances.get(path)) is None or _is_outdated(version, glance, cutting)
+    )
     gone = tuple(path for path in glances if path not in files and not _is_below_any(path, snapshot.unreadable))
     return Difference(present=present, gone=gone, same=len(files) - len(present))
 

@@ -97,6 +97,10 @@ class Daemon:
         await self._follower.reconciled.wait()
         self._notifier.ready()
         _log.info("daemon.ready", watching=self._watch.mode)
+        try:
+            await self._pipeline.open_embedder()
+        except Exception as error:  # noqa: BLE001 - the first call meets whatever it is again, and decides what it means
+            _log.warning("embedding.not_open", reason=f"{type(error).__name__}: {error}")
 
     async def _beat(self) -> None:
         while True:
@@ -109,7 +113,7 @@ class Daemon:
                 await self._pipeline.account.tell()
                 await self._keep_state()
             except TransientError as error:
-                _log.warning("daemon.state_not_kept", reason=str(error))
+                _log.warning("daemon.state_not_kept", reason=str(error), remedy=error.remedy)
             pause_seconds = min(BEAT_SECONDS, (self._notifier.watchdog_seconds or BEAT_SECONDS * 2) / 2)
             await asyncio.sleep(pause_seconds)
 

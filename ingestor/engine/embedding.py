@@ -1,8 +1,9 @@
 """Embedding: from texts to vectors, at the lowest cost.
 
-Texts of all documents in work wait in one line. Who asks for a text that is in the vector store gets it from there; who
-asks for a text that somebody else is waiting for, waits with them; the rest is packed into calls up to the provider's
-limits. A call that is not full goes out as soon as nobody is about to add to it, so that a lone file does not wait.
+Texts of all documents in work wait in one line, those of live changes before those of the backfill. Who asks for a
+text that is in the vector store gets it from there; who asks for a text that somebody else is waiting for, waits with
+them; the rest is packed into calls up to the provider's limits. A call that is not full goes out as soon as nobody is
+about to add to it, so that a lone file does not wait; one with live texts does not wait for the backfill.
 
 Invariant: a vector is in the vector store before anybody gets it, so that what was paid for survives a crash; a text
 is never in two calls at once; every caller gets a vector or an error. A text that the model cannot do is parted from
@@ -14,7 +15,6 @@ halving.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,14 +34,17 @@ from ingestor.core.errors import (
 from ingestor.core.fingerprint import vector_key
 from ingestor.core.model import Purpose, Usage
 from ingestor.core.packing import CallLimits, batch_length
+from ingestor.core.precedence import Precedence
 from ingestor.engine.account import Account
 from ingestor.engine.lane import Lane
 from ingestor.engine.news import happens_within
 from ingestor.engine.pace import Pace
-from ingestor.ports import Clock, Embedder, Vector, Vectors, VectorStore
+from ingestor.ports import BACKFILL_SHARE, Clock, Embedder, Vector, Vectors, VectorStore
 
 LINGER_SECONDS = 0.5
 """How long a call that is not full waits for documents that are being read."""
+LIVE_LINGER_SECONDS = 0.1
+"""How long one with live texts waits for other live documents that are being read."""
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +77,8 @@ class _Waiting:
     sent_text: str
     tokens: int
     vector: "asyncio.Future[Vector]"
+    is_live: bool
+    """Whether it was a live document that asked for it first."""
 
 
 class Embedding:
@@ -99,11 +104,13 @@ class Embedding:
         self._pace = pace
         self._account = account
         self._estimate_tokens = estimate_tokens
-        self._line: deque[_Waiting] = deque()
+        self._line: Precedence[bytes, _Waiting] = Precedence(BACKFILL_SHARE)
         self._promised: dict[bytes, asyncio.Future[Vector]] = {}
-        self._announced = 0
+        self._announced = self._announced_live = 0
         self._news = asyncio.Event()
         self._serving = 0
+        self._keeping = 0
+        """Those of the batches served whose call has ended: what is left to do keeps no other call waiting."""
         self._limits = CallLimits(embedder.max_batch_inputs, embedder.max_batch_tokens)
 
     @property
@@ -112,16 +119,23 @@ class Embedding:
         return self._account.usage
 
     @contextmanager
-    def announced(self) -> Iterator[None]:
-        """Say that texts may be asked for soon: calls that are not full wait for them, up to `LINGER_SECONDS`."""
+    def announced(self, *, is_live: bool = False) -> Iterator[None]:
+        """Say that texts may be asked for soon: calls that are not full wait for them, up to `LINGER_SECONDS`.
+
+        Calls of live texts wait for live ones alone, up to `LIVE_LINGER_SECONDS`.
+        """
         self._announced += 1
+        self._announced_live += is_live
         try:
             yield
         finally:
             self._announced -= 1
+            self._announced_live -= is_live
             self._news.set()
 
-    async def request(self, texts: Sequence[str], purpose: Purpose = Purpose.DOCUMENT) -> "Request":
+    async def request(
+        self, texts: Sequence[str], purpose: Purpose = Purpose.DOCUMENT, *, is_live: bool = False
+    ) -> "Request":
         """Ask for the vectors of texts, equal ones allowed; returns when they are in the line."""
         sent = {text: self._recipe.text_to_send(text, purpose) for text in texts}
         keys = {text: vector_key(self._recipe, sent_text) for text, sent_text in sent.items()}
@@ -133,8 +147,10 @@ class Embedding:
             if key in known:
                 continue
             if key not in self._promised:
-                self._promise(key, sent[text])
+                self._promise(key, sent[text], is_live=is_live)
                 embedded += 1
+            elif is_live:
+                self._line.move_up(key)
             awaited[key] = self._promised[key]
         self._news.set()
         return Request([keys[text] for text in texts], known, awaited, embedded)
@@ -149,7 +165,8 @@ class Embedding:
             known = {}  # the store only saves money, and one question costs next to nothing
         if key in known:
             return known[key]
-        waiting = _Waiting(key, sent_text, self._estimate_tokens(sent_text), asyncio.get_running_loop().create_future())
+        future: asyncio.Future[Vector] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(key, sent_text, self._estimate_tokens(sent_text), future, is_live=True)
         await self._embed([waiting], is_urgent=True)
         return waiting.vector.result()
 
@@ -172,45 +189,58 @@ class Embedding:
         self._account.release(tokens)
         self._news.set()
 
-    def _promise(self, key: bytes, sent_text: str) -> None:
+    def _promise(self, key: bytes, sent_text: str, *, is_live: bool) -> None:
         future: asyncio.Future[Vector] = asyncio.get_running_loop().create_future()
         # A caller that was cancelled never looks at its error; that is no reason for asyncio to complain.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._promised[key] = future
-        self._line.append(_Waiting(key, sent_text, self._estimate_tokens(sent_text), future))
+        waiting = _Waiting(key, sent_text, self._estimate_tokens(sent_text), future, is_live)
+        self._line.put(key, waiting, is_live=is_live)
 
     async def _next_batch(self) -> list[_Waiting]:
-        deadline_seconds: float | None = None
+        deadline_seconds = float("inf")
         while True:
             self._news.clear()
             left_tokens = await self._account.left_tokens()
             budgets = (self._limits.max_tokens, self._pace.max_call_tokens, left_tokens)
+            # Live texts go by themselves: the time of a call grows with what it carries.
+            foremost = self._line.foremost
             length = batch_length(
-                _tokens(islice(self._line, self._limits.max_inputs + 1)),
+                _tokens(islice(foremost, self._limits.max_inputs + 1)),
                 max_inputs=self._limits.max_inputs,
                 max_tokens=min(budget for budget in budgets if budget is not None),
             )
             now_seconds = self._clock.monotonic_seconds()
-            if self._line and deadline_seconds is None:
-                deadline_seconds = now_seconds + LINGER_SECONDS
-            is_full = length < len(self._line) or length >= self._limits.max_inputs
-            is_due = deadline_seconds is not None and (not self._announced or now_seconds >= deadline_seconds)
-            is_wanted = bool(self._line) and (is_full or is_due)
-            if is_wanted and self._serving < self._pace.calls:
-                if left_tokens is None or self._line[0].tokens <= left_tokens:
-                    return [self._line.popleft() for _ in range(length)]
+            deadline_seconds = min(deadline_seconds, now_seconds + self._linger_seconds())
+            is_full = length < len(foremost) or length >= self._limits.max_inputs
+            is_wanted = bool(foremost) and (is_full or now_seconds >= deadline_seconds)
+            if is_wanted and self._serving - self._keeping < self._pace.calls:
+                if left_tokens is None or next(iter(foremost)).tokens <= left_tokens:
+                    return self._line.take(length)
                 if not self._serving:
                     # Nothing is on its way that could turn out cheaper than it was taken for.
                     self._fail_with_line([], self._account.close_day())
                     continue
             # With nothing to wait for but the end of a call, its end is the news.
-            timeout_seconds = None if is_wanted or deadline_seconds is None else deadline_seconds - now_seconds
+            timeout_seconds = deadline_seconds - now_seconds if foremost and not is_wanted else None
             await happens_within(self._news, timeout_seconds)
 
-    async def _serve(self, batch: Sequence[_Waiting], *, are_suspects: bool = False) -> bool:
-        """Embed a batch; whether no text was refused. `are_suspects` when an answer was sound but for these texts."""
+    def _linger_seconds(self) -> float:
+        """How long a call of what waits now may wait for more."""
+        if self._line.has_live:
+            return LIVE_LINGER_SECONDS if self._announced_live else 0.0
+        if self._line:
+            return LINGER_SECONDS if self._announced else 0.0
+        return float("inf")
+
+    async def _serve(self, batch: Sequence[_Waiting], *, is_part: bool = False, are_suspects: bool = False) -> bool:
+        """Embed a batch; whether no text was refused. `are_suspects` when an answer was sound but for these texts.
+
+        The next call may go out while the vectors of a batch are being kept, but not between two parts of one: what
+        they teach of the limits is not known before the last of them.
+        """
         try:
-            await self._embed(batch)
+            await self._embed(batch, is_last_call=not is_part)
         except RejectedByModel as error:
             if len(batch) == 1:
                 self._fail(batch, error)
@@ -218,7 +248,7 @@ class Embedding:
                 _tokens(batch), error.max_inputs, error.max_tokens
             ):
                 self._tell_limits()
-                self._line.extendleft(reversed(batch))
+                self._put_back(batch)
             else:
                 return await self._serve_halves(batch, are_suspects=are_suspects)
             return False
@@ -236,15 +266,20 @@ class Embedding:
         """Embed a batch that was refused in two calls, because one bad text must not take the others with it."""
         middle = (len(batch) + 1) // 2
         first, second = batch[:middle], batch[middle:]
-        is_first_sound = await self._serve(first, are_suspects=are_suspects)
+        is_first_sound = await self._serve(first, is_part=True, are_suspects=are_suspects)
         if len(second) > self._limits.max_inputs:
             # Learned meanwhile that it would be refused, too.
-            self._line.extendleft(reversed(second))
-        elif await self._serve(second, are_suspects=are_suspects) and is_first_sound:
+            self._put_back(second)
+        elif await self._serve(second, is_part=True, are_suspects=are_suspects) and is_first_sound:
             # Each half alone was no offence: together they were too much.
             self._limits.are_guessed(_tokens(first), _tokens(second))
             self._tell_limits()
         return False
+
+    def _put_back(self, batch: Sequence[_Waiting]) -> None:
+        for is_live in (True, False):
+            kind = {waiting.key: waiting for waiting in batch if waiting.is_live is is_live}
+            self._line.put_back(kind, is_live=is_live)
 
     def _tell_limits(self) -> None:
         _log.info("embedding.limit_learned", max_inputs=self._limits.max_inputs, max_tokens=self._limits.max_tokens)
@@ -253,9 +288,9 @@ class Embedding:
         """Embed the texts that got a sound vector without those that got none, and these by themselves."""
         sound = [waiting for position, waiting in enumerate(batch) if position not in error.positions]
         if sound:
-            await self._serve(sound, are_suspects=are_suspects)
+            await self._serve(sound, is_part=True, are_suspects=are_suspects)
             unusable = [waiting for position, waiting in enumerate(batch) if position in error.positions]
-            await self._serve(unusable, are_suspects=True)
+            await self._serve(unusable, is_part=True, are_suspects=True)
         elif are_suspects:
             remedy = "change the file, or run `ingestor retry` when the provider has mended its model"
             self._fail(batch, RejectedByModel(f"the model has no vector for a text: {error}", remedy=remedy))
@@ -265,7 +300,7 @@ class Embedding:
             # A lone text proves nothing: neither is the line given up, nor the text.
             self._fail(batch, error)
 
-    async def _embed(self, batch: Sequence[_Waiting], *, is_urgent: bool = False) -> None:
+    async def _embed(self, batch: Sequence[_Waiting], *, is_urgent: bool = False, is_last_call: bool = False) -> None:
         texts = [waiting.sent_text for waiting in batch]
         tokens = sum(_tokens(batch))
         joined, attempt = self._pace.round, 0
@@ -276,13 +311,22 @@ class Embedding:
             if not isinstance(answer, float):
                 break
             await self._clock.sleep(answer)
-        pairs = {waiting.key: vector for waiting, vector in zip(batch, answer, strict=True)}
+        self._keeping += is_last_call
+        self._news.set()
+        try:
+            await self._keep(batch, answer)
+        finally:
+            self._keeping -= is_last_call
+
+    async def _keep(self, batch: Sequence[_Waiting], vectors: Vectors) -> None:
+        pairs = {waiting.key: vector for waiting, vector in zip(batch, vectors, strict=True)}
         await self._lane.run(self._vectors.put, pairs)
-        await self._account.tell()
         for waiting in batch:
             self._promised.pop(waiting.key, None)
             if not waiting.vector.done():
                 waiting.vector.set_result(pairs[waiting.key])
+        # Who waits does not wait for the count, which is asked for before anything that they ask the ledger for.
+        await self._account.tell()
 
     async def _call(self, texts: Sequence[str], tokens: int, attempt: int, *, is_urgent: bool) -> Vectors | float:
         """The vectors of one call, or the seconds to wait before it is made again."""

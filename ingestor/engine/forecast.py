@@ -276,7 +276,7 @@ class Forecaster:
     def _glances(self) -> dict[str, Glance]:
         glances = self._ledger.glances() if self._ledger else {}
         if self._is_collection_lost:
-            return {path: replace(glance, cutting=UNTRIED) for path, glance in glances.items()}
+            return {path: (version, UNTRIED, is_unfinished) for path, (version, _, is_unfinished) in glances.items()}
         return glances
 
     def _entries(self, paths: Sequence[str]) -> dict[str, Entry]:

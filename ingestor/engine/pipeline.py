@@ -192,6 +192,10 @@ class Pipeline:
             for task in served:
                 task.cancel()
 
+    async def open_embedder(self) -> None:
+        """Get the model ready for its first call, as far as that takes neither money nor much memory."""
+        await self._parts.embedder.open()
+
     async def set_note(self, name: str, value: str) -> None:
         """Keep a note in the ledger."""
         await self._ledger_lane.run(self._parts.ledger.set_note, name, value)

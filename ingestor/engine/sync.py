@@ -24,8 +24,6 @@ Documents are grouped, because one call with a hundred records costs little more
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ingestor.core.model import Change, Plan
 from ingestor.core.planning import doubtful_entry
 from ingestor.engine.lane import Lane
@@ -61,7 +59,7 @@ class Protocol:
             await self._sink_lane.run(self._sink.drop, replaced)
         records = [record for plan in plans for record in plan.embed]
         if records:
-            vectors = np.stack([vector for write in touching for vector in write.vectors])
+            vectors = [vector for write in touching for vector in write.vectors]
             await self._sink_lane.run(self._sink.add, records, vectors)
         retagged = [record for plan in plans for record in plan.retag]
         if retagged:

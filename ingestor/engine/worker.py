@@ -3,7 +3,8 @@
 Theory of operation
 -------------------
 Every change is a task of its own: look, read and cut (on threads), plan, wait for vectors, hand over to the one writer.
-Texts of all tasks meet in `Embedding`, their writes in `Writer`.
+Texts of all tasks meet in `Embedding`, their writes in `Writer`. Wherever tasks wait, live changes go before the
+backfill, and leave it a share.
 
 A document belongs to one task at a time: its id is *claimed* from planning until its write has ended. A new path adopts
 the document of a path that is gone (a rename), so a path that is gone waits until the present paths leased before it
@@ -34,7 +35,7 @@ from ingestor.core.errors import (
     UndecodableDocument,
     UnstableDocument,
 )
-from ingestor.core.model import UNKNOWN_STAT, Change, Document, Entry, Outcome, Plan, Problem, Stage, Stat
+from ingestor.core.model import UNKNOWN_STAT, Change, Document, Entry, Outcome, Plan, Priority, Problem, Stage, Stat
 from ingestor.core.planning import plan_document, plan_problem, plan_removal
 from ingestor.engine.budget import Budget
 from ingestor.engine.embedding import Embedding
@@ -46,14 +47,16 @@ from ingestor.engine.tally import Tally
 from ingestor.engine.writer import Writer
 from ingestor.ports import Clock, Ledger, Source
 
-MAX_DOCUMENTS = 256
+MAX_DOCUMENTS = 1024
 """Documents in work at once."""
-MIN_ROOM = 64
+LIVE_ROOM = 64
+"""Places besides, for live changes that come while all are taken."""
+MIN_ROOM = 128
 """Free places before more changes are leased: a lease is a transaction, and one a document would cost too much."""
-MAX_BYTES = 64 * 1024 * 1024
-"""Bytes of the files in work at once."""
+MAX_BYTES = {Priority.LIVE: 16 * 1024 * 1024, Priority.BACKFILL: 48 * 1024 * 1024}
+"""Bytes of the files in work at once. Each kind has its own, so that a live change does not wait for the backfill."""
 MAX_READS = 4
-"""Files read and cut at once."""
+"""Files of a kind that are read, cut and planned at once."""
 POLL_SECONDS = 1.0
 """How often the queue is looked at for what another process queued (`ingestor retry`)."""
 CLOCK_STEP_SECONDS = 5.0
@@ -126,9 +129,10 @@ class Worker:
         self._unplanned: set[asyncio.Future[None]] = set()
         self.in_work = 0
         """How many documents are in work."""
-        self._budget = Budget(MAX_BYTES)
-        self._reads = asyncio.Semaphore(MAX_READS)
+        self._budgets = {priority: Budget(limit_bytes) for priority, limit_bytes in MAX_BYTES.items()}
+        self._reads = {priority: asyncio.Semaphore(MAX_READS) for priority in Priority}
         self._news = asyncio.Event()
+        self._has_live_news = False
         self._clock_lead_seconds = clock.now_seconds() - clock.monotonic_seconds()
         self._is_stopping = False
         self._outage_stage = Stage.READ
@@ -140,6 +144,7 @@ class Worker:
 
     def wake(self) -> None:
         """Say that the queue has something new."""
+        self._has_live_news = True
         self._news.set()
 
     async def run(self, *, until_idle: bool = False) -> None:
@@ -147,22 +152,29 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             while not self._is_stopping:
                 self._news.clear()
-                if self.in_work > MAX_DOCUMENTS - MIN_ROOM:
-                    await self._news.wait()  # the end of a task is news
-                    continue
+                room = MAX_DOCUMENTS - self.in_work
+                is_full = room < MIN_ROOM
+                if is_full:
+                    room += LIVE_ROOM
+                    if room <= 0 or not self._has_live_news:
+                        await self._news.wait()  # the end of a task is news
+                        continue
+                self._has_live_news = False
                 await self._see_that_clock_is_not_set_back()
-                if await self._lease(tasks):
+                leased = await self._lease(tasks, room, live_only=is_full)
+                if is_full or leased == room:
                     continue
                 due_seconds = await self._due_seconds()
                 if until_idle and not self.in_work and due_seconds > IDLE_SECONDS:
                     return
                 await happens_within(self._news, min(due_seconds, POLL_SECONDS))
 
-    async def _lease(self, tasks: asyncio.TaskGroup) -> bool:
-        room = MAX_DOCUMENTS - self.in_work
-        changes = await self._ledger_lane.run(self._ledger.lease, room, self._clock.now_seconds())
+    async def _lease(self, tasks: asyncio.TaskGroup, room: int, *, live_only: bool) -> int:
+        """Begin work on at most `room` changes; returns on how many."""
+        now_seconds = self._clock.now_seconds()
+        changes = await self._ledger_lane.run(self._ledger.lease, room, now_seconds, live_only=live_only)
         if not changes:
-            return False
+            return 0
         looks = await asyncio.to_thread(self._look, [change.path for change in changes])
         loop = asyncio.get_running_loop()
         leased = [
@@ -175,7 +187,7 @@ class Worker:
             task.rivals = rivals if task.is_gone else ()
             self.in_work += 1
             tasks.create_task(self._work(task))
-        return True
+        return len(leased)
 
     def _look(self, paths: Sequence[str]) -> list[tuple[Stat | None, DocumentError | TransientError | None]]:
         looks: list[tuple[Stat | None, DocumentError | TransientError | None]] = []
@@ -200,7 +212,7 @@ class Worker:
 
     async def _work(self, task: _Task) -> None:
         try:
-            async with self._budget.taken(task.stat.size_bytes if task.stat else 0):
+            async with self._budgets[task.change.priority].taken(task.stat.size_bytes if task.stat else 0):
                 await self._process_or_set_aside(task)
             self._want_no_more(task.path)
         except TransientError as error:
@@ -235,18 +247,20 @@ class Worker:
             else:
                 await self._write(Write(plan, (), task.change), began_seconds)
             return
-        with self._embedding.announced():
-            plan = await self._plan_present(task.path, claim)
-            task.stage = Stage.EMBED
-            request = await self._embedding.request([record.text for record in plan.embed])
+        is_live = task.change.is_live
+        with self._embedding.announced(is_live=is_live):
+            # Until its texts are in the line: those behind it must not crowd the lanes that live changes need, too.
+            async with self._reads[task.change.priority]:
+                plan = await self._plan_present(task.path, claim)
+                task.stage = Stage.EMBED
+                request = await self._embedding.request([record.text for record in plan.embed], is_live=is_live)
         self._planned(task)
         write = Write(plan, await request.vectors(), task.change)
         task.stage = Stage.WRITE
         await self._write(write, began_seconds, embedded=request.embedded)
 
     async def _plan_present(self, path: str, claim: "_Claim") -> Plan:
-        async with self._reads:
-            document = await asyncio.to_thread(self._reader.read, path)
+        document = await asyncio.to_thread(self._reader.read, path)
         before = await self._before(document, claim)
         return plan_document(
             document,
@@ -436,10 +450,14 @@ class _Claim:
     def __init__(self, claims: dict[str, str], path: str) -> None:
         self._claims = claims
         self._path = path
+        self._held: set[str] = set()
 
     def try_take(self, entry: Entry) -> bool:
         """Claim a document; False when another path has it."""
-        return self._claims.setdefault(entry.document_id, self._path) == self._path
+        is_taken = self._claims.setdefault(entry.document_id, self._path) == self._path
+        if is_taken:
+            self._held.add(entry.document_id)
+        return is_taken
 
     def take(self, entry: Entry) -> None:
         """Claim a document; raises `UnstableDocument` when another path has it."""
@@ -449,9 +467,11 @@ class _Claim:
 
     def leave(self, entry: Entry) -> None:
         """Let go of one document."""
+        self._held.remove(entry.document_id)
         del self._claims[entry.document_id]
 
     def leave_all(self) -> None:
-        """Let go of everything that this path has claimed."""
-        for document_id in [held for held, path in self._claims.items() if path == self._path]:
+        """Let go of everything that was claimed."""
+        for document_id in self._held:
             del self._claims[document_id]
+        self._held.clear()

@@ -1,6 +1,7 @@
 """The writer: brings documents that are ready together into groups, and has the protocol carry them out.
 
-Invariant: one group at a time; whoever hands in a write learns whether it was carried out.
+Invariant: one group at a time; whoever hands in a write learns whether it was carried out. What waits is bounded by
+what the worker has in work.
 """
 
 import asyncio
@@ -8,11 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingestor.core.errors import IngestorError, RejectedByChroma
+from ingestor.core.precedence import Precedence
 from ingestor.engine.sync import Protocol, Write
+from ingestor.ports import BACKFILL_SHARE
 
 MAX_GROUP_RECORDS = 500
 """Records of one group; a larger document is a group of its own."""
-MAX_WAITING = 256
+SHORT_GROUP_RECORDS = 128
+"""Records up to which the backfill fills a group while live changes come: they wait for the group before their own."""
+SHORT_GROUPS = 16
+"""Groups that are short after the last live change. A small group costs Chroma more a record than a large one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +33,41 @@ class _HandedIn:
 
 
 class Writer:
-    """Takes all that is ready whenever it is free: a lone document goes at once, many go together."""
+    """Takes all that is ready whenever it is free, live changes first: a lone document goes at once, many together."""
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
-        self._waiting: asyncio.Queue[_HandedIn] = asyncio.Queue(MAX_WAITING)
+        self._waiting: Precedence[asyncio.Future[None], _HandedIn] = Precedence(BACKFILL_SHARE)
+        self._news = asyncio.Event()
+        self._short_groups = 0
+        """How many of the next groups are short."""
 
     async def write(self, write: Write) -> None:
         """Have a write carried out; raises what the ports raise, with the document left unfinished in the ledger."""
         handed_in = _HandedIn(write, asyncio.get_running_loop().create_future())
-        await self._waiting.put(handed_in)
+        self._waiting.put(handed_in.done, handed_in, is_live=write.change.is_live)
+        self._news.set()
         await handed_in.done
 
     async def run(self) -> None:
         """Carry out writes until cancelled."""
-        kept: _HandedIn | None = None
         while True:
-            group = [kept or await self._waiting.get()]
-            kept = None
-            records = group[0].records
-            while not self._waiting.empty():
-                following = self._waiting.get_nowait()
-                if records + following.records > MAX_GROUP_RECORDS:
-                    kept = following
-                    break
-                group.append(following)
-                records += following.records
-            await self._carry_out(group)
+            self._news.clear()
+            if self._waiting:
+                await self._carry_out(self._next_group())
+            else:
+                await self._news.wait()
+
+    def _next_group(self) -> list[_HandedIn]:
+        self._short_groups = SHORT_GROUPS if self._waiting.has_live else max(0, self._short_groups - 1)
+        records = length = 0
+        for handed_in in self._waiting:
+            records += handed_in.records
+            is_short = self._short_groups and not handed_in.write.change.is_live
+            if length and records > (SHORT_GROUP_RECORDS if is_short else MAX_GROUP_RECORDS):
+                break
+            length += 1
+        return self._waiting.take(length)
 
     async def _carry_out(self, group: Sequence[_HandedIn]) -> None:
         try:

@@ -144,6 +144,12 @@ async def test_after_close_a_call_says_so_and_close_may_come_twice(embedder: Emb
         await embedder.embed(documents(embedder, CAT))
 
 
+async def test_opening_is_allowed_twice_and_beside_the_first_call(embedder: Embedder) -> None:
+    _, _, vectors = await asyncio.gather(embedder.open(), embedder.open(), vectors_of(embedder, CAT))
+    await embedder.open()
+    assert np.array_equal(await vectors_of(embedder, CAT), vectors)
+
+
 async def test_limits_are_positive(embedder: Embedder) -> None:
     assert embedder.max_batch_inputs > 0
     assert embedder.max_batch_tokens > 0

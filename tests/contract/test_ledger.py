@@ -2,11 +2,12 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.core.errors import ConfigError, LedgerCorrupt
@@ -52,10 +53,8 @@ def test_what_is_committed_comes_back_as_it_was(ledger: Ledger) -> None:
 
 def test_glances_say_what_a_reconcile_needs(ledger: Ledger) -> None:
     ledger.commit(added(entry("a"), entry("b", doubtful=frozenset({"x"})), entry("c", tags={"r": ""})), [])
-    glances = ledger.glances()
-    assert {path: glance.is_unfinished for path, glance in glances.items()} == {"a": False, "b": True, "c": True}
-    assert glances["a"].stat == STAT
-    assert glances["a"].cutting == "c1"
+    sound, unfinished = (STAT.version, "c1", False), (STAT.version, "c1", True)
+    assert ledger.glances() == {"a": sound, "b": unfinished, "c": unfinished}
     assert ledger.glances_of(["b", "zzz"]).keys() == {"b"}
 
 
@@ -112,6 +111,31 @@ def test_live_changes_are_leased_before_the_backfill_and_older_ones_first(ledger
     ledger.enqueue(["live"], replace(NOW, priority=Priority.LIVE, enqueued_seconds=9.0))
     assert leased(ledger) == ["live", "older", "old"]
     assert leased(ledger) == []
+
+
+def test_a_live_change_is_leased_before_ten_thousand_that_wait(ledger: Ledger) -> None:
+    ledger.enqueue([f"{number}.md" for number in range(10_000)], NOW)
+    ledger.enqueue(["live"], replace(NOW, priority=Priority.LIVE, enqueued_seconds=9.0))
+    assert [change.path for change in ledger.lease(1, 10.0)] == ["live"]
+
+
+def test_live_changes_alone_are_leased_when_they_alone_are_asked_for(ledger: Ledger) -> None:
+    ledger.enqueue(["old"], NOW)
+    assert ledger.lease(10, 10.0, live_only=True) == []
+    ledger.enqueue(["late"], replace(NOW, priority=Priority.LIVE, not_before_seconds=50.0))
+    ledger.enqueue(["live 1", "live 2"], replace(NOW, priority=Priority.LIVE))
+    assert len(ledger.lease(1, 10.0, live_only=True)) == 1
+    assert len(ledger.lease(10, 10.0, live_only=True)) == 1
+    assert leased(ledger) == ["old"]
+
+
+def test_the_backfill_has_its_share_of_a_lease_however_many_live_changes_wait(ledger: Ledger) -> None:
+    ledger.enqueue([f"live {number}" for number in range(20)], replace(NOW, priority=Priority.LIVE))
+    ledger.enqueue(["old"], NOW)
+    assert [change.is_live for change in ledger.lease(8, 10.0)] == [True] * 7 + [False]
+    ledger.enqueue([f"old {number}" for number in range(20)], NOW)
+    assert [change.is_live for change in ledger.lease(8, 10.0)] == [True] * 6 + [False] * 2
+    assert sum(not change.is_live for change in ledger.lease(20, 10.0)) == 13, "places that no live one wants"
 
 
 def test_a_lease_takes_no_more_than_asked_for(ledger: Ledger) -> None:
@@ -201,7 +225,7 @@ def test_tokens_are_counted_by_the_day(ledger: Ledger) -> None:
 def test_every_entry_can_be_rewritten(ledger: Ledger) -> None:
     ledger.commit(added(entry("a"), entry("b")), [])
     ledger.rewrite(lambda each: replace(each, tags={}, cutting="none"))
-    assert {glance.cutting for glance in ledger.glances().values()} == {"none"}
+    assert {cutting for _, cutting, _ in ledger.glances().values()} == {"none"}
     assert ledger.totals().chunks == 0
 
 
@@ -337,4 +361,54 @@ def test_damage_inside_a_value_is_told_as_damage(tmp_path: Path, column: str, va
     with pytest.raises(LedgerCorrupt, match="is damaged") as caught:
         ledger.entries(["a"])
     assert "move the file away" in caught.value.remedy
+    ledger.close()
+
+
+DURABLE: dict[str, Callable[[SqliteLedger], object]] = {
+    "mark": lambda ledger: ledger.mark([entry("a")]),
+    "commit": lambda ledger: ledger.commit(added(entry("a")), [replace(NOW, path="a")]),
+    "amend": lambda ledger: ledger.amend([(None, entry("b"))]),
+    "release": lambda ledger: ledger.release([replace(NOW, path="a")]),
+    "hasten": lambda ledger: ledger.hasten(1.0),
+    "release_all": lambda ledger: ledger.release_all(),
+    "make_due": lambda ledger: ledger.make_due(1.0),
+    "dequeue": lambda ledger: ledger.dequeue(["b"]),
+    "rewrite": lambda ledger: ledger.rewrite(lambda each: each),
+    "set_note": lambda ledger: ledger.set_note("name", "value"),
+}
+
+
+@pytest.mark.parametrize("name", DURABLE)
+def test_all_but_what_is_queued_leased_and_counted_waits_for_the_disk(tmp_path: Path, name: str) -> None:
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite3")
+    levels: list[int] = []
+
+    def note_level(connection: sa.Connection) -> None:
+        # Asked of SQLite itself, within the transaction that is about to be committed.
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        levels.append(driver.cursor().execute("PRAGMA synchronous").fetchone()[0])
+
+    sa.event.listen(sa.Engine, "commit", note_level)
+    try:
+        ledger.enqueue(["a", "b"], NOW)
+        assert len(ledger.lease(1, 10.0)) == 1
+        ledger.add_usage(Usage(tokens=1), "2026-11-23")
+        DURABLE[name](ledger)
+        ledger.enqueue(["c"], NOW)
+    finally:
+        sa.event.remove(sa.Engine, "commit", note_level)
+        ledger.close()
+    normal, full = 1, 2
+    assert levels == [normal, normal, normal, full, normal]
+
+
+def test_to_find_nothing_to_lease_waits_for_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingestor.adapters.ledger._BUSY_TIMEOUT_SECONDS", 0)
+    path = tmp_path / "ledger.sqlite3"
+    ledger = SqliteLedger(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert ledger.lease(10, 10.0) == []
+    other.close()
     ledger.close()

@@ -3,6 +3,7 @@
 import itertools
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -205,6 +206,43 @@ def test_retag_of_an_unknown_id_makes_no_record(sink: Sink) -> None:
     assert held(sink) == {"a:1": {"document_id": "a", "source": "y"}}
 
 
+def test_retag_of_known_changes_replaces_these_keys_alone(sink: Sink) -> None:
+    sink.add([record("a:1", source="old.md", title="kept"), record("b:1")], rows((1, 0, 0), (0, 1, 0)))
+    known = replace(record("a:1", source="new.md", title="not looked at"), changes={"source": "new.md"})
+    sink.retag([known, record("b:1", source="other.md"), replace(record("z:1"), changes={"source": "new.md"})])
+
+    assert held(sink) == {
+        "a:1": {"document_id": "a", "source": "new.md", "title": "kept"},
+        "b:1": {"document_id": "b", "source": "other.md"},
+    }
+
+
+def test_retag_without_a_difference_changes_nothing(sink: Sink) -> None:
+    sink.add([record("a:1", chunk=1), record("a:2")], rows((1, 0, 0), (0, 1, 0)))
+    sink.retag([record("a:1", chunk=1), replace(record("a:2"), changes={})])
+
+    assert held(sink) == {"a:1": {"document_id": "a", "chunk": 1}, "a:2": {"document_id": "a"}}
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, True), (True, 1), (1, 1.0), (0.5, 1), ("1", 1)])
+def test_retag_tells_values_apart_that_python_takes_for_equal(sink: Sink, before: Scalar, after: Scalar) -> None:
+    sink.add([record("a:1", value=before)], rows((1, 0, 0)))
+    sink.retag([record("a:1", value=after)])
+
+    found = held(sink)["a:1"]["value"]
+    assert (type(found), found) == (type(after), after)
+
+
+def test_retag_leaves_when_a_record_was_ingested_and_gives_it_back_where_it_is_missing(sink: Sink) -> None:
+    sink.add([record("a:1", ingested_at="first"), record("a:2")], rows((1, 0, 0), (0, 1, 0)))
+    sink.retag([record("a:1", ingested_at="later", chunk=1), record("a:2", ingested_at="later")])
+
+    assert held(sink) == {
+        "a:1": {"document_id": "a", "ingested_at": "first", "chunk": 1},
+        "a:2": {"document_id": "a", "ingested_at": "later"},
+    }
+
+
 def test_drop_deletes_and_ignores_what_is_not_there(sink: Sink) -> None:
     sink.add([record("a:1"), record("a:2")], rows((1, 0, 0), (0, 1, 0)))
     sink.drop(["a:1", "never"])
@@ -231,7 +269,7 @@ def test_nothing_to_do_is_no_call_that_fails(sink: Sink) -> None:
 
 def test_more_records_than_a_batch_are_all_written_listed_and_deleted(sink: Sink) -> None:
     records, vectors = many(650)
-    sink.add(records, vectors)
+    sink.add(records, list(vectors))
     sink.retag([record(each.id, source="moved.md") for each in records])
 
     assert sink.count() == 650
@@ -568,10 +606,10 @@ def test_an_empty_foreign_collection_of_another_distance_is_refused(client: "Cli
 
 def test_search_effort_follows_the_settings_and_construction_does_not(client: "ClientAPI", name: str) -> None:
     opened(client, name)
-    sink = opened(client, name, hnsw=HnswConfig(ef_search=250, sync_threshold=500, ef_construction=200))
+    sink = opened(client, name, hnsw=HnswConfig(ef_search=250, sync_threshold=700, ef_construction=200))
 
     index = client.get_collection(name, embedding_function=None).configuration_json["hnsw"]
-    assert (index["ef_search"], index["sync_threshold"], index["ef_construction"]) == (250, 500, 100)
+    assert (index["ef_search"], index["sync_threshold"], index["ef_construction"]) == (250, 700, 100)
     assert len(sink.unapplied) == 1
     assert "ef_construction is 100" in sink.unapplied[0]
 
@@ -600,8 +638,8 @@ def test_a_name_that_chroma_refuses_is_an_error_of_the_settings(client: "ClientA
     ("lengths", "sizes"),
     [
         ([], []),
-        ([10] * 300, [300]),
-        ([10] * 301, [300, 1]),
+        ([10] * 500, [500]),
+        ([10] * 501, [500, 1]),
         ([1_000_000] * 8, [3, 3, 2]),
         ([10, 50_000_000, 10], [1, 1, 1]),
     ],

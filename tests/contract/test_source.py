@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from ingestor.adapters import folder as folder_module
 from ingestor.adapters.folder import Folder
+from ingestor.adapters.reading import RETRY_SECONDS
 from ingestor.adapters.rules import RULES_FILE, Rules
 from ingestor.core.errors import (
     OversizeDocument,
@@ -52,12 +53,15 @@ class Disk:
     def __init__(self, root: Path, rules: Rules, *, follow_symlinks: bool = False) -> None:
         self.root = root
         self.now_ns: int | None = None
+        self.writers = ExitStack()
+        self.writer: BinaryIO | None = None
         self.source = Folder(
             root,
             rules,
             follow_symlinks=follow_symlinks,
             max_file_bytes=MAX_FILE_BYTES,
             now_ns=lambda: self.now_ns or time.time_ns(),
+            sleep=self.sleep,
         )
 
     def write(self, path: str, raw: bytes = b"") -> None:
@@ -69,6 +73,13 @@ class Disk:
     def write_unsettled(self, path: str) -> None:
         self.write(path, b"half")
         self.now_ns = LONG_AGO_NS + 50_000_000
+        self.writer = self.writers.enter_context((self.root / path).open("ab", buffering=0))
+
+    def sleep(self, seconds: float) -> None:
+        """Let the writer go on."""
+        if self.writer:
+            self.writer.write(b" and half")
+        time.sleep(seconds)
 
     def make_special(self, path: str) -> None:
         os.mkfifo(self.root / path)
@@ -107,15 +118,19 @@ def age(path: Path) -> None:
 
 
 @pytest.fixture(params=["disk", "memory"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Rules], Bench]:
-    def build(rules: Rules) -> Bench:
-        if request.param == "memory":
-            return Memory(rules)
-        root = tmp_path / "root"
-        root.mkdir()
-        return Disk(root, rules)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Rules], Bench]]:
+    with ExitStack() as writers:
 
-    return build
+        def build(rules: Rules) -> Bench:
+            if request.param == "memory":
+                return Memory(rules)
+            root = tmp_path / "root"
+            root.mkdir()
+            disk = Disk(root, rules)
+            writers.enter_context(disk.writers)
+            return disk
+
+        yield build
 
 
 @pytest.fixture
@@ -170,7 +185,7 @@ def test_a_look_sees_what_a_scan_sees(bench: Bench) -> None:
     bench.write("x/a.md", b"12345")
     stat = bench.source.look("x/a.md")
     assert stat is not None
-    assert stat == bench.source.scan().files["x/a.md"]
+    assert stat.version == bench.source.scan().files["x/a.md"]
     assert stat.size_bytes == 5
     assert stat.is_regular
 
@@ -232,12 +247,12 @@ def test_a_file_that_vanished_is_to_be_looked_at_again(bench: Bench, path: str) 
     assert caught.value.retry_after_seconds is not None
 
 
-def test_a_file_just_written_is_to_be_read_later(bench: Bench) -> None:
+def test_a_file_that_is_being_written_is_to_be_read_later(bench: Bench) -> None:
     bench.write_unsettled("a.md")
     with pytest.raises(UnstableDocument) as caught:
         bench.source.read("a.md")
     assert caught.value.retry_after_seconds is not None
-    assert 0 < caught.value.retry_after_seconds <= 0.1
+    assert 0 < caught.value.retry_after_seconds <= RETRY_SECONDS
 
 
 def test_what_is_no_regular_file_is_seen_and_not_read(bench: Bench) -> None:
@@ -245,7 +260,7 @@ def test_what_is_no_regular_file_is_seen_and_not_read(bench: Bench) -> None:
     stat = bench.source.look("pipe")
     assert stat is not None
     assert not stat.is_regular
-    assert bench.source.scan().files == {"pipe": stat}
+    assert bench.source.scan().files == {"pipe": stat.version}
     with pytest.raises(UnreadableDocument, match="FIFO"):
         bench.source.read("pipe")
 
@@ -332,9 +347,9 @@ def test_a_scan_and_single_looks_always_agree(
         folders = {path.rpartition("/")[0] for path in written}
         everything = written | folders | {folder + RULES_FILE for folder in rules_files}
         scanned = bench.source.scan().files
-        assert scanned == {path: stat for path in everything if path and (stat := bench.source.look(path))}
+        assert scanned == {path: stat.version for path in everything if path and (stat := bench.source.look(path))}
         for folder in folders:
-            below = {path: stat for path, stat in scanned.items() if not folder or path.startswith(f"{folder}/")}
+            below = {path: version for path, version in scanned.items() if not folder or path.startswith(f"{folder}/")}
             assert bench.source.scan(folder).files == below
 
 
@@ -581,6 +596,14 @@ def test_links_are_listed_and_left_out_when_they_are_not_followed(linked: Path) 
     assert source.scan("folder").skipped.keys() == {"folder"}
 
 
+def test_a_scan_leaves_no_folder_open(disk: Disk) -> None:
+    for path in ("a.md", "x/b.md", "x/y/c.md", f"x/refused/{RULES_FILE}/d.md"):
+        disk.write(path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert disk.source.scan().unreadable.keys() == {"x/refused"}
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 @pytest.mark.parametrize("path", ["file.md", "folder/b.md", "out.md", "out/secret.md", "folder/deep/c.md"])
 def test_no_link_is_read_when_they_are_not_followed(linked: Path, path: str) -> None:
     with pytest.raises(UnreadableDocument, match="symbolic link"):
@@ -590,7 +613,8 @@ def test_no_link_is_read_when_they_are_not_followed(linked: Path, path: str) -> 
 def test_links_inside_the_root_are_followed_once_and_circles_end(linked: Path) -> None:
     source = Disk(linked, Rules([], []), follow_symlinks=True).source
     snapshot = source.scan()
-    regular = {path for path, stat in snapshot.files.items() if stat.is_regular}
+    looks = {path: source.look(path) for path in snapshot.files}
+    regular = {path for path, stat in looks.items() if stat and stat.is_regular}
     assert regular == {
         *("a.md", "docs/b.md", "docs/deep/c.md"),
         *("file.md", "hidden.md", "folder/b.md", "folder/deep/c.md", "docs/other/d.md"),
@@ -600,8 +624,7 @@ def test_links_inside_the_root_are_followed_once_and_circles_end(linked: Path) -
         *("nothing", "circle", "docs/up", "docs/deep/again"),
         *("folder/up", "folder/deep/again", "folder/other"),
     }
-    for path, stat in snapshot.files.items():
-        assert source.look(path) == stat
+    assert {path: stat and stat.version for path, stat in looks.items()} == snapshot.files
     for path in snapshot.skipped:
         assert source.look(path) is None
     assert source.scan("folder/deep").files.keys() == {"folder/deep/c.md"}

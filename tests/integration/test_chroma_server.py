@@ -6,19 +6,22 @@ import os
 import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from ingestor.adapters import chroma_server
 from ingestor.adapters.chroma_client import connect, disconnect
+from ingestor.adapters.chroma_journal import write_ahead
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.folder_lock import FolderLock, start_ticks
 from ingestor.core.errors import AlreadyRunning, ConfigError, ServiceUnavailable
@@ -214,6 +217,37 @@ def test_a_stranger_that_takes_the_port_in_between_and_answers_is_not_taken_for_
     assert_free(tmp_path)
 
 
+def test_a_server_that_may_be_anywhere_takes_a_free_port_and_keeps_it(tmp_path: Path) -> None:
+    with running(tmp_path, 0) as server:
+        port = server.port
+        assert port
+        client = connect("managed", port=port, timeout_seconds=PATIENCE_SECONDS)
+        kill_and_wait(pid_of(server))
+
+        assert server.ensure()
+
+        assert server.port == port
+        assert client.heartbeat()
+        disconnect(client)
+
+
+def test_a_free_port_that_somebody_takes_in_between_is_not_the_users_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setattr(chroma_server, "_free_port", lambda _: other.getsockname()[1])
+        server = ChromaServer(tmp_path, 0)
+        with pytest.raises(ServiceUnavailable, match="taken"):
+            server.start()
+        monkeypatch.undo()
+
+        server.start()
+
+        assert server.port != other.getsockname()[1]
+        server.stop()
+    assert_free(tmp_path)
+
+
 def test_an_address_of_another_machine_is_an_error_of_the_settings(tmp_path: Path, port: int) -> None:
     with pytest.raises(ConfigError, match="cannot listen") as caught:
         ChromaServer(tmp_path, port, host="192.0.2.1").start()
@@ -258,6 +292,74 @@ def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path, port: int, monk
 
     assert has_ended(pid)
     assert_free(tmp_path)
+
+
+# The journal of its database.
+
+
+def journal_of(path: Path) -> str:
+    with closing(sqlite3.connect(path / "chroma.sqlite3")) as connection:
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+@pytest.mark.parametrize("left_behind", ["nothing", "an empty file", "a header", "a rollback journal"])
+def test_the_database_has_a_write_ahead_log_whatever_a_killed_start_has_left_behind(
+    tmp_path: Path, port: int, left_behind: str
+) -> None:
+    file = tmp_path / "chroma.sqlite3"
+    if left_behind == "an empty file":
+        file.write_bytes(b"")
+    elif left_behind != "nothing":
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            if left_behind == "a rollback journal":
+                connection.execute("PRAGMA journal_mode = DELETE")
+    with running(tmp_path, port):
+        client = connect("managed", port=port, timeout_seconds=PATIENCE_SECONDS)
+        collection = client.create_collection("kept", embedding_function=None)
+        collection.add(ids=["1"], embeddings=np.ones((1, 3), dtype=np.float32))
+        assert (tmp_path / "chroma.sqlite3-wal").stat().st_size
+        disconnect(client)
+    assert journal_of(tmp_path) == "wal"
+
+
+def test_a_database_of_another_chroma_gets_a_write_ahead_log_and_keeps_its_records(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as another:
+        another.setattr(chroma_server, "write_ahead", lambda _: False)
+        with running(tmp_path, port):
+            client = connect("managed", port=port, timeout_seconds=PATIENCE_SECONDS)
+            client.create_collection("kept", embedding_function=None).add(
+                ids=["1"], embeddings=np.ones((1, 3), dtype=np.float32), documents=["a text"]
+            )
+            disconnect(client)
+    assert journal_of(tmp_path) == "delete"
+
+    with running(tmp_path, port) as server:
+        client = connect("managed", port=port, timeout_seconds=PATIENCE_SECONDS)
+        collection = client.get_collection("kept", embedding_function=None)
+        collection.add(ids=["2"], embeddings=np.ones((1, 3), dtype=np.float32), documents=["another"])
+        kill_and_wait(pid_of(server))
+        assert server.ensure()
+
+        assert collection.get()["documents"] == ["a text", "another"]
+        disconnect(client)
+    assert journal_of(tmp_path) == "wal"
+
+
+def test_a_database_that_cannot_be_changed_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "chroma.sqlite3"
+    with closing(sqlite3.connect(file)) as user:
+        user.execute("CREATE TABLE one (number)")
+        user.execute("BEGIN EXCLUSIVE")
+        with capture_logs() as told:
+            assert not write_ahead(tmp_path)
+    assert [entry["event"] for entry in told] == ["chroma.journal_kept"]
+    assert "locked" in told[0]["reason"]
+    assert write_ahead(tmp_path)
+    file.write_bytes(b"no database at all, but long enough to be one" * 100)
+    assert not write_ahead(tmp_path)
 
 
 # The lock, over the life of its owners.

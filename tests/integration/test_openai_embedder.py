@@ -4,15 +4,20 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
+import time
 import traceback
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +38,9 @@ from ingestor.core.model import Recipe
 from tests import embedding_server
 from tests.embedding_server import EmbeddingServer, Fault, FaultKind, vector_of
 
+ESTABLISHED = "01"
+KEEPALIVE_TIMER = "02"
+"""What /proc/net/tcp calls them; proc(5)."""
 KEY = "sk-this-is-never-to-be-seen"
 TEXTS = ["one", "two", "three"]
 
@@ -408,6 +416,76 @@ async def test_a_proxy_that_is_given_is_used(server: EmbeddingServer) -> None:
     error = await error_of(embedder)
     await embedder.close()
     assert isinstance(error, ConfigError), "the server is no proxy and knows no such path, but it must have been asked"
+
+
+async def test_opening_sends_nothing_and_leaves_nothing_to_load_for_the_first_call(server: EmbeddingServer) -> None:
+    embedder = embedder_of(server.base_url)
+    await embedder.open()
+    assert (server.requests, server.counters.connections) == (0, 0)
+    loaded = {name for name in sys.modules if name.startswith("openai")}
+    await embedder.embed(TEXTS)
+    assert {name for name in sys.modules if name.startswith("openai.resources")} <= loaded
+    await embedder.close()
+    with pytest.raises(ServiceUnavailable, match="closed"):
+        await embedder.open()
+
+
+async def test_an_endpoint_out_of_reach_is_no_reason_not_to_open() -> None:
+    embedder = embedder_of("http://127.0.0.1:1/v1")
+    await embedder.open()
+    assert "out of reach" in str(await error_of(embedder))
+    await embedder.close()
+
+
+@pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
+async def test_an_idle_connection_that_the_server_ended_costs_no_failure(
+    server: EmbeddingServer, embedder: OpenAIEmbedder, monkeypatch: pytest.MonkeyPatch, *, is_reset: bool
+) -> None:
+    ended = threading.Event()
+    finish = embedding_server._Handler.finish
+
+    def end(handler: embedding_server._Handler) -> None:
+        if is_reset:
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        finish(handler)
+        handler.connection.close()
+        ended.set()
+
+    monkeypatch.setattr(embedding_server._Handler, "timeout", 0.05)
+    monkeypatch.setattr(embedding_server._Handler, "finish", end)
+    for number in range(1, 4):
+        ended.clear()
+        await embedder.embed(TEXTS)
+        assert server.counters.connections == number
+        assert await asyncio.to_thread(ended.wait, 10)
+
+
+async def test_an_idle_connection_is_kept_for_long_and_no_longer(
+    server: EmbeddingServer, embedder: OpenAIEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedder.embed(TEXTS)
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 590.0)
+    await embedder.embed(TEXTS)
+    assert server.counters.connections == 1
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 1200.0)
+    await embedder.embed(TEXTS)
+    assert server.counters.connections == 2
+
+
+def timers_of_connections_to(port: int) -> list[str]:
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    return [words[5] for words in lines if words[2].endswith(f":{port:04X}") and words[3] == ESTABLISHED]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel in Linux's way")
+async def test_the_kernel_probes_an_idle_connection(server: EmbeddingServer, embedder: OpenAIEmbedder) -> None:
+    await embedder.embed(TEXTS)
+    port = int(server.url.rpartition(":")[2])
+    (timer,) = timers_of_connections_to(port)
+    kind, _, ticks = timer.partition(":")
+    assert kind == KEEPALIVE_TIMER
+    assert int(ticks, 16) / os.sysconf("SC_CLK_TCK") <= 45
 
 
 async def test_calls_at_once_share_connections(server: EmbeddingServer, embedder: OpenAIEmbedder) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from structlog.testing import capture_logs
 
 from ingestor.core.errors import AuthenticationFailed, ChromaUnavailable, ServiceUnavailable
 from ingestor.engine import daemon as daemon_module
@@ -77,6 +78,29 @@ async def test_it_says_ready_stays_alive_and_ends_in_order(world: World) -> None
     await asyncio.wait_for(running, 10)
     assert [state for state in life.heard.states if state in {"ready", "stopping"}] == ["ready", "stopping"]
     assert not life.watch.is_running
+
+
+async def test_the_model_is_opened_before_there_is_anything_to_embed() -> None:
+    life = Life(World())
+    running = asyncio.create_task(life.run())
+    await until(lambda: life.world.embedder.openings == 1)
+    assert "ready" in life.heard.states
+    assert not life.world.embedder.attempts
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_a_model_that_does_not_open_is_told_and_stops_nobody(world: World) -> None:
+    world.embedder.open_faults.append(ImportError("a package is missing"))
+    life = Life(world)
+    with capture_logs() as told:
+        running = asyncio.create_task(life.run())
+        await until(lambda: world.records() == world.expected() and world.embedder.openings == 1)
+        life.stop.set()
+        await asyncio.wait_for(running, 10)
+    assert [entry["reason"] for entry in told if entry["event"] == "embedding.not_open"] == [
+        "ImportError: a package is missing"
+    ]
 
 
 async def test_what_is_in_work_at_the_signal_is_finished(world: World) -> None:

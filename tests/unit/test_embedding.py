@@ -1,15 +1,19 @@
 """From texts to vectors: nothing twice, calls full, faults bounded."""
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import AuthenticationFailed, RateLimited, RejectedByModel, ServiceUnavailable
+from ingestor.core.model import Usage
+from ingestor.ports import Vector
 from tests.doubles_clock import FakeClock
 from tests.doubles_embedder import HashEmbedder
+from tests.doubles_ledger import MemoryLedger, MemoryVectors
 from tests.line import running
 
 RETRY = Backoff(first_seconds=1.0, max_seconds=8.0, max_attempts=3)
@@ -162,3 +166,111 @@ async def test_tokens_that_a_provider_does_not_count_are_estimated() -> None:
     async with running(embedder, FakeClock(), RETRY) as line:
         await line.ask("four", "fives")
         assert line.account.usage.tokens == 9
+
+
+async def test_a_live_text_overtakes_ten_thousand_that_wait() -> None:
+    embedder, gate = gated()
+    async with running(embedder, FakeClock(), RETRY) as line:
+        backfill = await line.embedding.request([f"text {number}" for number in range(10_000)])
+        await until(lambda: embedder.in_flight == 1)
+        live = await line.embedding.request(["live"], is_live=True)
+        gate.set()
+        await live.vectors()
+        assert embedder.calls[1] == ("live",), "by itself, because a small call is answered sooner"
+        await backfill.vectors()
+        assert embedder.texts.count("text 9999") == 1
+
+
+async def test_a_text_that_waits_already_moves_up_when_a_live_document_wants_it() -> None:
+    embedder, gate = gated()
+    async with running(embedder, FakeClock(), RETRY) as line:
+        backfill = await line.embedding.request([f"text {number}" for number in range(1_000)])
+        await until(lambda: embedder.in_flight == 1)
+        live = await line.embedding.request(["text 999"], is_live=True)
+        assert live.embedded == 0
+        gate.set()
+        await live.vectors()
+        assert embedder.calls[1] == ("text 999",)
+        await backfill.vectors()
+        assert len(embedder.texts) == 1_000
+
+
+async def test_the_backfill_goes_on_however_many_live_texts_wait() -> None:
+    embedder, gate = gated()
+    async with running(embedder, FakeClock(), RETRY) as line:
+        blocker = await line.embedding.request(["blocker"], is_live=True)
+        await until(lambda: embedder.in_flight == 1)
+        backfill = await line.embedding.request(["backfill"])
+        live = await line.embedding.request([f"live {number}" for number in range(160)], is_live=True)
+        gate.set()
+        await backfill.vectors()
+        first = [call[0] for call in embedder.calls]
+        assert first[:5] == ["blocker", "live 0", "live 16", "live 32", "backfill"]
+        await live.vectors()
+        await blocker.vectors()
+
+
+async def test_a_live_text_does_not_wait_for_documents_of_the_backfill_that_are_being_read() -> None:
+    clock = FakeClock()
+    async with running(HashEmbedder(max_batch_inputs=100), clock, RETRY) as line:
+        with line.embedding.announced():
+            with line.embedding.announced(is_live=True):
+                live = await line.embedding.request(["live"], is_live=True)
+            await live.vectors()
+            assert clock.monotonic_seconds() == 0.0, "no time has passed"
+
+
+async def test_live_texts_wait_for_each_other_to_share_a_call() -> None:
+    embedder = HashEmbedder(max_batch_inputs=100)
+    async with running(embedder, FakeClock(), RETRY) as line:
+        with line.embedding.announced(is_live=True):
+            first = await line.embedding.request(["a"], is_live=True)
+            await asyncio.sleep(0.01)
+            second = await line.embedding.request(["b"], is_live=True)
+        await first.vectors()
+        await second.vectors()
+        assert embedder.calls == [("a", "b")]
+
+
+async def test_who_waits_for_a_vector_does_not_wait_for_what_it_costs_to_be_counted() -> None:
+    ledger = StuckLedger()
+    async with running(HashEmbedder(), FakeClock(), RETRY, ledger=ledger) as line:
+        await asyncio.wait_for(line.ask("a"), 5)
+        assert ledger.usage.texts == 0
+        ledger.may_count.set()
+        await until(lambda: ledger.usage.texts == 1)
+
+
+async def test_a_call_goes_out_while_the_vectors_of_the_last_one_are_being_kept() -> None:
+    embedder, vectors = HashEmbedder(max_concurrency=1, max_batch_inputs=1), StuckVectors()
+    async with running(embedder, FakeClock(), RETRY, vectors=vectors) as line:
+        request = await line.embedding.request(["a", "b"])
+        await until(lambda: embedder.calls == [("a",), ("b",)])
+        assert vectors.held == {}
+        vectors.may_keep.set()
+        assert len(await request.vectors()) == 2
+        assert embedder.max_in_flight == 1
+
+
+class StuckLedger(MemoryLedger):
+    """Counts nothing until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_count = threading.Event()
+
+    def add_usage(self, usage: Usage, day: str) -> None:
+        assert self.may_count.wait(10)
+        super().add_usage(usage, day)
+
+
+class StuckVectors(MemoryVectors):
+    """Keeps nothing until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_keep = threading.Event()
+
+    def put(self, vectors: Mapping[bytes, Vector]) -> None:
+        assert self.may_keep.wait(10)
+        super().put(vectors)

@@ -10,7 +10,7 @@ from ingestor.adapters.clock import SystemClock
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Entry, Hint, Outcome, Plan, Priority, Snapshot
-from ingestor.core.settling import GONE_SECONDS
+from ingestor.core.settling import GONE_SECONDS, PAUSE_SECONDS
 from ingestor.engine import following
 from ingestor.engine.following import Follower
 from ingestor.engine.lane import Lane
@@ -128,6 +128,44 @@ async def test_a_folder_hint_compares_everything_below_it() -> None:
         scene.folder.write("elsewhere", b"z")
         scene.watch.emit(Hint("sub", is_folder=True))
         await scene.queued("sub/a", "sub/deep/b")
+
+
+async def test_a_file_below_a_folder_that_is_compared_is_queued_once() -> None:
+    async with following_scene(Scene()) as scene:
+        for path in ("sub/a", "sub/deep/b", "elsewhere"):
+            scene.folder.write(path, b"x")
+        for hint in (
+            Hint("sub", is_folder=True),
+            Hint("sub/a", is_closed=True),
+            Hint("sub/deep", is_folder=True),
+            Hint("sub/deep/b", is_closed=True),
+            Hint("elsewhere", is_closed=True),
+        ):
+            scene.watch.emit(hint)
+        await scene.queued("sub/a", "sub/deep/b", "elsewhere")
+        await asyncio.sleep(2 * PAUSE_SECONDS)
+        assert {path: change.generation for path, change in scene.ledger.queue.items()} == dict.fromkeys(
+            ("sub/a", "sub/deep/b", "elsewhere"), 0
+        )
+
+
+async def test_what_changes_below_a_folder_while_it_is_compared_is_not_missed() -> None:
+    scene = Scene()
+    scan = scene.folder.scan
+
+    def scan_and_write(below: str = "") -> Snapshot:
+        found = scan(below)
+        if below == "sub":
+            # After the scan has passed it by.
+            scene.folder.write("sub/late", b"y")
+            scene.watch.emit(Hint("sub/late", is_closed=True))
+        return found
+
+    scene.folder.scan = scan_and_write  # type: ignore[method-assign]  # only to act while it is called
+    async with following_scene(scene):
+        scene.folder.write("sub/a", b"x")
+        scene.watch.emit(Hint("sub", is_folder=True))
+        await scene.queued("sub/a", "sub/late")
 
 
 async def test_new_rules_compare_their_folder() -> None:

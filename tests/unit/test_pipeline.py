@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -19,6 +19,7 @@ from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import worker as worker_module
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, UNREADABLE_NOTE
 from tests.doubles_embedder import HashEmbedder
+from tests.doubles_folder import MemoryFolder
 from tests.doubles_ledger import MemoryLedger
 from tests.doubles_sink import MemorySink
 from tests.mortal import Crash, Fate, mortal
@@ -371,6 +372,14 @@ async def test_a_deletion_does_not_hasten_what_waits_for_the_endpoint(
     assert (path, problem.stage.value) == ("new.md", "embed")
 
 
+def count(asked: Counter[str], name: str, call: Callable[..., object]) -> Callable[..., object]:
+    def counted(*args: object, **kwargs: object) -> object:
+        asked[name] += 1
+        return call(*args, **kwargs)
+
+    return counted
+
+
 async def test_a_full_house_waits_instead_of_asking_again_and_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,7 +390,7 @@ async def test_a_full_house_waits_instead_of_asking_again_and_again(
     asked = Counter[str]()
     for name in ("lease", "next_due_seconds"):
         call = getattr(world.ledger, name)
-        monkeypatch.setattr(world.ledger, name, lambda *a, name=name, call=call: (asked.update([name]), call(*a))[1])
+        monkeypatch.setattr(world.ledger, name, count(asked, name, call))
     gate = asyncio.Event()
     world.embedder = HashEmbedder(gate=gate)
     syncing = asyncio.create_task(world.sync())
@@ -620,3 +629,96 @@ async def test_a_file_whose_folder_was_closed_keeps_its_records(
     world.folder.unreadable = {}
     await world.sync()
     assert world.records() == world.expected()
+
+
+class StuckFolder(MemoryFolder):
+    """Reads of files whose name begins with "old" wait until they may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_read = threading.Event()
+
+    def read(self, path: str) -> Content:
+        assert not path.startswith("old") or self.may_read.wait(20)
+        return super().read(path)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("stuck", ["places", "reads", "bytes"])
+async def test_a_live_change_waits_for_nothing_that_the_backfill_has_taken(
+    world: World, monkeypatch: pytest.MonkeyPatch, stuck: str
+) -> None:
+    if stuck == "places":
+        monkeypatch.setattr(worker_module, "MAX_DOCUMENTS", 4)
+        monkeypatch.setattr(worker_module, "MIN_ROOM", 2)
+    if stuck == "bytes":
+        monkeypatch.setattr(worker_module, "MAX_BYTES", dict.fromkeys(Priority, 12))
+    folder = world.folder = StuckFolder()
+    for number in range(20):
+        folder.write(f"old {number}.md", f"old text {number}".encode())
+    pipeline = world.pipeline()
+    await pipeline.prepare()
+    await pipeline.reconciler.reconcile()
+    async with pipeline.running() as tasks:
+        working = tasks.create_task(pipeline.worker.run(until_idle=True))
+        await until(lambda: pipeline.worker.in_work >= worker_module.MAX_DOCUMENTS or stuck != "places")
+        await asyncio.sleep(0.05)
+        folder.write("live.md", b"a live text")
+        now_seconds = time.time()
+        world.ledger.enqueue(["live.md"], Change("", Priority.LIVE, now_seconds, now_seconds))
+        pipeline.worker.wake()
+        await until(lambda: len(world.sink.held) == 1)
+        assert world.records() == [("live.md", "a live text", 1)]
+        await until(lambda: stuck != "places" or pipeline.worker.in_work == worker_module.MAX_DOCUMENTS)
+        folder.may_read.set()
+        await working
+    await pipeline.close()
+    assert world.records() == world.expected()
+
+
+async def test_live_changes_beyond_the_places_kept_for_them_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "MAX_DOCUMENTS", 4)
+    monkeypatch.setattr(worker_module, "MIN_ROOM", 2)
+    monkeypatch.setattr(worker_module, "LIVE_ROOM", 3)
+    gate = asyncio.Event()
+    world.embedder = HashEmbedder(gate=gate)
+    for number in range(20):
+        world.folder.write(f"{number}.md", f"text {number}".encode())
+    pipeline = world.pipeline()
+    await pipeline.prepare()
+    await pipeline.reconciler.reconcile()
+    async with pipeline.running() as tasks:
+        working = tasks.create_task(pipeline.worker.run(until_idle=True))
+        await until(lambda: pipeline.worker.in_work == 4)
+        now_seconds = time.time()
+        world.ledger.enqueue([f"{n}.md" for n in range(20)], Change("", Priority.LIVE, now_seconds, now_seconds))
+        for _ in range(5):
+            pipeline.worker.wake()
+            await asyncio.sleep(0.02)
+        assert pipeline.worker.in_work == 7
+        gate.set()
+        await working
+    await pipeline.close()
+    assert world.records() == world.expected()
+
+
+async def test_a_lone_change_is_leased_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Counter[str]()
+    monkeypatch.setattr(world.ledger, "lease", count(asked, "lease", world.ledger.lease))
+    gate = asyncio.Event()
+    world.embedder = HashEmbedder(gate=gate)
+    now_seconds = time.time()
+    world.ledger.enqueue(["a.md"], Change("", Priority.LIVE, now_seconds, now_seconds))
+    pipeline = world.pipeline()
+    async with pipeline.running() as tasks:
+        working = tasks.create_task(pipeline.worker.run(until_idle=True))
+        await until(lambda: bool(world.embedder.attempts))
+        assert asked["lease"] == 1, "fewer came than there was room for: no others are due"
+        gate.set()
+        await working
+    await pipeline.close()

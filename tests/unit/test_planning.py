@@ -158,6 +158,34 @@ def test_a_file_time_that_no_calendar_has_is_held_at_its_ends() -> None:
     assert str(record.metadata["last_modified"]).startswith("0001-01-01")
 
 
+def test_a_renamed_folder_changes_the_source_of_its_records_and_nothing_else() -> None:
+    before = entry_of(planned(document("one", "two", path="old/a.md")))
+    plan = planned(document("one", "two", path="new/a.md"), before)
+    assert [record.changes for record in plan.retag] == [{"source": "new/a.md"}] * 2
+
+
+def test_a_touched_file_changes_its_time_and_an_edit_what_hangs_on_its_content() -> None:
+    before = entry_of(planned(document("one")))
+    (touched,) = planned(document("one", stat=replace(STAT, mtime_ns=1_800_000_000_000_000_000)), before).retag
+    assert touched.changes == {"last_modified": "2027-01-15T08:00:00+00:00"}
+    (edited,) = planned(document("one", "two", content_hash="h2", stat=replace(STAT, size_bytes=14)), before).retag
+    assert edited.changes == {"content_hash": "h2", "file_size": 14}
+
+
+def test_what_differs_is_told_only_where_the_tag_proves_it() -> None:
+    before = entry_of(planned(document("one", "two")))
+    one, two = before.tags
+    moved = document("two", "one", path="b.md")
+    assert [record.changes for record in planned(moved, before).retag] == [None, None], "their lines differ, too"
+    renamed = document("one", "two", path="b.md")
+    forgotten = replace(before, tags={one: "", two: before.tags[two]})
+    assert [record.changes is None for record in planned(renamed, forgotten).retag] == [True, False]
+    doubtful = replace(before, doubtful=frozenset({two}))
+    assert [record.changes is None for record in planned(renamed, doubtful).retag] == [False, True]
+    begun = doubtful_entry(planned(renamed, before))
+    assert [record.changes for record in planned(document("one", "two"), begun).retag] == [None, None]
+
+
 def test_a_damaged_record_is_dropped_before_it_is_added_again() -> None:
     sound = entry_of(planned(document("one", "two")))
     one, two = sound.tags

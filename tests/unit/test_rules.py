@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingestor.adapters.folder import Folder
@@ -111,6 +111,27 @@ def test_a_group_spelled_inside_brackets_is_still_a_pattern() -> None:
     scope = Rules([], ["x[(?P<y>]"]).scope
     assert leaves_out(scope, "xP")
     assert not leaves_out(scope, "xq")
+
+
+@pytest.mark.filterwarnings("ignore:Possible:FutureWarning")  # of what pathspec makes of `[[]`
+@settings(max_examples=300, deadline=None)
+@given(
+    lines=st.lists(st.text("ab.#~!*?[]\\^- /", max_size=6), max_size=4),
+    name=st.text("ab.#~!*?[]\\^- ", min_size=1, max_size=6),
+    is_folder=st.booleans(),
+)
+@example(lines=["*"], name="a", is_folder=False)
+@example(lines=["\\#*#"], name="#a#", is_folder=False)
+@example(lines=["[ab]"], name="a", is_folder=False)
+@example(lines=["a\\ "], name="a ", is_folder=False)
+@example(lines=["a/"], name="a", is_folder=True)
+def test_the_quick_look_at_a_name_passes_over_no_pattern_that_matches(
+    lines: list[str], name: str, *, is_folder: bool
+) -> None:
+    patterns = Patterns(lines)
+    matching = [each for each in patterns._backwards if each.matches(name, name, is_folder=is_folder)]
+    expected = matching[0].leaves_out if matching else None
+    assert patterns.verdict(name, name, is_folder=is_folder) is expected
 
 
 NAMES = st.sampled_from(["a", "b", "c", "ab", "a.md", "b.md", "x y"])

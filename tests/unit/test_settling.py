@@ -3,9 +3,20 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingestor.core.model import Hint, Stat
-from ingestor.core.settling import MAX_WAIT_SECONDS, PAUSE_SECONDS, Heard, Settling, unrest_seconds
+from ingestor.core.settling import (
+    CLOSED_SECONDS,
+    LATELY_SECONDS,
+    MAX_PAUSE_SECONDS,
+    MAX_WAIT_SECONDS,
+    PAUSE_SECONDS,
+    Heard,
+    Settling,
+    unrest_seconds,
+)
 
 STAT = Stat(size_bytes=1, mtime_ns=100 * 10**9, ctime_ns=1, device=1, inode=1)
 HEARD = Heard(Hint("a"), first_seconds=0.0, ready_seconds=0.1)
@@ -17,12 +28,91 @@ def wait(heard: Heard, stat: Stat | None, *, now: float, monotonic: float = 0.1)
 
 def test_hints_of_one_path_are_handed_out_once_after_a_pause() -> None:
     settling = Settling(capacity=10)
-    settling.hear(Hint("a"), 0.0)
-    settling.hear(Hint("a", is_closed=True), 0.05)
-    assert settling.take_ready(0.1) == []
-    (heard,) = settling.take_ready(0.05 + PAUSE_SECONDS)
-    assert heard.hint == Hint("a", is_closed=True)
+    settling.hear(Hint("a", is_closed=True), 0.0)
+    settling.hear(Hint("a"), 0.01)
+    assert settling.take_ready(PAUSE_SECONDS) == []
+    (heard,) = settling.take_ready(0.01 + PAUSE_SECONDS)
+    assert heard.hint == Hint("a")
     assert len(settling) == 0
+
+
+def handed_out(seconds: list[float], *, path: str = "a") -> list[float]:
+    """When a file is handed out that is closed at these times, to somebody who asks whenever something is ready."""
+    settling = Settling(capacity=10)
+    found = []
+    for now_seconds in [*sorted(seconds), float("inf")]:
+        while (ready_seconds := settling.next_ready_seconds()) is not None and ready_seconds <= now_seconds:
+            found += [ready_seconds for _ in settling.take_ready(ready_seconds)]
+        settling.hear(Hint(path, is_closed=True), now_seconds)
+    return found
+
+
+def test_a_closed_file_is_handed_out_at_once_and_later_when_it_was_handed_out_lately() -> None:
+    pauses = (CLOSED_SECONDS, PAUSE_SECONDS, 2 * PAUSE_SECONDS, MAX_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+    closed = [number * 0.5 for number in range(len(pauses))]
+    assert handed_out(closed) == pytest.approx([at + pause for at, pause in zip(closed, pauses, strict=True)])
+    later = closed[-1] + MAX_PAUSE_SECONDS + LATELY_SECONDS
+    assert handed_out([*closed, later])[-1] == pytest.approx(later + CLOSED_SECONDS)
+
+
+def test_a_file_that_is_closed_a_hundred_times_a_second_is_handed_out_twice_in_half_a_minute() -> None:
+    assert len(handed_out([number * 0.01 for number in range(3000)])) <= 2
+
+
+MILLISECONDS = st.integers(min_value=1, max_value=1500)
+
+
+@given(st.lists(MILLISECONDS, min_size=1, max_size=80))
+def test_hand_outs_of_a_file_are_bounded_by_the_time_they_take_place_in(pauses: list[int]) -> None:
+    closed = [sum(pauses[: number + 1]) / 1000 for number in range(len(pauses))]
+    found = handed_out(closed)
+    assert 1 <= len(found) <= len(closed)
+    for first, began_seconds in enumerate(found):
+        for last in range(first, len(found)):
+            assert last - first + 1 <= 3 + (found[last] - began_seconds) / MAX_PAUSE_SECONDS + 1e-9
+
+
+@given(st.lists(MILLISECONDS, min_size=1, max_size=80))
+def test_a_closed_file_that_rests_is_handed_out_within_the_longest_pause(pauses: list[int]) -> None:
+    closed = [sum(pauses[: number + 1]) / 1000 for number in range(len(pauses))]
+    found = handed_out(closed)
+    ends = [each for each, following in zip(closed, [*closed[1:], 1e9], strict=True) if following - each > 0.4]
+    for end in ends:
+        assert any(end < at <= end + MAX_PAUSE_SECONDS + 1e-9 for at in found)
+
+
+def test_no_more_is_remembered_of_what_was_handed_out_than_there_is_room_for() -> None:
+    settling = Settling(capacity=2)
+    for number in range(5):
+        settling.hear(Hint(f"f{number}", is_closed=True), number * 0.02)
+        assert settling.take_ready(number * 0.02 + CLOSED_SECONDS)
+    assert list(settling._handed_out) == ["f3", "f4"]
+    settling.hear(Hint("other"), 2.0)
+    assert settling.take_ready(2.0 + PAUSE_SECONDS)
+    assert not settling._handed_out
+
+
+@pytest.mark.parametrize("folder", ["", "x", "x/y"])
+def test_what_lies_below_a_folder_that_is_looked_at_later_is_not_handed_out(folder: str) -> None:
+    settling = Settling(capacity=10)
+    inside = [Hint("x/y/a", is_closed=True), Hint("x/y/z", is_folder=True), Hint("x/y/z/b", is_closed=True)]
+    outside = [Hint("xx", is_closed=True), Hint("w/x/y", is_closed=True)] if folder else []
+    for hint in [*inside, *outside]:
+        settling.hear(hint, 0.0)
+    settling.hear(Hint(folder, is_folder=True), 0.05)
+    assert {heard.hint for heard in settling.take_ready(PAUSE_SECONDS)} == set(outside)
+    settling.hear(inside[0], 0.11)
+    (heard,) = settling.take_ready(1.0)
+    assert heard.hint == Hint(folder, is_folder=True)
+    assert len(settling) == 0
+
+
+def test_what_changes_below_a_folder_after_it_was_handed_out_is_handed_out_itself() -> None:
+    settling = Settling(capacity=10)
+    settling.hear(Hint("x", is_folder=True), 0.0)
+    assert settling.take_ready(PAUSE_SECONDS)
+    settling.hear(Hint("x/a", is_closed=True), 0.2)
+    assert [heard.hint.path for heard in settling.take_ready(0.3)] == ["x/a"]
 
 
 def test_a_path_that_never_rests_is_handed_out_in_the_end() -> None:
@@ -34,11 +124,11 @@ def test_a_path_that_never_rests_is_handed_out_in_the_end() -> None:
     assert [heard.hint.path for heard in settling.take_ready(MAX_WAIT_SECONDS)] == ["a"]
 
 
-def test_a_folder_and_a_file_of_the_same_path_are_two() -> None:
+def test_a_look_at_a_folder_is_one_at_the_file_that_took_its_place() -> None:
     settling = Settling(capacity=10)
-    settling.hear(Hint("a"), 0.0)
     settling.hear(Hint("a", is_folder=True), 0.0)
-    assert len(settling.take_ready(1.0)) == 2
+    settling.hear(Hint("a"), 0.0)
+    assert [heard.hint.is_folder for heard in settling.take_ready(1.0)] == [True]
 
 
 def test_there_is_no_room_beyond_the_capacity_but_for_known_paths() -> None:
