@@ -202,8 +202,9 @@ BACKFILL_SHARE = 4
 class Ledger(Protocol):
     """What Chroma holds, what is queued, and what went wrong; what a call did outlives the process when it returns.
 
-    It outlives the machine as well, but for what `enqueue`, `lease` and `add_usage` did since the last call of another
-    method that writes. Every method is one transaction. Raises `LedgerCorrupt` when the file is no ledger any more.
+    It outlives the machine as well, but for what `enqueue`, `lease`, `release`, `add_usage` and a `commit` of no plans
+    did since the last call of another method that writes. Every method is one transaction. Raises `LedgerCorrupt` when
+    the file is no ledger any more.
     """
 
     def glances(self, below: str = "") -> dict[str, Glance]:

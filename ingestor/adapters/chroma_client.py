@@ -133,6 +133,13 @@ def _bounded(place: str, timeout_seconds: float, *, is_local: bool, is_encrypted
             super().__init__(**(options | ours))
             sessions.append(self)
 
+        def send(self, request: httpx.Request, **options: Any) -> httpx.Response:  # noqa: ANN401 - as above
+            response = super().send(request, **options)
+            # A response and its stream name each other: what was sent, megabytes a call, would stay until Python
+            # searches for garbage. Chroma's client streams nothing, so the answer has been read.
+            response.stream = httpx.ByteStream(response.content)
+            return response
+
     with _patching:
         names = vars(fastapi)
         original = names["httpx"]

@@ -2,8 +2,8 @@
 
 Invariant: a method that returns is one transaction that outlives the process. What says which records Chroma holds is
 on the disk by then (WAL, synchronous=FULL), with everything before it. A machine that loses its power may lose what
-came after that of what was queued, leased and counted (synchronous=NORMAL): a comparison of the folder finds again what
-was queued.
+came after that of what was queued, leased, given back, acknowledged without a plan and counted (synchronous=NORMAL): a
+comparison of the folder finds again what was queued, and what is worked on twice comes out the same.
 
 Paths are BLOBs (`os.fsencode`), because a file name is bytes. Inode and device numbers are unsigned 64-bit numbers and
 are stored as the signed number with the same bits.
@@ -216,7 +216,7 @@ class SqliteLedger:
 
     def commit(self, plans: Sequence[Plan], changes: Sequence[Change]) -> None:
         """See `ports.Ledger.commit`."""
-        with self._writing() as connection:
+        with self._writing(_FULL if plans else _NORMAL) as connection:
             gone = [plan.before.document_id for plan in plans if plan.after is None and plan.before is not None]
             for page in _pages(gone):
                 connection.execute(sa.delete(_documents).where(_documents.c.document_id.in_(page)))
@@ -291,7 +291,7 @@ class SqliteLedger:
             }
             for change in changes
         ]
-        with self._writing() as connection:
+        with self._writing(_NORMAL) as connection:
             connection.execute(statement, rows)
 
     def hasten(self, now_seconds: float) -> None:

@@ -6,6 +6,7 @@ nothing that the environment adds; no message, repr or exception chain holds the
 
 import asyncio
 import base64
+import importlib
 import json
 import math
 import socket
@@ -349,6 +350,11 @@ class OpenAIEmbedder:
 
 def _closed() -> ServiceUnavailable:
     return ServiceUnavailable("the embedding client is closed")
+
+
+def load() -> None:
+    """Import what the first call needs, which takes 0.6 s that may pass while something else is waited for."""
+    importlib.import_module("openai.resources.embeddings")
 
 
 def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from ingestor.adapters import chroma_client
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.instance import InstanceRecord
@@ -34,7 +35,10 @@ async def run(settings: Settings) -> None:
         stop = _stop_signal()
         source = folder_of(settings)
         instance = hold(settings, "run", stack)
+        # The server comes up while its client is imported.
+        loading = asyncio.get_running_loop().run_in_executor(None, chroma_client.load)
         server = serve(settings, stack)
+        await loading
         sink = await _reached(settings, stack, stop, server)
         if sink is None:
             return

@@ -11,17 +11,19 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ingestor.adapters.chroma_client import load
+from ingestor.adapters import chroma_client, openai_embedder
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.app.collection import SERVER_HOST, announce, hold, open_collection, serve
-from ingestor.app.parts import folder_of, pipeline_of
+from ingestor.app.parts import LEDGER_FILE, folder_of, pipeline_of
 from ingestor.core.model import Outcome
+from ingestor.core.profiles import LOCAL
 from ingestor.engine.pipeline import Pipeline
 from ingestor.ports import Totals
 from ingestor.settings import Settings
@@ -97,7 +99,12 @@ async def _opened(
 ) -> tuple[ChromaSink, ChromaServer | None]:
     """Open the collection, on a server of its own where Chroma is ours."""
     # The server comes up while its client is imported.
-    loading = asyncio.get_running_loop().run_in_executor(None, load)
+    importing = ThreadPoolExecutor(1)
+    stack.callback(importing.shutdown, wait=False)
+    loading = asyncio.get_running_loop().run_in_executor(importing, chroma_client.load)
+    if settings.embedding.provider != LOCAL and not (settings.data_dir / LEDGER_FILE).exists():
+        # Nothing is known yet, so that there will be something to embed: read and cut while it waits for no import.
+        importing.submit(openai_embedder.load)
     server = serve(settings, stack, is_anywhere=True)
     await loading
     if server is None:

@@ -9,6 +9,7 @@ import typer
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
 from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, err, errors_explained, out, print_json, shown
 from ingestor.cli.progress import now_and_then
+from ingestor.cli.signals import run_in_order
 
 if TYPE_CHECKING:
     from ingestor.app.sync import Report, SyncProgress
@@ -32,12 +33,10 @@ def sync(
     with errors_explained(debug=debug):
         # On a terminal the bar tells what the lines would, and lines would tear it apart.
         loaded = settings_of(config, debug=debug, folder=folder, is_quiet=err.is_terminal)
-        import asyncio
-
         from ingestor.app import sync as app
 
         with _progress_told() as tell:
-            report = asyncio.run(app.sync(loaded.settings, tell))
+            report = run_in_order(app.sync(loaded.settings, tell))
         finish(report, as_json=as_json)
 
 

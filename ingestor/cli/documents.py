@@ -8,6 +8,7 @@ import typer
 from ingestor.cli.daemon import finish
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, shown, spelled
+from ingestor.cli.signals import run_in_order
 
 
 def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -41,8 +42,6 @@ def retry(
     """Try documents with a problem again now: by the running daemon, or at once when there is none."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
-        import asyncio
-
         from ingestor.app import status as app
 
         queued = app.queue_again(loaded.settings, paths or [])
@@ -54,7 +53,7 @@ def retry(
             return
         from ingestor.app.sync import sync
 
-        report = asyncio.run(sync(loaded.settings, lambda _: None, only_queued=True))
+        report = run_in_order(sync(loaded.settings, lambda _: None, only_queued=True))
         finish(report, as_json=as_json)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ingestor.cli import collection, daemon, documents, embed, evaluate, models, plan, settings, verify
+from ingestor.cli.allocator import give_back_freed_memory
 
 NEW_OBJECTS = 10_000
 """After how many of them Python searches the newest for garbage; its own choice is 700."""
@@ -31,11 +32,12 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its own callback has done all
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options of the program itself."""
+    give_back_freed_memory()
 
 
 _COMMANDS: Mapping[str, Callable[..., None]] = {

@@ -4,14 +4,15 @@ Invariant: the document is what the file held at one instant; nothing of it is l
 """
 
 import mimetypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Protocol
 
 import structlog
 
 from ingestor.core.errors import IngestorError, UncuttableDocument
-from ingestor.core.model import Chunk, Document
+from ingestor.core.model import Chunk, Document, Stat
 from ingestor.core.shortage import shortage
 from ingestor.ports import Source
 
@@ -61,32 +62,42 @@ class Reader:
 
     def read(self, path: str) -> Document:
         """Read a document; raises `DocumentError` or `TransientError`."""
-        content = self._source.read(path)
         name = PurePosixPath(path).name
-        title, chunks = self._cut(content.raw, path, name)
+        stat, content_hash, text = self._decoded(path)
+        with _fault_told(path):
+            title, chunks = self._cutter.cut(text, name)
         return Document(
             path=path,
-            stat=content.stat,
-            content_hash=content.content_hash,
+            stat=stat,
+            content_hash=content_hash,
             file_type=self._file_type(name),
             title=title,
             chunks=chunks,
         )
 
-    def _cut(self, raw: bytes, path: str, name: str) -> tuple[str, tuple[Chunk, ...]]:
-        try:
-            return self._cutter.cut(self._decode(raw), name)
-        except (IngestorError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            if isinstance(error, OSError) and (passing := shortage(error)) is not None:
-                raise passing from error
-            # A panic of the splitter is no Exception. Whatever it is, one file that hits a fault of ours must not end
-            # the process at every start.
-            _log.exception("document.uncuttable", path=path)
-            message = f"it cannot be cut: {type(error).__name__}: {error}"
-            raise UncuttableDocument(message, remedy="this is a fault of ingestor: please report it") from error
+    def _decoded(self, path: str) -> tuple[Stat, str, str]:
+        """Stat, hash and text of a file. Its bytes end with this call: to cut a text takes several times its size."""
+        content = self._source.read(path)
+        with _fault_told(path):
+            return content.stat, content.content_hash, self._decode(content.raw)
 
     def _file_type(self, name: str) -> str:
         suffix = PurePosixPath(name).suffix.lower()
         return _TEXT_TYPES.get(suffix) or self._types.guess_type(name)[0] or "text/plain"
+
+
+@contextmanager
+def _fault_told(path: str) -> Iterator[None]:
+    """Make a fault of ours, met in decoding or cutting, the document's; what the ports raise passes."""
+    try:
+        yield
+    except (IngestorError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        if isinstance(error, OSError) and (passing := shortage(error)) is not None:
+            raise passing from error
+        # A panic of the splitter is no Exception. Whatever it is, one file that hits a fault of ours must not end
+        # the process at every start.
+        _log.exception("document.uncuttable", path=path)
+        message = f"it cannot be cut: {type(error).__name__}: {error}"
+        raise UncuttableDocument(message, remedy="this is a fault of ingestor: please report it") from error

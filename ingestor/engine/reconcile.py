@@ -86,13 +86,19 @@ class Reconciler:
     async def reconcile(self, below: str = "", *, priority: Priority = Priority.BACKFILL) -> Reconciled:
         """Compare the folder, or the part of it at or below a path, with the ledger, and queue what differs.
 
+        A part that misses too much has the whole folder compared: only that tells a folder renamed from one deleted.
         Raises `ServiceUnavailable` when the root is missing.
         """
         began_seconds = self._clock.monotonic_seconds()
         snapshot = await asyncio.to_thread(self._source.scan, below)
         glances = await self._lane.run(self._ledger.glances, below)
         found = await asyncio.to_thread(difference, snapshot, glances, self._cutting)
-        held = await self._hold_back(below, snapshot, glances, found)
+        missing, is_too_much = await self._missing(below, snapshot, glances, found)
+        if is_too_much and below:
+            return await self.reconcile(priority=priority)
+        held = await self._hold_back(missing, len(glances), found) if is_too_much else 0
+        if not held and not below:
+            await self._hold_back_no_more()
         now_seconds = self._clock.now_seconds()
         change = Change(path="", priority=priority, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
         queued = await self._lane.run(self._ledger.enqueue, found.present, change)
@@ -142,8 +148,12 @@ class Reconciler:
             _log.info("paths.left_out", more=len(news) - MAX_TOLD)
         self._told_left_out |= snapshot.skipped.keys()
 
-    async def _hold_back(self, below: str, snapshot: Snapshot, glances: Mapping[str, Glance], found: Difference) -> int:
-        """How many deletions have to wait for approval."""
+    async def _missing(
+        self, below: str, snapshot: Snapshot, glances: Mapping[str, Glance], found: Difference
+    ) -> tuple[int, bool]:
+        """How many files are missing, and whether that is so many that somebody has to approve, and has not."""
+        if not found.gone:
+            return 0, False
         if below:
             totals = await self._lane.run(self._ledger.totals)
             known, files = totals.documents + totals.problems, max(1, len(snapshot.files))
@@ -151,25 +161,28 @@ class Reconciler:
             known, files = len(glances), len(snapshot.files)
         missing = await asyncio.to_thread(vanished, found.gone, glances, snapshot.files.values())
         is_too_much = self._limit.holds_back(gone=missing, known=known, found=files)
-        if is_too_much and not await self.is_approved():
-            self.held = len(found.gone)
-            _log.error(
-                "deletions.held_back",
-                missing=missing,
-                known=known,
-                example=found.gone[0],
-                remedy="see that the folder is what it should be (mounted, complete), then run `ingestor approve`",
-            )
-            await self._lane.run(self._ledger.set_note, HELD_NOTE, str(self.held))
-            # What was queued for another reason, such as an edit, would find its file gone and go the same way.
-            await self._lane.run(self._ledger.dequeue, found.gone)
-            return self.held
-        if not below:
-            self.held = 0
-            for note in (HELD_NOTE, APPROVED_NOTE):
-                if await self._lane.run(self._ledger.note, note):
-                    await self._lane.run(self._ledger.set_note, note, "")
-        return 0
+        return missing, is_too_much and not await self.is_approved()
+
+    async def _hold_back(self, missing: int, known: int, found: Difference) -> int:
+        """Say that deletions wait for approval; returns how many."""
+        self.held = len(found.gone)
+        _log.error(
+            "deletions.held_back",
+            missing=missing,
+            known=known,
+            example=found.gone[0],
+            remedy="see that the folder is what it should be (mounted, complete), then run `ingestor approve`",
+        )
+        await self._lane.run(self._ledger.set_note, HELD_NOTE, str(self.held))
+        # What was queued for another reason, such as an edit, would find its file gone and go the same way.
+        await self._lane.run(self._ledger.dequeue, found.gone)
+        return self.held
+
+    async def _hold_back_no_more(self) -> None:
+        self.held = 0
+        for note in (HELD_NOTE, APPROVED_NOTE):
+            if await self._lane.run(self._ledger.note, note):
+                await self._lane.run(self._ledger.set_note, note, "")
 
     async def _keep(self, reconciled: Reconciled, now_seconds: float) -> None:
         fields = {

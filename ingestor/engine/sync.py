@@ -18,7 +18,8 @@ whether the write happened (it may even happen later), so an error leaves the sa
 
 Vectors are in the vector store before step 1, so no repetition costs an embedding.
 
-Documents are grouped, because one call with a hundred records costs little more than one with a single record.
+Documents are grouped, because one call with a hundred records costs little more than one with a single record. The
+order holds for each document: while Chroma is at one group, the ledger may be told of those before and behind it.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,10 @@ class Write:
 
 
 class Protocol:
-    """Carries out groups of plans, one group at a time."""
+    """Carries out groups of plans, in three parts: each write is marked, then applied, then committed.
+
+    Every part raises what the ports raise, and leaves every document of its group unfinished then.
+    """
 
     def __init__(self, ledger: Ledger, ledger_lane: Lane, sink: Sink, sink_lane: Lane) -> None:
         self._ledger = ledger
@@ -48,12 +52,16 @@ class Protocol:
         self._sink = sink
         self._sink_lane = sink_lane
 
-    async def write(self, group: Sequence[Write]) -> None:
-        """Carry out a group. Raises what the ports raise, with every document of the group left unfinished."""
+    async def mark(self, group: Sequence[Write]) -> None:
+        """Step 1; may be repeated."""
+        entries = [doubtful_entry(write.plan) for write in group if write.plan.touches_chroma]
+        if entries:
+            await self._ledger_lane.run(self._ledger.mark, entries)
+
+    async def apply(self, group: Sequence[Write]) -> None:
+        """Steps 2 to 4, for writes that were marked. One group at a time."""
         touching = [write for write in group if write.plan.touches_chroma]
         plans = [write.plan for write in touching]
-        if plans:
-            await self._ledger_lane.run(self._ledger.mark, [doubtful_entry(plan) for plan in plans])
         replaced = [record_id for plan in plans for record_id in plan.replace]
         if replaced:
             await self._sink_lane.run(self._sink.drop, replaced)
@@ -67,6 +75,8 @@ class Protocol:
         dropped = [record_id for plan in plans for record_id in plan.drop]
         if dropped:
             await self._sink_lane.run(self._sink.drop, dropped)
-        await self._ledger_lane.run(
-            self._ledger.commit, [write.plan for write in group], [write.change for write in group]
-        )
+
+    async def commit(self, group: Sequence[Write]) -> None:
+        """Step 5, for writes that were applied."""
+        plans, changes = [write.plan for write in group], [write.change for write in group]
+        await self._ledger_lane.run(self._ledger.commit, plans, changes)

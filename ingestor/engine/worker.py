@@ -8,8 +8,10 @@ backfill, and leave it a share.
 
 A document belongs to one task at a time: its id is *claimed* from planning until its write has ended. A new path adopts
 the document of a path that is gone (a rename), so a path that is gone waits until the present paths leased before it
-have been planned. Ledger answers come back in the order of the calls (`Lane`), so an entry that was read before a rival
-committed is seen before the rival lets go of its claim: a claim that is free means that the entry is current.
+have been planned, and then for whoever has its document: mostly nothing is left to do but to acknowledge it. Paths that
+are gone are leased many at once (a folder was renamed), so those of a lease are looked at together, in one call each.
+Ledger answers come back in the order of the calls (`Lane`), so an entry that was read before a rival committed is seen
+before the rival lets go of its claim: a claim that is free means that the entry is current.
 
 Invariant: a change leaves the queue in the very transaction that says what Chroma holds, or not at all. A fault of one
 document never stops another; what failed is a Problem, or is queued with its reason.
@@ -18,8 +20,7 @@ document never stops another; what failed is a Problem, or is queued with its re
 import asyncio
 import random
 import uuid
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -56,7 +57,9 @@ MIN_ROOM = 128
 MAX_BYTES = {Priority.LIVE: 16 * 1024 * 1024, Priority.BACKFILL: 48 * 1024 * 1024}
 """Bytes of the files in work at once. Each kind has its own, so that a live change does not wait for the backfill."""
 MAX_READS = 4
-"""Files of a kind that are read, cut and planned at once."""
+"""Files of the backfill that are read, cut and planned at once."""
+MAX_LIVE_READS = 8
+"""Live ones: some of them wait for the ledger, which waits for the disk; `MAX_BYTES` bounds what they hold."""
 POLL_SECONDS = 1.0
 """How often the queue is looked at for what another process queued (`ingestor retry`)."""
 CLOCK_STEP_SECONDS = 5.0
@@ -75,7 +78,7 @@ _STAGES: dict[type[DocumentError], Stage] = {UndecodableDocument: Stage.DECODE, 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Task:
     """A change, what a first look at its path has found, and the plans it has to wait for."""
 
@@ -83,7 +86,9 @@ class _Task:
     stat: Stat | None
     error: DocumentError | TransientError | None
     planned: "asyncio.Future[None]"
-    rivals: Collection["asyncio.Future[None]"] = ()
+    claim: "_Claim"
+    removed: Entry | None = None
+    """Of a path that is gone: the entry that goes with it, claimed."""
     stage: Stage = Stage.READ
     """How far it has come."""
 
@@ -123,14 +128,17 @@ class Worker:
         self._tally = tally
         self._model = model
         self._rescan_seconds = rescan_seconds
-        self._claims: dict[str, str] = {}
+        self._claims: dict[str, _Held] = {}
         self._wanted: dict[str, str] = {}
         """Document id -> the new path that waits for it, until a turn of that path ends and is not postponed."""
         self._unplanned: set[asyncio.Future[None]] = set()
         self.in_work = 0
         """How many documents are in work."""
         self._budgets = {priority: Budget(limit_bytes) for priority, limit_bytes in MAX_BYTES.items()}
-        self._reads = {priority: asyncio.Semaphore(MAX_READS) for priority in Priority}
+        self._reads = {
+            Priority.LIVE: asyncio.Semaphore(MAX_LIVE_READS),
+            Priority.BACKFILL: asyncio.Semaphore(MAX_READS),
+        }
         self._news = asyncio.Event()
         self._has_live_news = False
         self._clock_lead_seconds = clock.now_seconds() - clock.monotonic_seconds()
@@ -178,15 +186,17 @@ class Worker:
         looks = await asyncio.to_thread(self._look, [change.path for change in changes])
         loop = asyncio.get_running_loop()
         leased = [
-            _Task(change, stat, error, loop.create_future())
+            _Task(change, stat, error, loop.create_future(), _Claim(self._claims, change.path))
             for change, (stat, error) in zip(changes, looks, strict=True)
         ]
-        self._unplanned.update(task.planned for task in leased if not task.is_gone)
-        rivals = tuple(self._unplanned)
-        for task in leased:
-            task.rivals = rivals if task.is_gone else ()
-            self.in_work += 1
+        self.in_work += len(leased)
+        present = [task for task in leased if not task.is_gone]
+        self._unplanned.update(task.planned for task in present)
+        for task in present:
             tasks.create_task(self._work(task))
+        if len(present) < len(leased):
+            gone = [task for task in leased if task.is_gone]
+            tasks.create_task(self._work_on_gone(tasks, gone, tuple(self._unplanned)))
         return len(leased)
 
     def _look(self, paths: Sequence[str]) -> list[tuple[Stat | None, DocumentError | TransientError | None]]:
@@ -212,8 +222,11 @@ class Worker:
 
     async def _work(self, task: _Task) -> None:
         try:
-            async with self._budgets[task.change.priority].taken(task.stat.size_bytes if task.stat else 0):
-                await self._process_or_set_aside(task)
+            try:
+                async with self._budgets[task.change.priority].taken(task.stat.size_bytes if task.stat else 0):
+                    await self._process_or_set_aside(task)
+            finally:
+                task.claim.leave_all()
             self._want_no_more(task.path)
         except TransientError as error:
             await self._postpone(task, error)
@@ -222,36 +235,89 @@ class Worker:
             self.in_work -= 1
             self._news.set()
 
+    async def _work_on_gone(
+        self, tasks: asyncio.TaskGroup, gone: Sequence[_Task], rivals: Collection["asyncio.Future[None]"]
+    ) -> None:
+        """Acknowledge what was renamed, or was never known; the others get a task each once their claim is had."""
+        if rivals:
+            await asyncio.wait(rivals)
+        looked_at, waiting = list(gone), dict[_Task, asyncio.Future[None]]()
+        while looked_at:
+            paths = [task.path for task in looked_at]
+            looks = await asyncio.to_thread(self._look, paths)
+            try:
+                known = await self._ledger_lane.run(self._ledger.entries, paths)
+            except TransientError as error:
+                known, looks = {}, [(None, error)] * len(paths)
+            # Nothing is awaited until all that is free is claimed: from here on no rival can make the entries stale.
+            unknown: list[_Task] = []
+            for task, look in zip(looked_at, looks, strict=True):
+                entry = known.get(task.path)
+                task.error = self._obstacle(task.path, look, entry)
+                if task.error is None and entry is None:
+                    unknown.append(task)
+                elif task.error is None and entry is not None and not task.claim.try_take(entry):
+                    waiting[task] = self._claims[entry.document_id].left
+                else:
+                    task.removed = entry
+                    tasks.create_task(self._work(task))
+            if unknown:
+                await self._finish_unknown(unknown)
+            if waiting:
+                await asyncio.wait(set(waiting.values()), return_when=asyncio.FIRST_COMPLETED)
+            looked_at = [task for task, left in waiting.items() if left.done()]
+            for task in looked_at:
+                del waiting[task]
+
+    def _obstacle(
+        self, path: str, look: tuple[Stat | None, DocumentError | TransientError | None], entry: Entry | None
+    ) -> DocumentError | TransientError | None:
+        """Why nothing may be concluded now from a path's having been gone at its lease."""
+        stat, error = look
+        if stat is not None or isinstance(error, DocumentError):
+            return UnstableDocument(f"{path} has come back while it was taken for deleted")
+        if error is None and entry is not None and entry.document_id in self._wanted:
+            return UnstableDocument(f"{path} was renamed to {self._wanted[entry.document_id]}")
+        return error
+
+    async def _finish_unknown(self, gone: Sequence[_Task]) -> None:
+        try:
+            await self._acknowledge([task.change for task in gone])
+            for task in gone:
+                self._want_no_more(task.path)
+        except TransientError as error:
+            for task in gone:
+                await self._postpone(task, error)
+        finally:
+            self.in_work -= len(gone)
+            self._news.set()
+
     async def _process_or_set_aside(self, task: _Task) -> None:
         began_seconds = perf_counter()
         try:
             if task.error is not None:
                 raise task.error
-            with self._claiming(task.path) as claim:
-                await self._process(task, claim, began_seconds)
+            await self._process(task, began_seconds)
         except DocumentError as error:
+            task.claim.leave_all()
             ((_, hidden),) = await asyncio.to_thread(self._look, [task.path])
             if isinstance(hidden, DocumentError):
                 # Its folder may not be entered. That is the folder's problem, told by the reconcile; what is not known
                 # of the file is no reason to take its records away.
-                await self._acknowledge(task.change)
+                await self._acknowledge([task.change])
                 return
-            with self._claiming(task.path) as claim:
-                await self._set_aside(task, claim, error, began_seconds)
+            await self._set_aside(task, error, began_seconds)
 
-    async def _process(self, task: _Task, claim: "_Claim", began_seconds: float) -> None:
-        if task.is_gone:
-            plan = await self._plan_gone(task, claim)
-            if plan is None:
-                await self._acknowledge(task.change)
-            else:
-                await self._write(Write(plan, (), task.change), began_seconds)
+    async def _process(self, task: _Task, began_seconds: float) -> None:
+        if task.removed is not None:
+            task.stage = Stage.WRITE
+            await self._write(Write(plan_removal(task.removed), (), task.change), began_seconds)
             return
         is_live = task.change.is_live
         with self._embedding.announced(is_live=is_live):
             # Until its texts are in the line: those behind it must not crowd the lanes that live changes need, too.
             async with self._reads[task.change.priority]:
-                plan = await self._plan_present(task.path, claim)
+                plan = await self._plan_present(task.path, task.claim)
                 task.stage = Stage.EMBED
                 request = await self._embedding.request([record.text for record in plan.embed], is_live=is_live)
         self._planned(task)
@@ -293,29 +359,11 @@ class Worker:
             raise UnstableDocument(message)
         return gone[0] if gone else None
 
-    async def _plan_gone(self, task: _Task, claim: "_Claim") -> Plan | None:
-        if task.rivals:
-            await asyncio.wait(task.rivals)
-        ((stat, error),) = await asyncio.to_thread(self._look, [task.path])
-        if stat is not None or error is not None:
-            message = f"{task.path} has come back while it was taken for deleted"
-            raise UnstableDocument(message)
-        known = await self._ledger_lane.run(self._ledger.entries, [task.path])
-        entry = known.get(task.path)
-        if entry is None:
-            return None
-        claim.take(entry)
-        if entry.document_id in self._wanted:
-            message = f"{task.path} was renamed to {self._wanted[entry.document_id]}"
-            raise UnstableDocument(message)
-        task.stage = Stage.WRITE
-        return plan_removal(entry)
-
-    async def _set_aside(self, task: _Task, claim: "_Claim", error: DocumentError, began_seconds: float) -> None:
+    async def _set_aside(self, task: _Task, error: DocumentError, began_seconds: float) -> None:
         known = await self._ledger_lane.run(self._ledger.entries, [task.path])
         before = known.get(task.path)
         if before is not None:
-            claim.take(before)
+            task.claim.take(before)
         earlier = before.problem if before else None
         now_seconds = self._clock.now_seconds()
         problem = Problem(
@@ -369,6 +417,8 @@ class Worker:
     def _pause_seconds(self, error: TransientError, attempts: int) -> float:
         if isinstance(error, BudgetSpent):
             return error.retry_after_seconds or self._rescan_seconds
+        if isinstance(error, UnstableDocument) and attempts == 1 and error.retry_after_seconds is not None:
+            return error.retry_after_seconds
         backoff = REST if isinstance(error, UnstableDocument) else RETRY
         if backoff.is_exhausted(attempts):
             return max(self._rescan_seconds, error.retry_after_seconds or 0.0)
@@ -422,9 +472,9 @@ class Worker:
         else:
             _log.info("document.synced", **fields)
 
-    async def _acknowledge(self, change: Change) -> None:
-        await self._ledger_lane.run(self._ledger.commit, [], [change])
-        self._tally.finished += 1
+    async def _acknowledge(self, changes: Sequence[Change]) -> None:
+        await self._ledger_lane.run(self._ledger.commit, [], changes)
+        self._tally.finished += len(changes)
 
     def _want_no_more(self, path: str) -> None:
         for document_id in [wanted for wanted, by in self._wanted.items() if by == path]:
@@ -435,43 +485,50 @@ class Worker:
         if not task.planned.done():
             task.planned.set_result(None)
 
-    @contextmanager
-    def _claiming(self, path: str) -> Iterator["_Claim"]:
-        claim = _Claim(self._claims, path)
-        try:
-            yield claim
-        finally:
-            claim.leave_all()
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Which path has a document, and what is settled when it lets go of it."""
+
+    path: str
+    left: "asyncio.Future[None]"
 
 
 class _Claim:
     """What one task holds of the documents that all tasks may want."""
 
-    def __init__(self, claims: dict[str, str], path: str) -> None:
+    def __init__(self, claims: dict[str, _Held], path: str) -> None:
         self._claims = claims
         self._path = path
         self._held: set[str] = set()
 
     def try_take(self, entry: Entry) -> bool:
         """Claim a document; False when another path has it."""
-        is_taken = self._claims.setdefault(entry.document_id, self._path) == self._path
-        if is_taken:
+        held = self._claims.get(entry.document_id)
+        if held is None:
+            left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._claims[entry.document_id] = _Held(self._path, left)
             self._held.add(entry.document_id)
-        return is_taken
+        return held is None or held.path == self._path
 
     def take(self, entry: Entry) -> None:
         """Claim a document; raises `UnstableDocument` when another path has it."""
         if not self.try_take(entry):
-            message = f"{self._path} is being renamed to {self._claims[entry.document_id]}"
+            message = f"{self._path} is being renamed to {self._claims[entry.document_id].path}"
             raise UnstableDocument(message)
 
     def leave(self, entry: Entry) -> None:
         """Let go of one document."""
         self._held.remove(entry.document_id)
-        del self._claims[entry.document_id]
+        self._settle(entry.document_id)
 
     def leave_all(self) -> None:
         """Let go of everything that was claimed."""
         for document_id in self._held:
-            del self._claims[document_id]
+            self._settle(document_id)
         self._held.clear()
+
+    def _settle(self, document_id: str) -> None:
+        left = self._claims.pop(document_id).left
+        if not left.done():
+            left.set_result(None)

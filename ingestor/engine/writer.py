@@ -1,12 +1,18 @@
 """The writer: brings documents that are ready together into groups, and has the protocol carry them out.
 
-Invariant: one group at a time; whoever hands in a write learns whether it was carried out. What waits is bounded by
-what the worker has in work.
+Chroma is what takes time, so that the ledger is not to keep it waiting: while Chroma is at a group, the group before
+is committed, and the one behind is marked if it is full already. Which documents a group has is not settled before
+Chroma is free: a live change waits for one group, never for two.
+
+Invariant: Chroma has one group at a time, and no write before it was marked; none is committed before Chroma has it.
+Whoever hands in a write learns whether it was carried out. What waits is bounded by what the worker has in work.
 """
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from ingestor.core.errors import IngestorError, RejectedByChroma
 from ingestor.core.precedence import Precedence
@@ -21,10 +27,11 @@ SHORT_GROUPS = 16
 """Groups that are short after the last live change. A small group costs Chroma more a record than a large one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _HandedIn:
     write: Write
     done: "asyncio.Future[None]"
+    is_marked: bool = False
 
     @property
     def records(self) -> int:
@@ -33,7 +40,10 @@ class _HandedIn:
 
 
 class Writer:
-    """Takes all that is ready whenever it is free, live changes first: a lone document goes at once, many together."""
+    """Takes all that is ready whenever Chroma is free, live changes first: a lone document goes at once, many together.
+
+    `run` must be running.
+    """
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
@@ -41,37 +51,56 @@ class Writer:
         self._news = asyncio.Event()
         self._short_groups = 0
         """How many of the next groups are short."""
+        self._marking = asyncio.Lock()
+        self._is_applying = False
+        """Whether Chroma is at a group."""
+        self._news_ahead = asyncio.Event()
+        self._applied: list[_HandedIn] = []
+        self._is_applied = asyncio.Event()
 
     async def write(self, write: Write) -> None:
         """Have a write carried out; raises what the ports raise, with the document left unfinished in the ledger."""
         handed_in = _HandedIn(write, asyncio.get_running_loop().create_future())
         self._waiting.put(handed_in.done, handed_in, is_live=write.change.is_live)
         self._news.set()
+        self._news_ahead.set()
         await handed_in.done
 
     async def run(self) -> None:
         """Carry out writes until cancelled."""
-        while True:
-            self._news.clear()
-            if self._waiting:
-                await self._carry_out(self._next_group())
-            else:
-                await self._news.wait()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._mark_ahead())
+            tasks.create_task(self._commit())
+            while True:
+                self._news.clear()
+                if self._waiting:
+                    await self._carry_out(self._next_group())
+                else:
+                    await self._news.wait()
 
     def _next_group(self) -> list[_HandedIn]:
         self._short_groups = SHORT_GROUPS if self._waiting.has_live else max(0, self._short_groups - 1)
+        return self._waiting.take(self._next_length())
+
+    def _next_length(self) -> int:
+        """How many of those that wait are the next group."""
+        is_short = self._waiting.has_live or self._short_groups
         records = length = 0
         for handed_in in self._waiting:
             records += handed_in.records
-            is_short = self._short_groups and not handed_in.write.change.is_live
-            if length and records > (SHORT_GROUP_RECORDS if is_short else MAX_GROUP_RECORDS):
+            most = SHORT_GROUP_RECORDS if is_short and not handed_in.write.change.is_live else MAX_GROUP_RECORDS
+            if length and records > most:
                 break
             length += 1
-        return self._waiting.take(length)
+        return length
 
     async def _carry_out(self, group: Sequence[_HandedIn]) -> None:
         try:
-            await self._protocol.write([handed_in.write for handed_in in group])
+            async with self._marking:
+                await self._mark(group)
+            self._is_applying = True
+            self._news_ahead.set()
+            await self._protocol.apply([handed_in.write for handed_in in group])
         except RejectedByChroma as error:
             if len(group) == 1:
                 _settle(group, error)
@@ -82,7 +111,45 @@ class Writer:
         except IngestorError as error:
             _settle(group, error)
         else:
-            _settle(group, None)
+            self._applied += group
+            self._is_applied.set()
+        finally:
+            self._is_applying = False
+
+    async def _mark(self, group: Sequence[_HandedIn]) -> None:
+        unmarked = [handed_in for handed_in in group if not handed_in.is_marked]
+        if unmarked:
+            await self._protocol.mark([handed_in.write for handed_in in unmarked])
+        for handed_in in unmarked:
+            handed_in.is_marked = True
+
+    async def _mark_ahead(self) -> None:
+        """Mark what would be the next group while Chroma is at one, but only when more than that waits.
+
+        What is marked and goes later than was thought, because of a live change, is merely unfinished for longer.
+        """
+        while True:
+            await self._news_ahead.wait()
+            self._news_ahead.clear()
+            length = self._next_length() if self._is_applying else 0
+            if length and length < len(self._waiting):
+                async with self._marking:
+                    # A ledger that fails now is asked again when their turn comes, and they are told what it says then.
+                    with suppress(IngestorError):
+                        await self._mark(list(islice(self._waiting, length)))
+
+    async def _commit(self) -> None:
+        """Commit all that Chroma has, whenever the ledger is free."""
+        while True:
+            await self._is_applied.wait()
+            self._is_applied.clear()
+            group, self._applied = self._applied, []
+            try:
+                await self._protocol.commit([handed_in.write for handed_in in group])
+            except IngestorError as error:
+                _settle(group, error)
+            else:
+                _settle(group, None)
 
 
 def _settle(group: Sequence[_HandedIn], error: IngestorError | None) -> None:

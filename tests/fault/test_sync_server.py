@@ -18,6 +18,14 @@ BATCH_INPUTS = 4
 FILES = 120
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """A shell starts what it puts in the background with SIGINT ignored, and so would all be that we start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def provider() -> Iterator[EmbeddingServer]:
     with EmbeddingServer(dimensions=DIMENSIONS, latency_seconds=0.2) as server:
@@ -83,7 +91,8 @@ def test_a_sync_that_is_killed_at_any_moment_leaves_a_server_that_the_next_one_e
     assert not site.servers()
     assert report["documents"]["problems"] == 0
     assert_equal(site.folder, site.at_rest(), dimensions=DIMENSIONS)
-    assert provider.counters.repeated_texts <= CONCURRENCY * BATCH_INPUTS
+    # Each of the three loses what was in flight, and what had just been answered and was not kept yet.
+    assert provider.counters.repeated_texts <= 3 * 2 * CONCURRENCY * BATCH_INPUTS
 
 
 def test_a_server_that_dies_under_a_sync_is_started_again_and_nothing_is_lost(
@@ -128,10 +137,13 @@ def test_a_sync_needs_no_port_of_its_own_and_is_queried_while_it_works(site: Sit
         sync = site.start("sync")
         wait_until(sync, site, "work had begun", provider)
         port = record_of(site)["chroma_port"]
+        # However long the commands take on a busy machine, the sync has more to wait for.
+        provider.latency_seconds = 2.0
 
         asked = site.command("query", "what page 1 says")
         status = json.loads(site.command("status", "--json").out)
 
+        provider.latency_seconds = 0.2
         assert asked.code == 0, asked.err
         assert port != site.port
         assert sync.process.poll() is not None or status["chroma"] == f"http://127.0.0.1:{port}"
@@ -139,12 +151,16 @@ def test_a_sync_needs_no_port_of_its_own_and_is_queried_while_it_works(site: Sit
     assert_equal(site.folder, site.at_rest(), dimensions=DIMENSIONS)
 
 
-def test_a_sync_that_is_interrupted_takes_its_server_with_it(site: Site, provider: EmbeddingServer) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sync_that_is_interrupted_takes_its_server_with_it(
+    site: Site, provider: EmbeddingServer, number: signal.Signals
+) -> None:
     for moment in ("its server was launched", "work had begun"):
         sync = site.start("sync")
         wait_until(sync, site, moment, provider)
-        sync.process.send_signal(signal.SIGINT)
-        assert ended(sync)
+        sync.process.send_signal(number)
+        assert ended(sync) == 128 + number
         assert not site.servers(), sync.log()
+        assert "Traceback" not in sync.log()
     site.sync()
     assert_equal(site.folder, site.at_rest(), dimensions=DIMENSIONS)

@@ -1,6 +1,7 @@
 """No call waits for ever, and whatever a server answers becomes an error that says what to do."""
 
 import functools
+import gc
 import http.server
 import itertools
 import json
@@ -149,6 +150,20 @@ def test_a_client_keeps_the_timeout_that_it_was_made_with(gate: Gate) -> None:
     for owner in (client, client._admin_client):
         assert owner._server._session.timeout == httpx.Timeout(17, connect=5)
     disconnect(client)
+    disconnect(client)
+
+
+def test_nothing_that_was_sent_is_held_when_a_call_has_ended(chroma_port: int) -> None:
+    client = connect("http", port=chroma_port, timeout_seconds=20)
+    sink = open_sink(client, next(NAMES), RECIPE, HnswConfig(), fingerprint="f")
+    gc.collect()
+    gc.disable()  # it would find out sooner or later: some forty megabytes later, for a file of ten
+    try:
+        sink.add([record("a:1")], VECTOR[np.newaxis])
+        assert sink.count() == 1
+        assert [held for held in gc.get_objects() if isinstance(held, httpx.Request)] == []
+    finally:
+        gc.enable()
     disconnect(client)
 
 

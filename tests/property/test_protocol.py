@@ -235,11 +235,11 @@ def without_marks_for_drops(plan: Plan) -> Entry:
 
 
 async def commit_before_write(self: Protocol, group: Sequence[Write]) -> None:
-    await self._ledger_lane.run(self._ledger.commit, [each.plan for each in group], [each.change for each in group])
-    await ORIGINAL_WRITE(self, [replace(each, plan=replace(each.plan, before=each.plan.after)) for each in group])
+    await self.commit(group)
+    await ORIGINAL_MARK(self, [replace(each, plan=replace(each.plan, before=each.plan.after)) for each in group])
 
 
-ORIGINAL_WRITE = Protocol.write
+ORIGINAL_MARK = Protocol.mark
 
 
 @pytest.mark.timeout(600)
@@ -252,7 +252,7 @@ def test_the_machine_finds_out_a_protocol_without_one_of_its_steps(
     mutant: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if mutant is commit_before_write:
-        monkeypatch.setattr(Protocol, "write", mutant)
+        monkeypatch.setattr(Protocol, "mark", mutant)
     else:
         monkeypatch.setattr(sync_module, "doubtful_entry", mutant)
     with pytest.raises((AssertionError, ExceptionGroup)):

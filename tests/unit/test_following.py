@@ -234,7 +234,8 @@ async def test_a_root_that_is_missing_is_waited_for_and_deletes_nothing() -> Non
         await scene.queued("a", "b")
 
 
-async def test_deletions_that_are_held_back_are_carried_out_when_somebody_approves() -> None:
+def indexed_scene() -> Scene:
+    """A folder `sub` with six documents, which are all that there is."""
     scene = Scene()
     for number in range(6):
         scene.folder.write(f"sub/{number}", b"x")
@@ -242,6 +243,23 @@ async def test_deletions_that_are_held_back_are_carried_out_when_somebody_approv
         assert stat is not None
         indexed = Entry(f"sub/{number}", f"d{number}", stat, "hash", "c1", {})
         scene.ledger.commit([Plan(indexed.path, Outcome.ADDED, None, indexed)], [])
+    return scene
+
+
+@pytest.mark.parametrize("hinted", ["sub", "moved"])
+async def test_a_renamed_folder_with_most_documents_is_not_told_as_deletions(hinted: str) -> None:
+    scene = indexed_scene()
+    async with following_scene(scene):
+        scene.folder.rename("sub", "moved")
+        scene.watch.emit(Hint(hinted, is_folder=True))
+        await until(lambda: "moved/0" in scene.ledger.queue)
+        scene.watch.emit(Hint("sub", is_folder=True))
+        await scene.queued(*(f"{folder}/{number}" for folder in ("sub", "moved") for number in range(6)))
+    assert HELD_NOTE not in scene.ledger.notes
+
+
+async def test_deletions_that_are_held_back_are_carried_out_when_somebody_approves() -> None:
+    scene = indexed_scene()
     async with following_scene(scene):
         scene.folder.delete("sub")
         scene.folder.write("other", b"y")

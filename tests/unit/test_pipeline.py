@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -14,7 +14,7 @@ import pytest
 from ingestor.adapters.clock import SystemClock
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import ServiceUnavailable, UnreadableDocument, UnstableDocument
-from ingestor.core.model import Change, Chunk, Content, Outcome, Priority, Stat
+from ingestor.core.model import Change, Chunk, Content, Entry, Outcome, Plan, Priority, Record, Stat
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import worker as worker_module
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, UNREADABLE_NOTE
@@ -69,6 +69,49 @@ async def test_a_renamed_folder_keeps_its_documents_and_costs_nothing(world: Wor
     assert tally.documents == {Outcome.RENAMED: 2}
     assert set(world.sink.held) == ids
     assert len(world.embedded_texts()) == 6
+
+
+async def test_paths_that_were_renamed_away_wait_for_their_documents_and_leave_the_queue_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        world.folder.write(f"sub/{number}.md", f"text {number}".encode())
+    await world.sync()
+    old_paths = {path for path in world.ledger.glances() if path.startswith("sub/")}
+    world.folder.rename("sub", "moved")
+    asked = Counter[str]()
+    acknowledged: list[int] = []
+    are_seen = threading.Event()
+    commit, retag, entries = world.ledger.commit, world.sink.retag, world.ledger.entries
+
+    def counted_commit(plans: Sequence[Plan], changes: Sequence[Change]) -> None:
+        acknowledged.extend([len(changes)] if not plans else [])
+        commit(plans, changes)
+
+    def slow_retag(records: Sequence[Record]) -> None:
+        assert are_seen.wait(10), "the paths that are gone are looked at while the new ones are being written"
+        retag(records)
+
+    def seen_entries(paths: Iterable[str]) -> dict[str, Entry]:
+        wanted = set(paths)
+        found = entries(wanted)
+        if len(wanted) > 1 and wanted <= old_paths:
+            asked["entries"] += 1
+            are_seen.set()
+        return found
+
+    monkeypatch.setattr(world.ledger, "commit", counted_commit)
+    monkeypatch.setattr(world.sink, "retag", slow_retag)
+    monkeypatch.setattr(world.ledger, "entries", seen_entries)
+    monkeypatch.setattr(world.ledger, "release", count(asked, "release", world.ledger.release))
+    tally = (await world.sync()).tally
+    assert world.records() == world.expected()
+    assert tally.documents == {Outcome.RENAMED: 52}
+    assert asked["release"] == 0, "nobody is turned away"
+    assert sum(acknowledged) == 52
+    assert len(acknowledged) < 10
+    assert asked["entries"] < 10
+    assert (tally.finished, world.ledger.waiting()) == (104, {})
 
 
 async def test_a_copy_is_a_document_of_its_own_and_costs_nothing(world: World) -> None:
@@ -329,6 +372,15 @@ async def test_a_text_that_the_model_refuses_makes_its_document_a_problem(world:
 
 async def test_a_file_that_changes_under_the_read_is_read_again(world: World) -> None:
     world.folder.read_faults["a.md"] = UnstableDocument("it changed")
+    await world.sync()
+    assert world.records() == world.expected()
+
+
+async def test_a_file_in_the_making_is_read_again_when_its_reader_says(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "REST", Backoff(first_seconds=3600.0, max_seconds=3600.0, max_attempts=12))
+    world.folder.read_faults["a.md"] = UnstableDocument("it is being written", retry_after_seconds=0.01)
     await world.sync()
     assert world.records() == world.expected()
 

@@ -7,26 +7,45 @@ from typing import cast
 
 import pytest
 
-from ingestor.core.errors import RejectedByChroma
+from ingestor.core.errors import IngestorError, RejectedByChroma, ServiceUnavailable
 from ingestor.core.model import Change, Outcome, Plan, Priority, Record
 from ingestor.engine.sync import Protocol, Write
 from ingestor.engine.writer import MAX_GROUP_RECORDS, SHORT_GROUP_RECORDS, SHORT_GROUPS, Writer
 
 
 class GatedProtocol:
-    """Notes the paths of every group, and is done with it when the gate is open."""
+    """Notes the paths of every group that is applied, and is done with it when the gate is open."""
 
     def __init__(self) -> None:
         self.groups: list[list[str]] = []
         self.gate = asyncio.Semaphore(0)
         self.refused = ""
+        self.marked: list[list[str]] = []
+        self.committed: list[list[str]] = []
+        self.mark_fault: IngestorError | None = None
+        self.commit_gate = asyncio.Event()
+        self.commit_gate.set()
 
-    async def write(self, group: Sequence[Write]) -> None:
-        paths = [write.change.path for write in group]
+    async def mark(self, group: Sequence[Write]) -> None:
+        if self.mark_fault is not None:
+            raise self.mark_fault
+        self.marked.append(paths_of(group))
+
+    async def apply(self, group: Sequence[Write]) -> None:
+        paths = paths_of(group)
+        assert set(paths) <= {path for marked in self.marked for path in marked}, "none is applied that is not marked"
         self.groups.append(paths)
         await self.gate.acquire()
         if self.refused in paths:
             raise RejectedByChroma("refused")
+
+    async def commit(self, group: Sequence[Write]) -> None:
+        await self.commit_gate.wait()
+        self.committed.append(paths_of(group))
+
+
+def paths_of(group: Sequence[Write]) -> list[str]:
+    return [write.change.path for write in group]
 
 
 def write(path: str, priority: Priority = Priority.BACKFILL, records: int = 1) -> Write:
@@ -113,3 +132,73 @@ async def test_a_refused_record_takes_no_other_document_with_it() -> None:
     assert [type(each) for each in ended] == [type(None), RejectedByChroma, type(None)]
     with pytest.raises(RejectedByChroma):
         others[1].result()
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_while_chroma_is_at_a_group_the_next_one_is_marked_if_it_is_full() -> None:
+    protocol = GatedProtocol()
+    waiting = [write(f"b{number}") for number in range(2 * MAX_GROUP_RECORDS + 1)]
+    async with running(protocol) as (writer, tasks):
+        await handed_in(writer, tasks, [write("first")])
+        await handed_in(writer, tasks, waiting[:MAX_GROUP_RECORDS])
+        await settled()
+        assert protocol.marked == [["first"]], "what may still grow is marked when Chroma is free"
+        await handed_in(writer, tasks, waiting[MAX_GROUP_RECORDS:])
+        await settled()
+        assert protocol.marked == [["first"], paths_of(waiting[:MAX_GROUP_RECORDS])], "one group ahead, and no more"
+        for _ in range(4):
+            protocol.gate.release()
+    assert sorted(path for group in protocol.marked for path in group) == sorted(["first", *paths_of(waiting)])
+
+
+async def test_a_live_change_overtakes_the_group_that_is_marked_already() -> None:
+    protocol = GatedProtocol()
+    async with running(protocol) as (writer, tasks):
+        await handed_in(writer, tasks, [write("first")])
+        await handed_in(writer, tasks, [write(f"b{number}") for number in range(2 * MAX_GROUP_RECORDS)])
+        await settled()
+        assert len(protocol.marked[1]) == MAX_GROUP_RECORDS
+        await handed_in(writer, tasks, [live("live")])
+        await settled()
+        assert protocol.marked[2:] == [["live"]]
+        protocol.gate.release()
+        await settled()
+        assert protocol.groups[1][0] == "live"
+        assert len(protocol.groups[1]) == SHORT_GROUP_RECORDS
+        for _ in range(20):
+            protocol.gate.release()
+
+
+async def test_chroma_gets_the_next_group_while_the_last_one_is_committed() -> None:
+    protocol = GatedProtocol()
+    protocol.commit_gate.clear()
+    async with running(protocol) as (writer, tasks):
+        await handed_in(writer, tasks, [write("a")])
+        await handed_in(writer, tasks, [write("b"), write("c")])
+        protocol.gate.release()
+        await settled()
+        assert (protocol.groups, protocol.committed) == ([["a"], ["b", "c"]], [])
+        await handed_in(writer, tasks, [write("d")])
+        protocol.gate.release()
+        protocol.gate.release()
+        await settled()
+        protocol.commit_gate.set()
+    assert protocol.committed == [["a"], ["b", "c", "d"]], "what Chroma had meanwhile is committed together"
+
+
+async def test_a_ledger_that_fails_ahead_is_asked_again_and_fails_those_whose_turn_it_is() -> None:
+    protocol = GatedProtocol()
+    async with running(protocol) as (writer, tasks):
+        await handed_in(writer, tasks, [write("first")])
+        protocol.mark_fault = ServiceUnavailable("the disk is full")
+        others = [asyncio.ensure_future(writer.write(write(f"b{number}"))) for number in range(MAX_GROUP_RECORDS + 1)]
+        await settled()
+        assert not any(each.done() for each in others), "their turn has not come"
+        protocol.gate.release()
+        ended = await asyncio.gather(*others, return_exceptions=True)
+    assert {type(each) for each in ended} == {ServiceUnavailable}
+    assert protocol.groups == [["first"]]
