@@ -180,6 +180,8 @@ class Sink(Protocol):
 
 MAX_READ = 300
 """Records of one `Sink.read`."""
+MAX_GROUP_RECORDS = 500
+"""Records of documents that are written together, in one call each; a larger document is a group by itself."""
 
 
 @dataclass(frozen=True, slots=True)

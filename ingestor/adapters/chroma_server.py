@@ -121,8 +121,7 @@ class ChromaServer:
 
         Raises `AlreadyRunning` when another process has the folder open, `ConfigError` when the port or the host
         cannot be had, `ServiceUnavailable` when the server dies, does not answer in time, or loses a port that was to
-        be any. Nothing is left behind by
-        a start that failed.
+        be any. Nothing is left behind by a start that failed.
         """
         if self.poll():
             return

@@ -29,7 +29,7 @@ from ingestor.core.errors import (
 )
 from ingestor.core.fingerprint import UNTAGGED
 from ingestor.core.model import Hit, Recipe, Record, Scalar
-from ingestor.ports import Vector, Vectors
+from ingestor.ports import MAX_GROUP_RECORDS, Vector, Vectors
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 RECIPE_KEY = "ingestor_recipe"
 """The key of a collection's metadata that makes it ours."""
-_MAX_BATCH_RECORDS = 500
-"""As many as a group of the writer, so that a group is one call: 100 a call take a third more of Chroma's time."""
+_MAX_BATCH_RECORDS = MAX_GROUP_RECORDS
+"""A group of documents is one call: 100 records a call take a third more of Chroma's time."""
 _MAX_BATCH_BYTES = 16_000_000
 _MAX_BATCH_QUERIES = 100
 _LOST_VECTOR = "Error finding id"

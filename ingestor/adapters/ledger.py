@@ -257,8 +257,8 @@ class SqliteLedger:
             if not any(_due(connection, priority, 1, now_seconds) for priority in priorities):
                 return []
         with self._writing(_NORMAL) as connection:
-            live, *others = (_due(connection, priority, limit, now_seconds) for priority in priorities)
-            backfill = others[0] if others else []
+            live = _due(connection, Priority.LIVE, limit, now_seconds)
+            backfill = [] if live_only else _due(connection, Priority.BACKFILL, limit, now_seconds)
             taken_live = live[: limit - min(len(backfill), limit // BACKFILL_SHARE)]
             rows = [*taken_live, *backfill[: limit - len(taken_live)]]
             connection.execute(_LEASE, [{"at": row.path} for row in rows])

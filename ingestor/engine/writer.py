@@ -17,10 +17,8 @@ from itertools import islice
 from ingestor.core.errors import IngestorError, RejectedByChroma
 from ingestor.core.precedence import Precedence
 from ingestor.engine.sync import Protocol, Write
-from ingestor.ports import BACKFILL_SHARE
+from ingestor.ports import BACKFILL_SHARE, MAX_GROUP_RECORDS
 
-MAX_GROUP_RECORDS = 500
-"""Records of one group; a larger document is a group of its own."""
 SHORT_GROUP_RECORDS = 128
 """Records up to which the backfill fills a group while live changes come: they wait for the group before their own."""
 SHORT_GROUPS = 16

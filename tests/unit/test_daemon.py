@@ -37,6 +37,17 @@ class Heard:
         self.states.append("stopping")
 
 
+@dataclass
+class Service:
+    """An outside service, which is started again when it is dead."""
+
+    is_dead: bool = False
+
+    def supervise(self, _: str) -> bool:
+        was_dead, self.is_dead = self.is_dead, False
+        return was_dead
+
+
 class Life:
     """A daemon over doubles."""
 
@@ -160,18 +171,12 @@ async def test_a_service_that_was_started_again_gets_what_waits_for_it_at_once(
 ) -> None:
     monkeypatch.setattr(daemon_module, "SUPERVISE_SECONDS", 0.01)
     world.sink.fail("add", ServiceUnavailable("the server died"))
-    is_dead = False
-
-    def supervise(_: str) -> bool:
-        nonlocal is_dead
-        was_dead, is_dead = is_dead, False
-        return was_dead
-
-    life = Life(world, supervise)
+    service = Service()
+    life = Life(world, service.supervise)
     running = asyncio.create_task(life.run())
     await until(lambda: bool(world.ledger.problems()))
     assert all((problem.next_try_seconds or 0) > time.time() + 1 for _, problem in world.ledger.problems())
-    is_dead = True
+    service.is_dead = True
     await until(lambda: world.records() == world.expected())
     life.stop.set()
     await asyncio.wait_for(running, 10)
@@ -181,20 +186,14 @@ async def test_what_a_service_has_lost_by_its_restart_is_found_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon_module, "SUPERVISE_SECONDS", 0.01)
-    is_dead = False
-
-    def supervise(_: str) -> bool:
-        nonlocal is_dead
-        was_dead, is_dead = is_dead, False
-        return was_dead
-
-    life = Life(world, supervise)
+    service = Service()
+    life = Life(world, service.supervise)
     running = asyncio.create_task(life.run())
     await until(lambda: world.records() == world.expected() and not world.ledger.waiting())
     await asyncio.sleep(0.1)  # the round of the start is over, and the next one is a minute away
     world.sink.held.popitem()
     assert world.records() != world.expected()
-    is_dead = True
+    service.is_dead = True
     await until(lambda: world.records() == world.expected())
     life.stop.set()
     await asyncio.wait_for(running, 10)

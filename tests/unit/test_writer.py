@@ -10,7 +10,8 @@ import pytest
 from ingestor.core.errors import IngestorError, RejectedByChroma, ServiceUnavailable
 from ingestor.core.model import Change, Outcome, Plan, Priority, Record
 from ingestor.engine.sync import Protocol, Write
-from ingestor.engine.writer import MAX_GROUP_RECORDS, SHORT_GROUP_RECORDS, SHORT_GROUPS, Writer
+from ingestor.engine.writer import SHORT_GROUP_RECORDS, SHORT_GROUPS, Writer
+from ingestor.ports import MAX_GROUP_RECORDS
 
 
 class GatedProtocol:
