@@ -109,8 +109,8 @@ class Embedding:
         self._announced = self._announced_live = 0
         self._news = asyncio.Event()
         self._serving = 0
-        self._keeping = 0
-        """Those of the batches served whose call has ended: what is left to do keeps no other call waiting."""
+        self._kept = 0
+        """Those of the batches served whose vectors are kept: what is left to do keeps no other call waiting."""
         self._limits = CallLimits(embedder.max_batch_inputs, embedder.max_batch_tokens)
 
     @property
@@ -214,7 +214,7 @@ class Embedding:
             deadline_seconds = min(deadline_seconds, now_seconds + self._linger_seconds())
             is_full = length < len(foremost) or length >= self._limits.max_inputs
             is_wanted = bool(foremost) and (is_full or now_seconds >= deadline_seconds)
-            if is_wanted and self._serving - self._keeping < self._pace.calls:
+            if is_wanted and self._serving - self._kept < self._pace.calls:
                 if left_tokens is None or next(iter(foremost)).tokens <= left_tokens:
                     return self._line.take(length)
                 if not self._serving:
@@ -236,8 +236,9 @@ class Embedding:
     async def _serve(self, batch: Sequence[_Waiting], *, is_part: bool = False, are_suspects: bool = False) -> bool:
         """Embed a batch; whether no text was refused. `are_suspects` when an answer was sound but for these texts.
 
-        The next call may go out while the vectors of a batch are being kept, but not between two parts of one: what
-        they teach of the limits is not known before the last of them.
+        The next call goes out when the vectors of a batch are kept, so that a killed process loses no more than the
+        calls that may run at once; not between two parts of a batch: what they teach of the limits is not known before
+        the last of them.
         """
         try:
             await self._embed(batch, is_last_call=not is_part)
@@ -311,22 +312,19 @@ class Embedding:
             if not isinstance(answer, float):
                 break
             await self._clock.sleep(answer)
-        self._keeping += is_last_call
-        self._news.set()
-        try:
-            await self._keep(batch, answer)
-        finally:
-            self._keeping -= is_last_call
-
-    async def _keep(self, batch: Sequence[_Waiting], vectors: Vectors) -> None:
-        pairs = {waiting.key: vector for waiting, vector in zip(batch, vectors, strict=True)}
+        pairs = {waiting.key: vector for waiting, vector in zip(batch, answer, strict=True)}
         await self._lane.run(self._vectors.put, pairs)
+        self._kept += is_last_call
+        self._news.set()
         for waiting in batch:
             self._promised.pop(waiting.key, None)
             if not waiting.vector.done():
                 waiting.vector.set_result(pairs[waiting.key])
-        # Who waits does not wait for the count, which is asked for before anything that they ask the ledger for.
-        await self._account.tell()
+        try:
+            # Who waits does not wait for the count, which is asked for before anything that they ask the ledger for.
+            await self._account.tell()
+        finally:
+            self._kept -= is_last_call
 
     async def _call(self, texts: Sequence[str], tokens: int, attempt: int, *, is_urgent: bool) -> Vectors | float:
         """The vectors of one call, or the seconds to wait before it is made again."""

@@ -241,15 +241,26 @@ async def test_who_waits_for_a_vector_does_not_wait_for_what_it_costs_to_be_coun
         await until(lambda: ledger.usage.texts == 1)
 
 
-async def test_a_call_goes_out_while_the_vectors_of_the_last_one_are_being_kept() -> None:
-    embedder, vectors = HashEmbedder(max_concurrency=1, max_batch_inputs=1), StuckVectors()
+async def test_what_is_paid_for_and_not_kept_is_never_more_than_the_calls_that_may_run_at_once() -> None:
+    embedder, vectors = HashEmbedder(max_concurrency=2, max_batch_inputs=1), StuckVectors()
     async with running(embedder, FakeClock(), RETRY, vectors=vectors) as line:
+        request = await line.embedding.request(["a", "b", "c"])
+        await until(lambda: embedder.calls == [("a",), ("b",)])
+        await asyncio.sleep(0.05)
+        assert embedder.calls == [("a",), ("b",)]
+        vectors.may_keep.set()
+        assert len(await request.vectors()) == 3
+        assert embedder.calls == [("a",), ("b",), ("c",)]
+
+
+async def test_a_call_goes_out_while_the_cost_of_the_last_one_is_being_counted() -> None:
+    embedder, ledger = HashEmbedder(max_concurrency=1, max_batch_inputs=1), StuckLedger()
+    async with running(embedder, FakeClock(), RETRY, ledger=ledger) as line:
         request = await line.embedding.request(["a", "b"])
         await until(lambda: embedder.calls == [("a",), ("b",)])
-        assert vectors.held == {}
-        vectors.may_keep.set()
+        assert ledger.usage.texts == 0
+        ledger.may_count.set()
         assert len(await request.vectors()) == 2
-        assert embedder.max_in_flight == 1
 
 
 class StuckLedger(MemoryLedger):
