@@ -22,6 +22,7 @@ from ingestor.core.model import (
     Problem,
     Recipe,
     Record,
+    Retag,
     Snapshot,
     Stat,
     Usage,
@@ -148,10 +149,10 @@ class Sink(Protocol):
     def add(self, records: Sequence[Record], vectors: Vectors | Sequence[Vector]) -> None:
         """Write new records, a vector each; a record whose id exists is left as it is, without an error."""
 
-    def retag(self, records: Sequence[Record]) -> None:
+    def retag(self, retags: Sequence[Retag]) -> None:
         """Replace the metadata of records that exist; an id that does not exist is ignored.
 
-        Of a record with `changes` only these keys are replaced. Keys in `UNTAGGED` stay where the record has them.
+        Of a retag that is not whole only its keys are replaced. Keys in `UNTAGGED` stay where the record has them.
         """
 
     def drop(self, ids: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from ingestor.core.errors import (
     RejectedByChroma,
 )
 from ingestor.core.fingerprint import UNTAGGED
-from ingestor.core.model import Hit, Record, Scalar
+from ingestor.core.model import Hit, Metadata, Record, Retag, Scalar
 from ingestor.ports import Vector, Vectors
 
 
@@ -101,25 +101,25 @@ class MemorySink:
             if not np.isfinite(rows).all():
                 raise RejectedByChroma("a vector is not finite")
             for record in records:
-                _refuse_surrogates(record)
+                _refuse_surrogates(record.id, record.metadata, record.text)
             self.dimensions = rows.shape[1]
             for record, row in zip(records, rows, strict=True):
                 self.held.setdefault(record.id, Held(record.text, dict(record.metadata), row.copy()))
 
         self._do("add", len(records), write)
 
-    def retag(self, records: Sequence[Record]) -> None:
-        _refuse_twice([record.id for record in records])
+    def retag(self, retags: Sequence[Retag]) -> None:
+        _refuse_twice([retag.id for retag in retags])
 
         def write() -> None:
-            for record in records:
-                _refuse_surrogates(record)
-            for record in records:
-                before = self.held.get(record.id)
+            for retag in retags:
+                _refuse_surrogates(retag.id, retag.metadata)
+            for retag in retags:
+                before = self.held.get(retag.id)
                 if before is not None:
-                    self.held[record.id] = Held(before.document, _retagged(before, record), before.vector)
+                    self.held[retag.id] = Held(before.document, _retagged(before, retag), before.vector)
 
-        self._do("retag", len(records), write)
+        self._do("retag", len(retags), write)
 
     def drop(self, ids: Sequence[str]) -> None:
         _refuse_twice(ids)
@@ -197,11 +197,11 @@ class MemorySink:
         raise fault.error
 
 
-def _retagged(before: Held, record: Record) -> dict[str, Scalar]:
+def _retagged(before: Held, retag: Retag) -> dict[str, Scalar]:
     held = before.metadata or {}
-    if record.changes is not None:
-        return held | dict(record.changes)
-    return dict(record.metadata) | {key: held[key] for key in UNTAGGED & held.keys() & record.metadata.keys()}
+    if not retag.is_whole:
+        return held | dict(retag.metadata)
+    return dict(retag.metadata) | {key: held[key] for key in UNTAGGED & held.keys() & retag.metadata.keys()}
 
 
 def _refuse_twice(ids: Sequence[str]) -> None:
@@ -209,8 +209,8 @@ def _refuse_twice(ids: Sequence[str]) -> None:
         raise ValueError("an id is named twice in one call")
 
 
-def _refuse_surrogates(record: Record) -> None:
-    for text in (record.id, record.text, *record.metadata.values()):
+def _refuse_surrogates(identity: str, metadata: Metadata, document: str = "") -> None:
+    for text in (identity, document, *metadata.values()):
         if isinstance(text, str) and not text.isascii() and any(0xD800 <= ord(sign) < 0xE000 for sign in text):
             raise RejectedByChroma("a text is not valid UTF-8")
 

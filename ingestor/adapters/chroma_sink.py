@@ -28,7 +28,7 @@ from ingestor.core.errors import (
     ServiceUnavailable,
 )
 from ingestor.core.fingerprint import UNTAGGED
-from ingestor.core.model import Hit, Recipe, Record, Scalar
+from ingestor.core.model import Hit, Recipe, Record, Retag, Scalar
 from ingestor.ports import MAX_GROUP_RECORDS, Vector, Vectors
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ RECIPE_KEY = "ingestor_recipe"
 _MAX_BATCH_RECORDS = MAX_GROUP_RECORDS
 """A group of documents is one call: 100 records a call take a third more of Chroma's time."""
 _MAX_BATCH_BYTES = 16_000_000
+_RECORD_BYTES = 1_000
+"""What a record takes of a call's body besides its text, words and vector."""
 _MAX_BATCH_QUERIES = 100
 _LOST_VECTOR = "Error finding id"
 """What Chroma says when the index does not know a record that the database has."""
@@ -138,7 +140,8 @@ class ChromaSink:
         if len(vectors) != len(ids) or any(vector.shape != (dimensions,) for vector in vectors):
             raise ValueError(f"{len(ids)} records with {len(vectors)} vectors, of different shapes or too few")
         self._settle_dimensions(dimensions)
-        for start, stop in _batches(records, dimensions):
+        sizes = [_body_bytes(record.metadata, record.text, dimensions) for record in records]
+        for start, stop in _bounds(sizes):
             with _translation(f"adding {stop - start} records", RejectedByChroma):
                 self._collection.add(
                     ids=ids[start:stop],
@@ -148,23 +151,21 @@ class ChromaSink:
                     documents=[record.text for record in records[start:stop]],
                 )
 
-    def retag(self, records: Sequence[Record]) -> None:
+    def retag(self, retags: Sequence[Retag]) -> None:
         """Replace the metadata of records that exist, as the contract says.
 
         Chroma merges, and loses a key only when it is told None for it; so what is there is read first, unless the
-        record says what has changed. Only what differs is sent: each key costs as much as a record by itself.
+        retag says what has changed. Only what differs is sent: each key costs as much as a record by itself.
         """
-        _unique(record.id for record in records)
-        for start, stop in _batches(records, 0):
-            batch = records[start:stop]
+        _unique(retag.id for retag in retags)
+        for start, stop in _bounds([_body_bytes(retag.metadata) for retag in retags]):
+            batch = retags[start:stop]
             with _translation(f"changing the metadata of {len(batch)} records", RejectedByChroma):
-                held = self._metadata_of([record.id for record in batch if record.changes is None])
+                held = self._metadata_of([retag.id for retag in batch if retag.is_whole])
                 changes = {
-                    record.id: _difference(held[record.id], record.metadata)
-                    if record.changes is None
-                    else dict(record.changes)
-                    for record in batch
-                    if record.changes is not None or record.id in held
+                    retag.id: _difference(held[retag.id], retag.metadata) if retag.is_whole else dict(retag.metadata)
+                    for retag in batch
+                    if not retag.is_whole or retag.id in held
                 }
                 differing = {identity: change for identity, change in changes.items() if change}
                 if differing:
@@ -465,19 +466,23 @@ def _unique(ids: "Iterator[str] | Sequence[str]") -> list[str]:
     return listed
 
 
-def _batches(records: Sequence[Record], dimensions: int) -> Iterator[tuple[int, int]]:
-    """Bounds of batches that Chroma takes in one call; sizes are estimated from above."""
+def _body_bytes(metadata: Mapping[str, Scalar], text: str = "", dimensions: int = 0) -> int:
+    """How much of a call's body a record takes, estimated from above."""
+    words = len(text) + sum(len(value) for value in metadata.values() if isinstance(value, str))
+    return 4 * words + 20 * dimensions + _RECORD_BYTES
+
+
+def _bounds(sizes_bytes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Bounds of batches that Chroma takes in one call."""
     start, size_bytes = 0, 0
-    for position, record in enumerate(records):
-        words = sum(len(value) for value in record.metadata.values() if isinstance(value, str))
-        record_bytes = 4 * (len(record.text) + words) + 20 * dimensions + 1_000
+    for position, record_bytes in enumerate(sizes_bytes):
         is_full = position - start >= _MAX_BATCH_RECORDS or size_bytes + record_bytes > _MAX_BATCH_BYTES
         if is_full and position > start:
             yield start, position
             start, size_bytes = position, 0
         size_bytes += record_bytes
-    if start < len(records):
-        yield start, len(records)
+    if start < len(sizes_bytes):
+        yield start, len(sizes_bytes)
 
 
 @contextmanager

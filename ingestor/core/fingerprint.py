@@ -10,9 +10,12 @@ import json
 from ingestor.core.model import Metadata, Recipe, Scalar
 
 _CHUNK_BYTES = 16
-_TAG_BYTES = 8
+_RECIPE_BYTES = 8
+_HALF_TAG_BYTES = 6
 UNTAGGED = frozenset({"ingested_at"})
 """Keys of metadata that say when a text came into the collection, and nothing of the file: a retag leaves them."""
+OF_FILE = frozenset({"source", "file_name", "file_size", "last_modified", "content_hash"})
+"""Keys of metadata that are the same in all records of a file, and known without looking at its text."""
 
 
 def chunk_fingerprint(text: str) -> str:
@@ -53,11 +56,28 @@ def vector_key(recipe: Recipe, sent_text: str) -> bytes:
 def recipe_fingerprint(recipe: Recipe) -> str:
     """Name an embedding recipe: two collections may share vectors only when theirs are equal."""
     fields = [recipe.provider, recipe.model, recipe.dimensions, recipe.document_prefix]
-    return hashlib.blake2b(json.dumps(fields).encode(), digest_size=_TAG_BYTES).hexdigest()
+    return hashlib.blake2b(json.dumps(fields).encode(), digest_size=_RECIPE_BYTES).hexdigest()
 
 
 def metadata_tag(metadata: Metadata) -> str:
-    """Name metadata by its content, but for the time of ingestion, which differs with every write."""
-    tagged: dict[str, Scalar] = {key: value for key, value in metadata.items() if key not in UNTAGGED}
-    encoded = json.dumps(tagged, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.blake2b(encoded.encode(), digest_size=_TAG_BYTES).hexdigest()
+    """Name metadata by its content, but for the time of ingestion, which differs with every write.
+
+    The first half names what tells of the file (`OF_FILE`), the second all else: who knows that a file has got another
+    path or time knows its new tags by the old ones.
+    """
+    return file_tag(metadata) + own_tag(metadata)
+
+
+def file_tag(metadata: Metadata) -> str:
+    """Name what metadata tells of the file: the first half of its tag."""
+    return _half_tag({key: value for key, value in metadata.items() if key in OF_FILE})
+
+
+def own_tag(metadata: Metadata) -> str:
+    """Name what metadata tells besides: the second half of its tag."""
+    return _half_tag({key: value for key, value in metadata.items() if key not in OF_FILE and key not in UNTAGGED})
+
+
+def _half_tag(metadata: dict[str, Scalar]) -> str:
+    encoded = json.dumps(metadata, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.blake2b(encoded.encode(), digest_size=_HALF_TAG_BYTES).hexdigest()

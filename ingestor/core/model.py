@@ -92,6 +92,16 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """A file as text, read while it did not change; `content_hash` is the SHA-256 of its bytes in hex."""
+
+    path: str
+    stat: Stat
+    content_hash: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A file as text, cut into chunks in their order."""
 
@@ -112,8 +122,16 @@ class Record:
     metadata: Metadata
     tag: str
     """Fingerprint of the metadata without the time of ingestion: tells whether a record needs a retag."""
-    changes: Metadata | None = None
-    """Of a retag: the part of the metadata that differs from what Chroma is known to hold; None: it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retag:
+    """New metadata for a record that exists."""
+
+    id: str
+    metadata: Metadata
+    is_whole: bool = True
+    """Whether the record is to have this and no more; otherwise it is what differs from what it is known to have."""
 
 
 class Stage(StrEnum):
@@ -219,7 +237,7 @@ class Plan:
     before: Entry | None
     after: Entry | None
     embed: tuple[Record, ...] = ()
-    retag: tuple[Record, ...] = ()
+    retag: tuple[Retag, ...] = ()
     drop: tuple[str, ...] = ()
     replace: tuple[str, ...] = ()
 

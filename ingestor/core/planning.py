@@ -12,6 +12,7 @@ mends at a fraction of the cost of an upsert.
 
 Where metadata differs by no more than what the entry itself tells of the file (its path, size, time and hash), the tag
 proves what Chroma holds, and the retag carries the keys that differ and no others: a renamed folder costs a seventh.
+A file whose text and name are known as they are need not even be cut for that (`plan_uncut`).
 
 Ids that are *doubtful* (a write of them was begun and its end never seen) may or may not exist, with old or new
 metadata. Those still wanted are added again - `add` ignores an id that exists, and the vector store has their vectors -
@@ -29,8 +30,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from ingestor.core.fingerprint import chunk_fingerprint, metadata_tag, record_id
-from ingestor.core.model import DAMAGED, Chunk, Document, Entry, Metadata, Outcome, Plan, Problem, Record, Stat
+from ingestor.core.fingerprint import chunk_fingerprint, file_tag, own_tag, record_id
+from ingestor.core.model import DAMAGED, Chunk, Document, Entry, Metadata, Outcome, Plan, Problem, Record, Retag, Stat
 
 _NANOSECONDS = 1_000_000_000
 _FIRST_SECOND = int(datetime.min.replace(tzinfo=UTC).timestamp())
@@ -66,13 +67,34 @@ def plan_document(  # noqa: PLR0913 - each argument is a part of the decision; a
         after=after,
         embed=tuple(record for record in records if record.id not in held or record.id in damaged),
         retag=tuple(
-            replace(record, changes=_changes(record, held.get(record.id, ""), before))
+            _retag(record, held.get(record.id, ""), before)
             for record in records
             if (record.id in doubtful or held.get(record.id, record.tag) != record.tag) and record.id not in damaged
         ),
         drop=tuple(sorted((held.keys() | doubtful) - after.tags.keys())),
         replace=tuple(record.id for record in records if record.id in damaged),
     )
+
+
+def plan_uncut(path: str, stat: Stat, content_hash: str, before: Entry, *, cutting: str) -> Plan | None:
+    """Plan a file whose text was moved or touched and no more than that; None when it has to be cut.
+
+    The name decides how a text is cut, and may be its title: with the same one, the entry tells which records there
+    are, and their tags which metadata they have.
+    """
+    before_name, name = PurePosixPath(before.path).name, PurePosixPath(path).name
+    is_known = (before.content_hash, before.cutting, before_name) == (content_hash, cutting, name)
+    if not is_known or before.is_unfinished or before.problem:
+        return None
+    old, new = _of_file(before.path, before.stat, before.content_hash), _of_file(path, stat, content_hash)
+    old_tag, new_tag = file_tag(old), file_tag(new)
+    if not all(tag.startswith(old_tag) for tag in before.tags.values()):
+        return None
+    tags = {id_: new_tag + tag.removeprefix(old_tag) for id_, tag in before.tags.items()}
+    after = replace(before, path=path, stat=stat, tags=tags)
+    changes = _difference(old, new)
+    retag = tuple(Retag(id_, changes, is_whole=False) for id_ in tags) if changes else ()
+    return Plan(path=path, outcome=_outcome(before, after), before=before, after=after, retag=retag)
 
 
 def plan_removal(before: Entry) -> Plan:
@@ -137,6 +159,7 @@ def _records(document: Document, document_id: str, *, model: str, now_seconds: f
     occurrences: Counter[str] = Counter()
     records: list[Record] = []
     shared = _shared_metadata(document, document_id, model=model, now_seconds=now_seconds)
+    shared_tag = file_tag(shared)
     for ordinal, chunk in enumerate(document.chunks):
         fingerprint = chunk_fingerprint(chunk.text)
         occurrences[fingerprint] += 1
@@ -146,7 +169,7 @@ def _records(document: Document, document_id: str, *, model: str, now_seconds: f
                 id=record_id(document_id, fingerprint, occurrences[fingerprint]),
                 text=chunk.text,
                 metadata=metadata,
-                tag=metadata_tag(metadata),
+                tag=shared_tag + own_tag(metadata),
             )
         )
     return tuple(records)
@@ -173,14 +196,17 @@ def _own_metadata(chunk: Chunk, ordinal: int) -> Metadata:
     }
 
 
-def _changes(record: Record, held_tag: str, before: Entry | None) -> Metadata | None:
-    """The keys of which Chroma is known to hold other values; None when the tag does not prove which these are."""
-    if before is None or not held_tag:
-        return None
-    old = _of_file(before.path, before.stat, before.content_hash)
-    if metadata_tag({**record.metadata, **old}) != held_tag:
-        return None
-    return {key: record.metadata[key] for key, value in old.items() if record.metadata[key] != value}
+def _retag(record: Record, held_tag: str, before: Entry | None) -> Retag:
+    """Retag a record: with what differs, where the tag proves what Chroma holds."""
+    if before is not None and held_tag:
+        old = _of_file(before.path, before.stat, before.content_hash)
+        if held_tag == file_tag(old) + own_tag(record.metadata):
+            return Retag(record.id, _difference(old, record.metadata), is_whole=False)
+    return Retag(record.id, record.metadata)
+
+
+def _difference(old: Metadata, new: Metadata) -> Metadata:
+    return {key: new[key] for key, value in old.items() if new[key] != value}
 
 
 def _of_file(path: str, stat: Stat, content_hash: str) -> Metadata:

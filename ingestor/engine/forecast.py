@@ -167,7 +167,7 @@ class _Tally:
         self.outcomes[plan.outcome] += 1
         self.added += len(plan.embed)
         self.retagged += len(plan.retag)
-        self.rewritten += len({record.id for record in (*plan.embed, *plan.retag)})
+        self.rewritten += len({*(record.id for record in plan.embed), *(retag.id for retag in plan.retag)})
         self.dropped += len(plan.drop)
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from ingestor.core.errors import IngestorError, UncuttableDocument
-from ingestor.core.model import Chunk, Document, Stat
+from ingestor.core.model import Chunk, Document, Text
 from ingestor.core.shortage import shortage
 from ingestor.ports import Source
 
@@ -61,25 +61,31 @@ class Reader:
         return self._cutter.recipe
 
     def read(self, path: str) -> Document:
-        """Read a document; raises `DocumentError` or `TransientError`."""
-        name = PurePosixPath(path).name
-        stat, content_hash, text = self._decoded(path)
+        """Read and cut a document; raises `DocumentError` or `TransientError`."""
+        return self.document_of(self.text_of(path))
+
+    def text_of(self, path: str) -> Text:
+        """Read a document, without cutting it; raises `DocumentError` or `TransientError`.
+
+        The bytes of the file end with this call: to cut a text takes several times its size.
+        """
+        content = self._source.read(path)
         with _fault_told(path):
-            title, chunks = self._cutter.cut(text, name)
+            return Text(path, content.stat, content.content_hash, self._decode(content.raw))
+
+    def document_of(self, text: Text) -> Document:
+        """Cut a text; raises `DocumentError` or `TransientError`."""
+        name = PurePosixPath(text.path).name
+        with _fault_told(text.path):
+            title, chunks = self._cutter.cut(text.text, name)
         return Document(
-            path=path,
-            stat=stat,
-            content_hash=content_hash,
+            path=text.path,
+            stat=text.stat,
+            content_hash=text.content_hash,
             file_type=self._file_type(name),
             title=title,
             chunks=chunks,
         )
-
-    def _decoded(self, path: str) -> tuple[Stat, str, str]:
-        """Stat, hash and text of a file. Its bytes end with this call: to cut a text takes several times its size."""
-        content = self._source.read(path)
-        with _fault_told(path):
-            return content.stat, content.content_hash, self._decode(content.raw)
 
     def _file_type(self, name: str) -> str:
         suffix = PurePosixPath(name).suffix.lower()

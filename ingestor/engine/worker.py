@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-Every change is a task of its own: look, read and cut (on threads), plan, wait for vectors, hand over to the one writer.
+Every change is a task of its own: look, read, cut (on threads), plan, wait for vectors, hand over to the one writer.
 Texts of all tasks meet in `Embedding`, their writes in `Writer`. Wherever tasks wait, live changes go before the
 backfill, and leave it a share.
 
@@ -36,8 +36,8 @@ from ingestor.core.errors import (
     UndecodableDocument,
     UnstableDocument,
 )
-from ingestor.core.model import UNKNOWN_STAT, Change, Document, Entry, Outcome, Plan, Priority, Problem, Stage, Stat
-from ingestor.core.planning import plan_document, plan_problem, plan_removal
+from ingestor.core.model import UNKNOWN_STAT, Change, Entry, Outcome, Plan, Priority, Problem, Stage, Stat, Text
+from ingestor.core.planning import plan_document, plan_problem, plan_removal, plan_uncut
 from ingestor.engine.budget import Budget
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.lane import Lane
@@ -326,21 +326,25 @@ class Worker:
         await self._write(write, began_seconds, embedded=request.embedded)
 
     async def _plan_present(self, path: str, claim: "_Claim") -> Plan:
-        document = await asyncio.to_thread(self._reader.read, path)
-        before = await self._before(document, claim)
+        text = await asyncio.to_thread(self._reader.text_of, path)
+        before = await self._before(text, claim)
+        cutting = self._reader.cutting
+        if before and (plan := plan_uncut(path, text.stat, text.content_hash, before, cutting=cutting)):
+            return plan
+        document = await asyncio.to_thread(self._reader.document_of, text)
         return plan_document(
             document,
             before,
             document_id=before.document_id if before else uuid.uuid4().hex,
-            cutting=self._reader.cutting,
+            cutting=cutting,
             model=self._model,
             now_seconds=self._clock.now_seconds(),
         )
 
-    async def _before(self, document: Document, claim: "_Claim") -> Entry | None:
-        kin = await self._ledger_lane.run(self._ledger.kin, document.path, document.stat, document.content_hash)
+    async def _before(self, text: Text, claim: "_Claim") -> Entry | None:
+        kin = await self._ledger_lane.run(self._ledger.kin, text.path, text.stat, text.content_hash)
         for entry in kin:
-            if entry.path == document.path:
+            if entry.path == text.path:
                 claim.take(entry)
                 return entry
         # All free ones are claimed before anything is awaited: from here on no rival can make them stale.
@@ -350,12 +354,12 @@ class Worker:
         for entry in free:
             if entry not in gone[:1]:
                 claim.leave(entry)
-        busy = [entry for entry in kin if entry not in free and entry.stat.inode == document.stat.inode]
+        busy = [entry for entry in kin if entry not in free and entry.stat.inode == text.stat.inode]
         if busy and not gone:
             # It was renamed while an edit of it is being written: until this path has its turn again, the old path's
             # being gone must not be taken for a deletion.
-            self._wanted[busy[0].document_id] = document.path
-            message = f"{document.path} is the renamed form of a document that is being written"
+            self._wanted[busy[0].document_id] = text.path
+            message = f"{text.path} is the renamed form of a document that is being written"
             raise UnstableDocument(message)
         return gone[0] if gone else None
 

@@ -3,7 +3,6 @@
 import itertools
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -11,10 +10,10 @@ import pytest
 
 from ingestor.adapters.chroma_client import connect, disconnect
 from ingestor.adapters.chroma_server import ChromaServer
-from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, Space, _batches, open_sink
+from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, Space, _body_bytes, _bounds, open_sink
 from ingestor.adapters.folder_lock import FolderLock
 from ingestor.core.errors import CollectionLost, ConfigError, RecipeMismatch, RejectedByChroma, ServiceUnavailable
-from ingestor.core.model import Recipe, Record, Scalar
+from ingestor.core.model import Recipe, Record, Retag, Scalar
 from ingestor.ports import Sink, Vectors
 from tests.doubles_sink import MemorySink
 
@@ -133,6 +132,10 @@ def record(identity: str, text: str = "some text", **metadata: Scalar) -> Record
     return Record(identity, text, {"document_id": identity.partition(":")[0], **metadata}, tag="t")
 
 
+def retag(identity: str, **metadata: Scalar) -> Retag:
+    return Retag(identity, {"document_id": identity.partition(":")[0], **metadata})
+
+
 def rows(*vectors: tuple[float, ...]) -> Vectors:
     return np.array(vectors, dtype=np.float32)
 
@@ -189,7 +192,7 @@ def test_adding_an_id_that_exists_changes_nothing(sink: Sink) -> None:
 
 def test_retag_replaces_all_metadata_and_leaves_text_and_vector(sink: Sink) -> None:
     sink.add([record("a:1", "alpha", source="old.md", title="gone"), record("b:1", "beta")], rows((1, 0, 0), (0, 1, 0)))
-    sink.retag([record("a:1", "ignored", source="new.md", chunk=2)])
+    sink.retag([retag("a:1", source="new.md", chunk=2)])
 
     hit = sink.search(rows((1, 0, 0))[0], 1, None, None)[0]
 
@@ -201,15 +204,15 @@ def test_retag_replaces_all_metadata_and_leaves_text_and_vector(sink: Sink) -> N
 
 def test_retag_of_an_unknown_id_makes_no_record(sink: Sink) -> None:
     sink.add([record("a:1")], rows((1, 0, 0)))
-    sink.retag([record("z:1", source="x"), record("a:1", source="y")])
+    sink.retag([retag("z:1", source="x"), retag("a:1", source="y")])
 
     assert held(sink) == {"a:1": {"document_id": "a", "source": "y"}}
 
 
 def test_retag_of_known_changes_replaces_these_keys_alone(sink: Sink) -> None:
     sink.add([record("a:1", source="old.md", title="kept"), record("b:1")], rows((1, 0, 0), (0, 1, 0)))
-    known = replace(record("a:1", source="new.md", title="not looked at"), changes={"source": "new.md"})
-    sink.retag([known, record("b:1", source="other.md"), replace(record("z:1"), changes={"source": "new.md"})])
+    renamed = [Retag(identity, {"source": "new.md"}, is_whole=False) for identity in ("a:1", "z:1")]
+    sink.retag([*renamed, retag("b:1", source="other.md")])
 
     assert held(sink) == {
         "a:1": {"document_id": "a", "source": "new.md", "title": "kept"},
@@ -219,7 +222,7 @@ def test_retag_of_known_changes_replaces_these_keys_alone(sink: Sink) -> None:
 
 def test_retag_without_a_difference_changes_nothing(sink: Sink) -> None:
     sink.add([record("a:1", chunk=1), record("a:2")], rows((1, 0, 0), (0, 1, 0)))
-    sink.retag([record("a:1", chunk=1), replace(record("a:2"), changes={})])
+    sink.retag([retag("a:1", chunk=1), Retag("a:2", {}, is_whole=False)])
 
     assert held(sink) == {"a:1": {"document_id": "a", "chunk": 1}, "a:2": {"document_id": "a"}}
 
@@ -227,7 +230,7 @@ def test_retag_without_a_difference_changes_nothing(sink: Sink) -> None:
 @pytest.mark.parametrize(("before", "after"), [(1, True), (True, 1), (1, 1.0), (0.5, 1), ("1", 1)])
 def test_retag_tells_values_apart_that_python_takes_for_equal(sink: Sink, before: Scalar, after: Scalar) -> None:
     sink.add([record("a:1", value=before)], rows((1, 0, 0)))
-    sink.retag([record("a:1", value=after)])
+    sink.retag([retag("a:1", value=after)])
 
     found = held(sink)["a:1"]["value"]
     assert (type(found), found) == (type(after), after)
@@ -235,7 +238,7 @@ def test_retag_tells_values_apart_that_python_takes_for_equal(sink: Sink, before
 
 def test_retag_leaves_when_a_record_was_ingested_and_gives_it_back_where_it_is_missing(sink: Sink) -> None:
     sink.add([record("a:1", ingested_at="first"), record("a:2")], rows((1, 0, 0), (0, 1, 0)))
-    sink.retag([record("a:1", ingested_at="later", chunk=1), record("a:2", ingested_at="later")])
+    sink.retag([retag("a:1", ingested_at="later", chunk=1), retag("a:2", ingested_at="later")])
 
     assert held(sink) == {
         "a:1": {"document_id": "a", "ingested_at": "first", "chunk": 1},
@@ -270,7 +273,7 @@ def test_nothing_to_do_is_no_call_that_fails(sink: Sink) -> None:
 def test_more_records_than_a_batch_are_all_written_listed_and_deleted(sink: Sink) -> None:
     records, vectors = many(650)
     sink.add(records, list(vectors))
-    sink.retag([record(each.id, source="moved.md") for each in records])
+    sink.retag([retag(each.id, source="moved.md") for each in records])
 
     assert sink.count() == 650
     assert held(sink) == {each.id: {"document_id": "many", "source": "moved.md"} for each in records}
@@ -284,7 +287,7 @@ def test_an_id_named_twice_is_a_fault_of_the_caller(sink: Sink) -> None:
     twice = [record("a:1"), record("a:1")]
     calls: list[Callable[[], None]] = [
         lambda: sink.add(twice, rows((1, 0, 0), (1, 0, 0))),
-        lambda: sink.retag(twice),
+        lambda: sink.retag([retag("a:1"), retag("a:1")]),
         lambda: sink.drop(["a:1", "a:1"]),
     ]
     for call in calls:
@@ -439,7 +442,7 @@ def test_a_collection_that_somebody_deleted_makes_every_call_fail(bench: Bench) 
 
     calls: list[Callable[[], object]] = [
         lambda: sink.add([record("a:2")], rows((0, 1, 0))),
-        lambda: sink.retag([record("a:1", source="x")]),
+        lambda: sink.retag([retag("a:1", source="x")]),
         lambda: sink.drop(["a:1"]),
         lambda: sink.search(rows((1, 0, 0))[0], 1, None, None),
         sink.count,
@@ -645,7 +648,7 @@ def test_a_name_that_chroma_refuses_is_an_error_of_the_settings(client: "ClientA
     ],
 )
 def test_batches_are_bodies_that_chroma_takes(lengths: list[int], sizes: list[int]) -> None:
-    bounds = list(_batches([record(str(number), "x" * length) for number, length in enumerate(lengths)], 1_024))
+    bounds = list(_bounds([_body_bytes({"source": "a.md"}, "x" * length, 1_024) for length in lengths]))
 
     assert [stop - start for start, stop in bounds] == sizes
     assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds)][: len(bounds)]

@@ -21,7 +21,7 @@ from ingestor.adapters.chroma_client import connect, disconnect
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import HnswConfig, open_sink
 from ingestor.core.errors import AuthenticationFailed, ConfigError, IngestorError, ServiceUnavailable
-from ingestor.core.model import Recipe, Record
+from ingestor.core.model import Recipe, Record, Retag
 
 SHORT_SECONDS = 0.3
 RECIPE = Recipe("test", "letters", 0)
@@ -124,7 +124,7 @@ def test_every_call_on_a_server_that_fell_silent_or_away_ends(gate: Gate, state:
     calls: list[Callable[[], object]] = [
         lambda: sink.add([record("a:2")], VECTOR[np.newaxis]),
         lambda: learning.add([record("a:2")], VECTOR[np.newaxis]),
-        lambda: sink.retag([record("a:1")]),
+        lambda: sink.retag([Retag("a:1", {"document_id": "a"})]),
         lambda: sink.drop(["a:1"]),
         lambda: sink.search(VECTOR, 1, None, None),
         sink.count,

@@ -14,7 +14,7 @@ import pytest
 from ingestor.adapters.clock import SystemClock
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import ServiceUnavailable, UnreadableDocument, UnstableDocument
-from ingestor.core.model import Change, Chunk, Content, Entry, Outcome, Plan, Priority, Record, Stat
+from ingestor.core.model import Change, Chunk, Content, Entry, Outcome, Plan, Priority, Retag, Stat
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import worker as worker_module
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, UNREADABLE_NOTE
@@ -71,6 +71,25 @@ async def test_a_renamed_folder_keeps_its_documents_and_costs_nothing(world: Wor
     assert len(world.embedded_texts()) == 6
 
 
+async def test_what_was_moved_or_touched_is_not_even_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.sync()
+    cut: list[str] = []
+    cut_whole = world.cutter.cut
+
+    def counted_cut(text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
+        cut.append(file_name)
+        return cut_whole(text, file_name)
+
+    world.folder.rename("sub", "moved")
+    world.folder.write("a.md", world.folder.read("a.md").raw)
+    monkeypatch.setattr(world.cutter, "cut", counted_cut)
+    tally = (await world.sync()).tally
+    assert not cut
+    assert tally.documents == {Outcome.RENAMED: 2, Outcome.UNCHANGED: 1}
+    monkeypatch.undo()
+    assert world.records() == world.expected()
+
+
 async def test_paths_that_were_renamed_away_wait_for_their_documents_and_leave_the_queue_together(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,9 +107,9 @@ async def test_paths_that_were_renamed_away_wait_for_their_documents_and_leave_t
         acknowledged.extend([len(changes)] if not plans else [])
         commit(plans, changes)
 
-    def slow_retag(records: Sequence[Record]) -> None:
+    def slow_retag(retags: Sequence[Retag]) -> None:
         assert are_seen.wait(10), "the paths that are gone are looked at while the new ones are being written"
-        retag(records)
+        retag(retags)
 
     def seen_entries(paths: Iterable[str]) -> dict[str, Entry]:
         wanted = set(paths)

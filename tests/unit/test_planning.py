@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
-from ingestor.core.fingerprint import chunk_fingerprint
-from ingestor.core.model import DAMAGED, Chunk, Document, Entry, Outcome, Plan, Problem, Stage, Stat
-from ingestor.core.planning import doubtful_entry, plan_document, plan_problem, plan_removal
+import pytest
+
+from ingestor.core.fingerprint import chunk_fingerprint, text_fingerprint_of
+from ingestor.core.model import DAMAGED, Chunk, Document, Entry, Metadata, Outcome, Plan, Problem, Stage, Stat
+from ingestor.core.planning import doubtful_entry, plan_document, plan_problem, plan_removal, plan_uncut
 
 STAT = Stat(size_bytes=10, mtime_ns=1_700_000_000_000_000_000, ctime_ns=1, device=1, inode=7)
 
@@ -26,6 +28,16 @@ def entry_of(plan: Plan) -> Entry:
 
 def texts(plan: Plan) -> list[str]:
     return [record.text for record in plan.embed]
+
+
+def retagged(plan: Plan) -> list[str]:
+    known = {chunk_fingerprint(text): text for text in ("one", "two", "three")}
+    return [known[text_fingerprint_of(retag.id)] for retag in plan.retag]
+
+
+def changes(plan: Plan) -> list[Metadata | None]:
+    """What differs, record by record; None where all of the metadata is to be replaced."""
+    return [None if retag.is_whole else retag.metadata for retag in plan.retag]
 
 
 def test_a_new_document_embeds_every_chunk_and_nothing_else() -> None:
@@ -54,7 +66,7 @@ def test_an_edit_embeds_the_new_chunk_drops_the_old_and_retags_the_rest() -> Non
     plan = planned(document("one", "TWO", "three", content_hash="h2"), before)
     assert plan.outcome is Outcome.CHANGED
     assert texts(plan) == ["TWO"]
-    assert [record.text for record in plan.retag] == ["one", "three"]
+    assert retagged(plan) == ["one", "three"]
     assert plan.drop == (f"d1:{chunk_fingerprint('two')}",)
 
 
@@ -64,7 +76,7 @@ def test_a_touch_retags_and_embeds_nothing() -> None:
     plan = planned(document("one", stat=touched), before)
     assert plan.outcome is Outcome.UNCHANGED
     assert (plan.embed, plan.drop) == ((), ())
-    assert [record.text for record in plan.retag] == ["one"]
+    assert retagged(plan) == ["one"]
 
 
 def test_a_rename_keeps_the_document_id_and_only_retags() -> None:
@@ -72,7 +84,7 @@ def test_a_rename_keeps_the_document_id_and_only_retags() -> None:
     plan = planned(document("one", "two", path="b/c.md"), before)
     assert plan.outcome is Outcome.RENAMED
     assert (plan.embed, plan.drop) == ((), ())
-    assert {record.metadata["source"] for record in plan.retag} == {"b/c.md"}
+    assert {retag.metadata["source"] for retag in plan.retag} == {"b/c.md"}
     assert entry_of(plan).document_id == before.document_id
 
 
@@ -80,7 +92,7 @@ def test_a_doubtful_record_that_is_wanted_is_added_and_retagged() -> None:
     begun = doubtful_entry(planned(document("one", "two")))
     plan = planned(document("one", "two"), begun)
     assert texts(plan) == ["one", "two"]
-    assert [record.text for record in plan.retag] == ["one", "two"]
+    assert retagged(plan) == ["one", "two"]
 
 
 def test_a_doubtful_record_that_is_not_wanted_any_more_is_dropped() -> None:
@@ -96,7 +108,7 @@ def test_a_retag_that_was_begun_is_retagged_again_after_a_revert() -> None:
     begun = doubtful_entry(planned(document("one", path="b.md"), before))
     assert begun.is_unfinished
     back = planned(document("one", path="a.md"), begun)
-    assert [record.metadata["source"] for record in back.retag] == ["a.md"]
+    assert [retag.metadata["source"] for retag in back.retag] == ["a.md"]
 
 
 def test_what_is_begun_is_doubtful_until_it_ends() -> None:
@@ -161,29 +173,71 @@ def test_a_file_time_that_no_calendar_has_is_held_at_its_ends() -> None:
 def test_a_renamed_folder_changes_the_source_of_its_records_and_nothing_else() -> None:
     before = entry_of(planned(document("one", "two", path="old/a.md")))
     plan = planned(document("one", "two", path="new/a.md"), before)
-    assert [record.changes for record in plan.retag] == [{"source": "new/a.md"}] * 2
+    assert changes(plan) == [{"source": "new/a.md"}] * 2
 
 
 def test_a_touched_file_changes_its_time_and_an_edit_what_hangs_on_its_content() -> None:
     before = entry_of(planned(document("one")))
-    (touched,) = planned(document("one", stat=replace(STAT, mtime_ns=1_800_000_000_000_000_000)), before).retag
-    assert touched.changes == {"last_modified": "2027-01-15T08:00:00+00:00"}
-    (edited,) = planned(document("one", "two", content_hash="h2", stat=replace(STAT, size_bytes=14)), before).retag
-    assert edited.changes == {"content_hash": "h2", "file_size": 14}
+    touched = planned(document("one", stat=replace(STAT, mtime_ns=1_800_000_000_000_000_000)), before)
+    assert changes(touched) == [{"last_modified": "2027-01-15T08:00:00+00:00"}]
+    edited = planned(document("one", "two", content_hash="h2", stat=replace(STAT, size_bytes=14)), before)
+    assert changes(edited) == [{"content_hash": "h2", "file_size": 14}]
 
 
 def test_what_differs_is_told_only_where_the_tag_proves_it() -> None:
     before = entry_of(planned(document("one", "two")))
     one, two = before.tags
     moved = document("two", "one", path="b.md")
-    assert [record.changes for record in planned(moved, before).retag] == [None, None], "their lines differ, too"
+    assert changes(planned(moved, before)) == [None, None], "their lines differ, too"
     renamed = document("one", "two", path="b.md")
     forgotten = replace(before, tags={one: "", two: before.tags[two]})
-    assert [record.changes is None for record in planned(renamed, forgotten).retag] == [True, False]
+    assert changes(planned(renamed, forgotten)) == [None, {"source": "b.md", "file_name": "b.md"}]
     doubtful = replace(before, doubtful=frozenset({two}))
-    assert [record.changes is None for record in planned(renamed, doubtful).retag] == [False, True]
+    assert changes(planned(renamed, doubtful)) == [{"source": "b.md", "file_name": "b.md"}, None]
     begun = doubtful_entry(planned(renamed, before))
-    assert [record.changes for record in planned(document("one", "two"), begun).retag] == [None, None]
+    assert changes(planned(document("one", "two"), begun)) == [None, None]
+
+
+MOVED = document("one", "two", "one", path="new/a.md", stat=replace(STAT, ctime_ns=2))
+TOUCHED = document("one", "two", "one", stat=replace(STAT, mtime_ns=1_800_000_000_000_000_000))
+
+
+def uncut(found: Document, before: Entry, cutting: str = "c1") -> Plan | None:
+    return plan_uncut(found.path, found.stat, found.content_hash, before, cutting=cutting)
+
+
+@pytest.mark.parametrize(
+    "found", [MOVED, TOUCHED, document("one", "two", "one")], ids=["moved", "touched", "as it was"]
+)
+def test_what_was_moved_or_touched_is_planned_without_cutting_as_it_is_with_it(found: Document) -> None:
+    before = entry_of(planned(document("one", "two", "one")))
+    assert uncut(found, before) == planned(found, before)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        document("one", content_hash="h2"),
+        document("one", path="new/b.md"),
+        document("one", path="new/a.txt"),
+    ],
+    ids=["another text", "another name", "another kind"],
+)
+def test_what_may_have_other_chunks_has_to_be_cut(found: Document) -> None:
+    assert uncut(found, entry_of(planned(document("one")))) is None
+
+
+def test_what_chroma_is_not_known_to_hold_has_to_be_cut() -> None:
+    before = entry_of(planned(document("one", "two")))
+    one, two = before.tags
+    problem = Problem(Stage.DECODE, "UndecodableDocument", "binary", "", attempts=1, since_seconds=0.0)
+    assert uncut(MOVED, before) is not None
+    assert uncut(MOVED, before, cutting="c2") is None
+    assert uncut(MOVED, replace(before, doubtful=frozenset({two}))) is None
+    assert uncut(MOVED, replace(before, problem=problem)) is None
+    for tag in ("", DAMAGED, "0" * len(before.tags[one])):
+        assert uncut(MOVED, replace(before, tags=dict(before.tags) | {one: tag})) is None
+    assert uncut(MOVED, doubtful_entry(planned(MOVED, before))) is None
 
 
 def test_a_damaged_record_is_dropped_before_it_is_added_again() -> None:
