@@ -118,6 +118,14 @@ def group_of(watched: Watcher) -> Any:  # noqa: ANN401 - a private part of watch
     return emitter._inotify
 
 
+def await_mapped(watched: Watcher, folder: Path, *, is_there: bool = True) -> None:
+    """Wait until watchdog has seen that a folder has come, or gone from its path."""
+    group, deadline_seconds = group_of(watched), time.monotonic() + PATIENCE_SECONDS
+    while (os.fsencode(folder) in group._active_callbacks_by_path) is not is_there:
+        assert time.monotonic() < deadline_seconds, folder
+        time.sleep(0.005)
+
+
 def test_an_overflow_is_told_and_healed_without_watchdog_rebuilding_its_watches(root: Path, mirror: Mirror) -> None:
     for name in ("one", "two"):
         (root / name).mkdir()
@@ -269,11 +277,12 @@ def test_folders_that_come_go_and_move_inside_are_no_doubt(root: Path, mirror: M
     for number in range(40):
         (root / "busy" / str(number)).mkdir(parents=True, exist_ok=True)
         (root / "busy" / str(number) / "file").write_text("x")
-        time.sleep(0.03)  # a folder renamed before watchdog has seen it is rightly a doubt, see below
+        # A folder renamed before watchdog has seen it is rightly a doubt, see below.
+        await_mapped(mirror.watched, root / "busy" / str(number))
         (root / "busy").rename(root / f"was-busy-{number}")
         if number % 2:
             shutil.rmtree(root / f"was-busy-{number}")
-        time.sleep(0.03)
+        await_mapped(mirror.watched, root / "busy", is_there=False)
         mirror.step()
     mirror.settle()
     deadline_seconds = time.monotonic() + 2.5
