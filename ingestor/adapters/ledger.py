@@ -30,6 +30,8 @@ SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_SECONDS = 30
 _PAGE_PATHS = 10_000
 """Paths a statement names at most: SQLite takes 32,766 variables."""
+_PAGE_ROWS = 1_000
+"""Rows that are written at once: each takes half a kilobyte of memory until then."""
 _KIN = 16
 _WORD = 1 << 64
 _FULL, _NORMAL = "FULL", "NORMAL"
@@ -241,12 +243,13 @@ class SqliteLedger:
                 "generation": columns.generation + 1,
             },
         )
-        rows = [_queue_row(path, change) for path in paths]
-        if not rows:
+        everything = list(paths)
+        if not everything:
             return 0
         with self._writing(_NORMAL) as connection:
             before = _count(connection, _queue)
-            connection.execute(statement, rows)
+            for page in _pages(everything, _PAGE_ROWS):
+                connection.execute(statement, [_queue_row(path, change) for path in page])
             return _count(connection, _queue) - before
 
     def lease(self, limit: int, now_seconds: float, *, live_only: bool = False) -> list[Change]:
@@ -450,10 +453,10 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _pages(values: Iterable[str]) -> Iterator[list[str]]:
+def _pages(values: Iterable[str], size: int = _PAGE_PATHS) -> Iterator[list[str]]:
     everything = list(values)
-    for start in range(0, len(everything), _PAGE_PATHS):
-        yield everything[start : start + _PAGE_PATHS]
+    for start in range(0, len(everything), size):
+        yield everything[start : start + size]
 
 
 def _at_or_below(column: sa.Column[bytes], folder: str) -> sa.ColumnElement[bool]:
