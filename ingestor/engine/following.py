@@ -186,8 +186,7 @@ class Follower:
         files = [heard for heard in ready if not heard.hint.is_folder]
         folders |= {_folder_of(heard.hint.path) for heard in files if _name_of(heard.hint.path) == self._rules_file}
         await self._look_at_files(files)
-        for folder in sorted(folders):
-            await self._reconciler.reconcile(folder, priority=Priority.LIVE)
+        await self._reconciler.reconcile_parts(folders)
         self._wake()
 
     async def _look_at_files(self, files: Sequence[Heard]) -> None:

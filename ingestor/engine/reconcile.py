@@ -10,8 +10,8 @@ allows, until somebody approves of it or the files come back.
 
 import asyncio
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -83,34 +83,41 @@ class Reconciler:
         """Whether somebody has approved of the deletions that are held back."""
         return bool(await self._lane.run(self._ledger.note, APPROVED_NOTE))
 
-    async def reconcile(self, below: str = "", *, priority: Priority = Priority.BACKFILL) -> Reconciled:
-        """Compare the folder, or the part of it at or below a path, with the ledger, and queue what differs.
+    async def reconcile(self) -> Reconciled:
+        """Compare the folder with the ledger, and queue what differs.
 
-        A part that misses too much has the whole folder compared: only that tells a folder renamed from one deleted.
         Raises `ServiceUnavailable` when the root is missing.
         """
+        reconciled, gone = await self._reconcile("", Priority.BACKFILL)
+        await self._enqueue_gone(gone, Priority.BACKFILL)
+        return reconciled
+
+    async def reconcile_parts(self, folders: Collection[str]) -> None:
+        """Compare the parts of the folder at or below some paths, because something has just happened to them.
+
+        What is gone from one may have come to another, so it is queued when all of them have been compared. A part that
+        misses too much has the whole folder compared: only that tells a folder renamed from one deleted.
+        """
+        gone: list[str] = []
+        for folder in sorted(folders):
+            gone += (await self._reconcile(folder, Priority.LIVE))[1]
+        await self._enqueue_gone(gone, Priority.LIVE, pause_seconds=GONE_SECONDS)
+
+    async def _reconcile(self, below: str, priority: Priority) -> tuple[Reconciled, Sequence[str]]:
+        """Compare a part, and queue what is present and differs; returns what is gone besides, unless it is held."""
         began_seconds = self._clock.monotonic_seconds()
         snapshot = await asyncio.to_thread(self._source.scan, below)
         glances = await self._lane.run(self._ledger.glances, below)
         found = await asyncio.to_thread(difference, snapshot, glances, self._cutting)
         missing, is_too_much = await self._missing(below, snapshot, glances, found)
         if is_too_much and below:
-            return await self.reconcile(priority=priority)
+            return await self._reconcile("", priority)
         held = await self._hold_back(missing, len(glances), found) if is_too_much else 0
         if not held and not below:
             await self._hold_back_no_more()
         now_seconds = self._clock.now_seconds()
         change = Change(path="", priority=priority, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
         queued = await self._lane.run(self._ledger.enqueue, found.present, change)
-        if not held:
-            # A scan of everything has found the new paths as well, and they go first; a scan of a part may have not.
-            pause_seconds = GONE_SECONDS if below else 0.0
-            behind = replace(
-                change,
-                enqueued_seconds=now_seconds + _AFTER_SECONDS,
-                not_before_seconds=now_seconds + pause_seconds,
-            )
-            queued += await self._lane.run(self._ledger.enqueue, found.gone, behind)
         self._tally.expected += queued
         reconciled = Reconciled(
             present=len(found.present),
@@ -129,7 +136,19 @@ class Reconciler:
             self._tally.unchanged = found.same
             await self._keep(reconciled, now_seconds)
         await self._keep_unreadable(below, snapshot.unreadable)
-        return reconciled
+        return reconciled, () if held else found.gone
+
+    async def _enqueue_gone(self, paths: Sequence[str], priority: Priority, *, pause_seconds: float = 0.0) -> None:
+        if not paths:
+            return
+        now_seconds = self._clock.now_seconds()
+        change = Change(
+            path="",
+            priority=priority,
+            enqueued_seconds=now_seconds + _AFTER_SECONDS,
+            not_before_seconds=now_seconds + pause_seconds,
+        )
+        self._tally.expected += await self._lane.run(self._ledger.enqueue, paths, change)
 
     async def _keep_unreadable(self, below: str, found: Mapping[str, str]) -> None:
         others = {path: reason for path, reason in self._unreadable.items() if not is_at_or_below(path, below)}

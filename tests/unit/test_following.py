@@ -1,6 +1,7 @@
 """From hints to queued changes, and the supervision of the watch."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -256,6 +257,31 @@ async def test_a_renamed_folder_with_most_documents_is_not_told_as_deletions(hin
         scene.watch.emit(Hint("sub", is_folder=True))
         await scene.queued(*(f"{folder}/{number}" for folder in ("sub", "moved") for number in range(6)))
     assert HELD_NOTE not in scene.ledger.notes
+
+
+async def test_what_is_gone_from_one_folder_is_queued_when_the_folder_it_may_have_come_to_has_been_compared() -> None:
+    scene = indexed_scene()
+    stat = scene.folder.look("sub/0")
+    assert stat is not None
+    for number in range(20):
+        scene.folder.write(f"others/{number}", b"x")
+        others = Entry(f"others/{number}", f"e{number}", stat, "hash", "c1", {})
+        scene.ledger.commit([Plan(others.path, Outcome.ADDED, None, others)], [])
+    scan = scene.folder.scan
+
+    def slow_scan(below: str = "") -> Snapshot:
+        if below == "zoo":
+            time.sleep(2 * GONE_SECONDS)
+        return scan(below)
+
+    scene.folder.scan = slow_scan  # type: ignore[method-assign]  # only to take longer
+    async with following_scene(scene):
+        scene.folder.rename("sub", "zoo")
+        for name in ("sub", "zoo"):
+            scene.watch.emit(Hint(name, is_folder=True))
+        await until(lambda: "sub/0" in scene.ledger.queue)
+        new, old = scene.ledger.queue["zoo/0"], scene.ledger.queue["sub/0"]
+        assert old.not_before_seconds >= new.not_before_seconds + GONE_SECONDS
 
 
 async def test_deletions_that_are_held_back_are_carried_out_when_somebody_approves() -> None:
