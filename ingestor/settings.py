@@ -243,7 +243,7 @@ class HnswSettings(_Group):
     """Candidates looked at by a search: more finds better and takes longer."""
     ef_construction: int = Field(default=100, ge=1, le=10_000)
     """Candidates looked at by an insertion."""
-    max_neighbors: int = Field(default=16, ge=2, le=512)
+    max_neighbors: int = Field(default=32, ge=2, le=512)
     """Links of a record in the graph."""
     num_threads: int | None = Field(default=None, ge=1, le=1024)
     """Threads of the index; a local Chroma accepts and ignores it."""

@@ -1,6 +1,7 @@
 """The outside client that polls: it tells when a record is queryable, and what Chroma and the endpoint cost alone.
 
 Invariant: nothing of the product runs here. A record counts as queryable when a search for its vector names its file.
+One that Chroma holds, and whose vector its index does not find, is told as `Unreachable`: the write was done.
 """
 
 import contextlib
@@ -21,9 +22,15 @@ from tests.embedding_server import vector_of
 PATIENCE_SECONDS = 60.0
 STALL_SECONDS = 300.0
 """A collection that has not grown for so long will not grow any more."""
+UNREACHABLE_SECONDS = 5.0
+"""A record that is held for so long without being found will not be."""
 _NEAREST = 3
 _PAGE_RECORDS = 5_000
 _FLOOR = "floor"
+
+
+class Unreachable(Exception):
+    """Chroma holds a record, and a search for its own vector does not find it."""
 
 
 class Poller:
@@ -53,14 +60,25 @@ class Poller:
         ]
 
     def wait_found(self, source: str, text: str, *, pause_seconds: float = 0.005) -> float:
-        """Wait until a search finds a file; returns when the answer was there, by `perf_counter`."""
-        deadline_seconds = perf_counter() + PATIENCE_SECONDS
+        """Wait until a search finds a file; returns when the answer was there, by `perf_counter`.
+
+        Raises `Unreachable`.
+        """
+        began_seconds = perf_counter()
         while not self.found({source: text}):
-            if perf_counter() > deadline_seconds:
+            waited_seconds = perf_counter() - began_seconds
+            if waited_seconds > UNREACHABLE_SECONDS and self.is_unreachable(source, text):
+                raise Unreachable(source)
+            if waited_seconds > PATIENCE_SECONDS:
                 message = f"{source} is not queryable within {PATIENCE_SECONDS:g} s"
                 raise TimeoutError(message)
             time.sleep(pause_seconds)
         return perf_counter()
+
+    def is_unreachable(self, source: str, text: str) -> bool:
+        """Whether there is a record of a file, and a search does not find it even so."""
+        is_held = bool(self._collection.get(where={"source": source}, limit=1, include=[])["ids"])
+        return is_held and not self.found({source: text})
 
     def count(self) -> int:
         """How many records the collection holds."""
