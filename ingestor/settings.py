@@ -241,7 +241,7 @@ class HnswSettings(_Group):
     """Distance; cannot be changed once the collection exists."""
     ef_search: int = Field(default=100, ge=1, le=10_000)
     """Candidates looked at by a search: more finds better and takes longer."""
-    ef_construction: int = Field(default=100, ge=1, le=10_000)
+    ef_construction: int = Field(default=64, ge=1, le=10_000)
     """Candidates looked at by an insertion."""
     max_neighbors: int = Field(default=32, ge=2, le=512)
     """Links of a record in the graph."""

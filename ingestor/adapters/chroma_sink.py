@@ -66,10 +66,13 @@ class HnswConfig:
     """
 
     space: Space = "cosine"
-    ef_construction: int = 100
+    ef_construction: int = 64
     ef_search: int = 100
     max_neighbors: int = 32
-    """With Chroma's own 16 a search did not find one of 80 records among 20,000 by its own vector; with 32, all."""
+    """Of 2,000 among 60,000 records whose vectors are much alike (a cosine of 0.8), a search by its own vector did not
+    find 116 with Chroma's own 16 links and an `ef_construction` of 100, 28 with 24, 12 with 32. To build these took a
+    third longer; with an `ef_construction` of 64 it took 7 % longer, and 17 were not found.
+    """
     sync_threshold: int = 100
     """After how many written rows the graph goes to the disk. Until then each call applies all rows before it again.
 

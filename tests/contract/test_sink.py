@@ -612,9 +612,9 @@ def test_search_effort_follows_the_settings_and_construction_does_not(client: "C
     sink = opened(client, name, hnsw=HnswConfig(ef_search=250, sync_threshold=700, ef_construction=200))
 
     index = client.get_collection(name, embedding_function=None).configuration_json["hnsw"]
-    assert (index["ef_search"], index["sync_threshold"], index["ef_construction"]) == (250, 700, 100)
+    assert (index["ef_search"], index["sync_threshold"], index["ef_construction"]) == (250, 700, 64)
     assert len(sink.unapplied) == 1
-    assert "ef_construction is 100" in sink.unapplied[0]
+    assert "ef_construction is 64" in sink.unapplied[0]
 
 
 @pytest.mark.parametrize(("space", "score"), [("cosine", 0.6), ("ip", 12.0), ("l2", 1 / 18)])
