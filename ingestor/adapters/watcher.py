@@ -427,16 +427,18 @@ class _Translation(FileSystemEventHandler):
     def _emit_hints(self, event: FileSystemEvent) -> None:
         if isinstance(event, DirModifiedEvent):
             return  # what was modified in it has an event of its own
+        is_move = isinstance(event, FileMovedEvent | DirMovedEvent)
+        if is_move and event.is_synthetic:
+            return  # it lies below a folder that was moved, whose own event has everything below it looked at
         if event.is_directory or self._watch.follows_symlinks:  # what goes may have been a link to a folder
             self.stirred_seconds = time.monotonic()
         is_gone = isinstance(event, FileDeletedEvent | FileMovedEvent)
         # A poll pairs a file that went with one that came by their inode, which may just have been used again.
-        is_complete = isinstance(event, FileClosedEvent) or (isinstance(event, FileMovedEvent) and not self._is_polled)
-        has_other_end = isinstance(event, FileMovedEvent | DirMovedEvent)
+        is_complete = isinstance(event, FileClosedEvent) or (is_move and not self._is_polled)
         ends = [(event.src_path, is_complete or is_gone)]
-        ends += [(event.dest_path, is_complete)] if has_other_end else []
+        ends += [(event.dest_path, is_complete)] if is_move else []
         hints = [
-            Hint(path, is_folder=event.is_directory, is_closed=is_closed and not event.is_directory)
+            Hint(path, is_folder=event.is_directory, is_closed=is_closed)
             for end, is_closed in ends
             for path in self._relative_paths(os.fsdecode(end))
             if self._watch.ignore is None or not self._watch.ignore(path)
