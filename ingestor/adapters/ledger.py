@@ -243,12 +243,12 @@ class SqliteLedger:
                 "generation": columns.generation + 1,
             },
         )
-        everything = list(paths)
-        if not everything:
+        pages = list(_pages(paths, _PAGE_ROWS))
+        if not pages:
             return 0
         with self._writing(_NORMAL) as connection:
             before = _count(connection, _queue)
-            for page in _pages(everything, _PAGE_ROWS):
+            for page in pages:
                 connection.execute(statement, [_queue_row(path, change) for path in page])
             return _count(connection, _queue) - before
 

@@ -60,6 +60,8 @@ def plan_document(  # noqa: PLR0913 - each argument is a part of the decision; a
     held = {} if before is None else {id_: tag for id_, tag in before.tags.items() if id_ not in before.doubtful}
     doubtful = frozenset[str]() if before is None else before.doubtful
     damaged = set[str]() if before is None else {id_ for id_, tag in before.tags.items() if tag == DAMAGED}
+    old = {} if before is None else _of_file(before.path, before.stat, before.content_hash)
+    old_tag = file_tag(old)
     return Plan(
         path=document.path,
         outcome=_outcome(before, after),
@@ -67,7 +69,7 @@ def plan_document(  # noqa: PLR0913 - each argument is a part of the decision; a
         after=after,
         embed=tuple(record for record in records if record.id not in held or record.id in damaged),
         retag=tuple(
-            _retag(record, held.get(record.id, ""), before)
+            _retag(record, held.get(record.id, ""), old, old_tag)
             for record in records
             if (record.id in doubtful or held.get(record.id, record.tag) != record.tag) and record.id not in damaged
         ),
@@ -196,12 +198,10 @@ def _own_metadata(chunk: Chunk, ordinal: int) -> Metadata:
     }
 
 
-def _retag(record: Record, held_tag: str, before: Entry | None) -> Retag:
-    """Retag a record: with what differs, where the tag proves what Chroma holds."""
-    if before is not None and held_tag:
-        old = _of_file(before.path, before.stat, before.content_hash)
-        if held_tag == file_tag(old) + own_tag(record.metadata):
-            return Retag(record.id, _difference(old, record.metadata), is_whole=False)
+def _retag(record: Record, held_tag: str, old: Metadata, old_tag: str) -> Retag:
+    """Retag a record: with what differs from what the file told before, where the tag proves that Chroma holds it."""
+    if held_tag == old_tag + own_tag(record.metadata):
+        return Retag(record.id, _difference(old, record.metadata), is_whole=False)
     return Retag(record.id, record.metadata)
 
 

@@ -110,25 +110,20 @@ class Daemon:
             tally = self._pipeline.tally
             waiting = tally.expected - tally.finished
             self._notifier.status(f"{waiting} changes to do" if waiting > 0 else "the collection equals the folder")
-            try:
-                await self._pipeline.account.tell()
-            except TransientError as error:
-                _log.warning("daemon.state_not_kept", reason=str(error), remedy=error.remedy)
             await self._keep_state()
             pause_seconds = min(BEAT_SECONDS, (self._notifier.watchdog_seconds or BEAT_SECONDS * 2) / 2)
             await asyncio.sleep(pause_seconds)
 
     async def _keep_state(self) -> None:
-        # Written when it changes only: an idle daemon leaves the disk alone.
         state = json.dumps({"watching": self._follower.watching, "outage": self._pipeline.tally.outage})
-        if state == self._told_state:
-            return
         try:
-            await self._pipeline.set_note(STATE_NOTE, state)
+            await self._pipeline.account.tell()
+            # Written when it changes only: an idle daemon leaves the disk alone.
+            if state != self._told_state:
+                await self._pipeline.set_note(STATE_NOTE, state)
+                self._told_state = state
         except TransientError as error:
             _log.warning("daemon.state_not_kept", reason=str(error), remedy=error.remedy)
-        else:
-            self._told_state = state
 
     async def _supervise_service(self) -> None:
         if self._supervise is None:

@@ -89,7 +89,7 @@ class Reconciler:
         Raises `ServiceUnavailable` when the root is missing.
         """
         reconciled, gone = await self._reconcile("", Priority.BACKFILL)
-        await self._enqueue_gone(gone, Priority.BACKFILL)
+        await self._enqueue(gone, Priority.BACKFILL, after_seconds=_AFTER_SECONDS)
         return reconciled
 
     async def reconcile_parts(self, folders: Collection[str]) -> None:
@@ -101,7 +101,7 @@ class Reconciler:
         gone: list[str] = []
         for folder in sorted(folders):
             gone += (await self._reconcile(folder, Priority.LIVE))[1]
-        await self._enqueue_gone(gone, Priority.LIVE, pause_seconds=GONE_SECONDS)
+        await self._enqueue(gone, Priority.LIVE, after_seconds=_AFTER_SECONDS, pause_seconds=GONE_SECONDS)
 
     async def _reconcile(self, below: str, priority: Priority) -> tuple[Reconciled, Sequence[str]]:
         """Compare a part, and queue what is present and differs; returns what is gone besides, unless it is held."""
@@ -116,9 +116,7 @@ class Reconciler:
         if not held and not below:
             await self._hold_back_no_more()
         now_seconds = self._clock.now_seconds()
-        change = Change(path="", priority=priority, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
-        queued = await self._lane.run(self._ledger.enqueue, found.present, change)
-        self._tally.expected += queued
+        await self._enqueue(found.present, priority)
         reconciled = Reconciled(
             present=len(found.present),
             gone=len(found.gone),
@@ -138,14 +136,16 @@ class Reconciler:
         await self._keep_unreadable(below, snapshot.unreadable)
         return reconciled, () if held else found.gone
 
-    async def _enqueue_gone(self, paths: Sequence[str], priority: Priority, *, pause_seconds: float = 0.0) -> None:
+    async def _enqueue(
+        self, paths: Sequence[str], priority: Priority, *, after_seconds: float = 0.0, pause_seconds: float = 0.0
+    ) -> None:
         if not paths:
             return
         now_seconds = self._clock.now_seconds()
         change = Change(
             path="",
             priority=priority,
-            enqueued_seconds=now_seconds + _AFTER_SECONDS,
+            enqueued_seconds=now_seconds + after_seconds,
             not_before_seconds=now_seconds + pause_seconds,
         )
         self._tally.expected += await self._lane.run(self._ledger.enqueue, paths, change)
