@@ -7,22 +7,17 @@ Records are written with our vectors only: the collection has no embedding funct
 Batches stay at or below 500 records and 16 MB, because Chroma refuses bodies over 40 MiB and slows down long before.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import httpx
 import numpy as np
 
+from ingestor.adapters.chroma_faults import translation
 from ingestor.core.auditing import Held
 from ingestor.core.errors import (
-    AuthenticationFailed,
-    ChromaUnavailable,
     CollectionLost,
     ConfigError,
-    IngestorError,
     RecipeMismatch,
     RejectedByChroma,
     ServiceUnavailable,
@@ -52,7 +47,6 @@ _NEAREST = 10
 _SAME_DISTANCE = 1e-4
 """Distances that differ by less are the same: they are computed in 32 bits."""
 _SPACES = ("cosine", "l2", "ip")
-_WORDS = 300
 
 Space = Literal["cosine", "l2", "ip"]
 
@@ -150,7 +144,7 @@ class ChromaSink:
         self._settle_dimensions(dimensions)
         sizes = [_body_bytes(record.metadata, record.text, dimensions) for record in records]
         for start, stop in _bounds(sizes):
-            with _translation(f"adding {stop - start} records", RejectedByChroma):
+            with translation(f"adding {stop - start} records", RejectedByChroma):
                 self._collection.add(
                     ids=ids[start:stop],
                     # Stacked by the batch: those of a large document would be in memory twice.
@@ -168,7 +162,7 @@ class ChromaSink:
         _unique(retag.id for retag in retags)
         for start, stop in _bounds([_body_bytes(retag.metadata) for retag in retags]):
             batch = retags[start:stop]
-            with _translation(f"changing the metadata of {len(batch)} records", RejectedByChroma):
+            with translation(f"changing the metadata of {len(batch)} records", RejectedByChroma):
                 held = self._metadata_of([retag.id for retag in batch if retag.is_whole])
                 changes = {
                     retag.id: _difference(held[retag.id], retag.metadata) if retag.is_whole else dict(retag.metadata)
@@ -184,7 +178,7 @@ class ChromaSink:
         unique = _unique(ids)
         for start in range(0, len(unique), _MAX_BATCH_RECORDS):
             batch = unique[start : start + _MAX_BATCH_RECORDS]
-            with _translation(f"deleting {len(batch)} records", RejectedByChroma):
+            with translation(f"deleting {len(batch)} records", RejectedByChroma):
                 self._collection.delete(ids=batch)
 
     def search(
@@ -197,7 +191,7 @@ class ChromaSink:
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}")
-        with _translation("searching", ConfigError):
+        with translation("searching", ConfigError):
             found = self._collection.query(
                 query_embeddings=np.asarray(vector, dtype=np.float32)[np.newaxis, :],
                 n_results=limit,
@@ -217,12 +211,12 @@ class ChromaSink:
 
     def count(self) -> int:
         """How many records the collection holds, foreign ones included."""
-        with _translation("counting", ServiceUnavailable):
+        with translation("counting", ServiceUnavailable):
             return int(self._collection.count())
 
     def ids(self) -> list[str]:
         """The id of every record, foreign ones included, in one call: pages would shift under a writer."""
-        with _translation("listing the records", ServiceUnavailable):
+        with translation("listing the records", ServiceUnavailable):
             return list(self._collection.get(include=[])["ids"])
 
     def read(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Held]:
@@ -234,7 +228,7 @@ class ChromaSink:
         unique = _unique(ids)
         if not unique:
             return []
-        with _translation(f"reading {len(unique)} records", ServiceUnavailable):
+        with translation(f"reading {len(unique)} records", ServiceUnavailable):
             page = self._page(unique, with_vectors=with_vectors)
             if page is None and len(unique) > _FEW:
                 parts = [unique[start : start + _FEW] for start in range(0, len(unique), _FEW)]
@@ -259,7 +253,7 @@ class ChromaSink:
         lost: list[str] = []
         for start in range(0, len(ids), _MAX_BATCH_QUERIES):
             page, asked = ids[start : start + _MAX_BATCH_QUERIES], rows[start : start + _MAX_BATCH_QUERIES]
-            with _translation(f"searching for {len(page)} records", ServiceUnavailable):
+            with translation(f"searching for {len(page)} records", ServiceUnavailable):
                 found = self._collection.query(query_embeddings=asked, n_results=_NEAREST, include=["distances"])
             distances = found["distances"]
             if distances is None:
@@ -273,7 +267,7 @@ class ChromaSink:
     def confirm(self) -> None:
         """Raise `CollectionLost` when somebody has renamed the collection, or made another one of its name."""
         name = self._collection.name
-        with _translation(f"looking for the collection {name!r}", ServiceUnavailable):
+        with translation(f"looking for the collection {name!r}", ServiceUnavailable):
             found = self._client.get_collection(name, embedding_function=None)
         if found.id != self._collection.id:
             raise CollectionLost(
@@ -316,7 +310,7 @@ class ChromaSink:
                 remedy="take the old embedding settings back, or choose another INGESTOR_CHROMA__COLLECTION",
             )
         metadata = self._metadata | {"embedding_dimensions": dimensions}
-        with _translation("noting the dimensions", ServiceUnavailable):
+        with translation("noting the dimensions", ServiceUnavailable):
             self._collection.modify(metadata=metadata)
         self._metadata = metadata
 
@@ -339,7 +333,7 @@ def open_sink(client: "ClientAPI", name: str, recipe: Recipe, hnsw: HnswConfig, 
         "embedding_dimensions": recipe.dimensions,
         "document_prefix": recipe.document_prefix,
     }
-    with _translation(f"opening the collection {name!r}", ConfigError):
+    with translation(f"opening the collection {name!r}", ConfigError):
         collection = _get_or_make(client, name, metadata, hnsw)
     held = _scalars(collection.metadata)
     index = _index_of(collection)
@@ -348,7 +342,7 @@ def open_sink(client: "ClientAPI", name: str, recipe: Recipe, hnsw: HnswConfig, 
         mismatch = _mismatch(name, held, space, recipe, hnsw)
         if mismatch is not None and _count(collection) == 0:
             # Nothing to lose: whoever mistyped a model's name has to correct only that.
-            with _translation(f"making the empty collection {name!r} again", ConfigError):
+            with translation(f"making the empty collection {name!r} again", ConfigError):
                 client.delete_collection(name)
             return open_sink(client, name, recipe, hnsw, fingerprint=fingerprint)
         if mismatch is not None:
@@ -357,7 +351,7 @@ def open_sink(client: "ClientAPI", name: str, recipe: Recipe, hnsw: HnswConfig, 
     else:
         _refuse_foreign(collection, space, hnsw)
     kept = {key: value for key, value in held.items() if not key.startswith("hnsw:")}
-    with _translation(f"settling the collection {name!r}", ConfigError):
+    with translation(f"settling the collection {name!r}", ConfigError):
         if held != held | metadata:
             collection.modify(metadata=kept | metadata)
         changed = _changed(index, hnsw, ("ef_search", "sync_threshold"))
@@ -417,7 +411,7 @@ def _mismatch(
 
 
 def _count(collection: "Collection") -> int:
-    with _translation("counting", ServiceUnavailable):
+    with translation("counting", ServiceUnavailable):
         return collection.count()
 
 
@@ -491,74 +485,3 @@ def _bounds(sizes_bytes: Sequence[int]) -> Iterator[tuple[int, int]]:
         size_bytes += record_bytes
     if start < len(sizes_bytes):
         yield start, len(sizes_bytes)
-
-
-@contextmanager
-def _translation(doing: str, refused: type[IngestorError]) -> Iterator[None]:
-    """Raise what Chroma raises as what it means; `refused` is what a refusal of the arguments means here."""
-    try:
-        yield
-    except IngestorError:
-        raise
-    except Exception as error:
-        translation = _translated(error, doing, refused)
-        if translation is None:
-            raise
-        raise translation from error
-
-
-def _translated(error: Exception, doing: str, refused: type[IngestorError]) -> IngestorError | None:
-    """None for what Chroma never raises: a fault of our own, which has to be seen as such."""
-    from chromadb import errors  # noqa: PLC0415 - the client has imported chromadb already
-
-    status = _status_of(error)
-    words = _words(error)
-    translation: IngestorError | None = None
-    if isinstance(error, httpx.TimeoutException):
-        translation = ChromaUnavailable(f"Chroma did not answer in time while {doing}")
-    elif isinstance(error, httpx.TransportError):
-        translation = ChromaUnavailable(f"Chroma was out of reach while {doing}: {type(error).__name__} {words}")
-    elif isinstance(error, errors.NotFoundError):
-        translation = CollectionLost(
-            f"the collection was deleted or renamed by somebody else; noticed while {doing}",
-            remedy="start again: it is made and filled anew, without an embedding call",
-        )
-    elif isinstance(error, errors.ChromaAuthError | errors.AuthorizationError) or status in {401, 403}:
-        translation = AuthenticationFailed(
-            f"Chroma refused the token while {doing}", remedy="set INGESTOR_CHROMA__TOKEN"
-        )
-    elif isinstance(error, errors.InvalidDimensionException) or "expecting embedding with dimension" in words:
-        translation = RecipeMismatch(
-            f"Chroma refused while {doing}: {words}",
-            remedy="take the old embedding settings back, or choose another INGESTOR_CHROMA__COLLECTION",
-        )
-    elif isinstance(error, errors.InternalError | errors.RateLimitError | errors.VersionMismatchError):
-        translation = ChromaUnavailable(f"Chroma failed while {doing}: {words}", remedy=_remedy(words))
-    elif isinstance(error, errors.ChromaError) or status in {400, 413, 422}:
-        translation = refused(f"Chroma refused while {doing}: {words}")
-    elif status is not None or _is_nonsense(error):
-        translation = ChromaUnavailable(f"Chroma answered nonsense while {doing}: {words}")
-    elif isinstance(error, ValueError | TypeError):
-        translation = refused(f"Chroma refused while {doing}: {words}")
-    return translation
-
-
-def _status_of(error: Exception) -> int | None:
-    """The HTTP status that an error of no kind stands for: Chroma raises a bare Exception for what it cannot read."""
-    cause = error.__context__
-    return cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else None
-
-
-def _is_nonsense(error: Exception) -> bool:
-    """Whether an answer of the server was no JSON, or JSON of another shape."""
-    return isinstance(error, json.JSONDecodeError | KeyError)
-
-
-def _remedy(words: str) -> str:
-    is_disk = any(sign in words.lower() for sign in ("compaction", "hnsw", "disk", "code: 13", "code: 778"))
-    return "see whether the disk is full; if it is not, restart the server" if is_disk else ""
-
-
-def _words(error: Exception) -> str:
-    """What an error says in one line, short enough for a log."""
-    return " ".join(str(error).split())[:_WORDS] or type(error).__name__

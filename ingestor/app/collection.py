@@ -7,6 +7,7 @@ that folder; both are let go when everything that writes has ended, in the rever
 import os
 import time
 from contextlib import AsyncExitStack, ExitStack
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -20,6 +21,9 @@ from ingestor.app.embedder import recipe_of
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
 from ingestor.settings import Settings
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
 
 SERVER_HOST = "127.0.0.1"
 START_ATTEMPTS = 3
@@ -91,12 +95,33 @@ def open_collection(
     What was opened is closed with `stack`, or at once when the opening fails.
     """
     with ExitStack() as opened:
-        sink = _open_through(settings, running, opened)
+        sink = sink_of(settings, open_client(settings, running, opened))
         stack.callback(opened.pop_all().close)
         return sink
 
 
-def _open_through(settings: Settings, running: InstanceRecord | None, stack: ExitStack) -> ChromaSink:
+def open_client(settings: Settings, running: InstanceRecord | None, stack: AsyncExitStack | ExitStack) -> "ClientAPI":
+    """Reach Chroma: through the running daemon's server where there is one, else as the settings say.
+
+    Where Chroma is ours and no server runs, its folder is locked until the end of `stack`: nobody else may open it.
+    """
+    with ExitStack() as opened:
+        client = _client_of(settings, running, opened)
+        stack.callback(opened.pop_all().close)
+        return client
+
+
+def sink_of(settings: Settings, client: "ClientAPI") -> ChromaSink:
+    """Open the collection that the settings name, or make it. Raises what `open_sink` raises."""
+    recipe = recipe_of(settings.embedding)
+    hnsw = HnswConfig(**settings.chroma.hnsw.model_dump())
+    sink = open_sink(client, settings.chroma.collection, recipe, hnsw, fingerprint=recipe_fingerprint(recipe))
+    for sentence in sink.unapplied:
+        _log.warning("collection.setting_not_applied", reason=sentence)
+    return sink
+
+
+def _client_of(settings: Settings, running: InstanceRecord | None, stack: ExitStack) -> "ClientAPI":
     chroma = settings.chroma
     mode, host, port = chroma.mode, chroma.host, chroma.port
     if mode == "managed":
@@ -124,12 +149,7 @@ def _open_through(settings: Settings, running: InstanceRecord | None, stack: Exi
         timeout_seconds=chroma.timeout_seconds,
     )
     stack.callback(disconnect, client)
-    recipe = recipe_of(settings.embedding)
-    hnsw = HnswConfig(**chroma.hnsw.model_dump())
-    sink = open_sink(client, chroma.collection, recipe, hnsw, fingerprint=recipe_fingerprint(recipe))
-    for sentence in sink.unapplied:
-        _log.warning("collection.setting_not_applied", reason=sentence)
-    return sink
+    return client
 
 
 def endpoint(settings: Settings, running: InstanceRecord | None) -> str:
