@@ -18,7 +18,7 @@ from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_
 from ingestor.app.parts import folder_of, path_below, pipeline_of
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.paths import is_at_or_below
-from ingestor.engine.daemon import Daemon
+from ingestor.engine.daemon import Daemon, Line
 from ingestor.engine.news import happens_within
 from ingestor.settings import Settings
 
@@ -62,7 +62,7 @@ async def run(settings: Settings) -> None:
             ignore=lambda path: any(is_at_or_below(path, folder) for folder in left_out),
         )
         follower = pipeline.follower(watch, quiet_seconds=settings.watch.quiet_seconds, rules_file=RULES_FILE)
-        daemon = Daemon(pipeline, follower, watch, notifier, supervise=server.ensure if server else None)
+        daemon = Daemon([Line(pipeline, follower, watch)], notifier, supervise=server.ensure if server else None)
         await daemon.run(stop)
     _log.info("daemon.stopped")
 

@@ -6,7 +6,8 @@ reconcile heals); a signal ends it within the grace, with what is in work finish
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -14,7 +15,7 @@ import structlog
 from ingestor.core.errors import TransientError
 from ingestor.engine.following import Follower
 from ingestor.engine.patrol import Patrol
-from ingestor.engine.pipeline import Pipeline
+from ingestor.engine.pipeline import Pipeline, running
 from ingestor.ports import Watch
 
 STATE_NOTE = "daemon_state"
@@ -49,8 +50,19 @@ class ServiceNotifier(Protocol):
         """It is on its way out."""
 
 
+@dataclass(eq=False, slots=True)
+class Line:
+    """One source that is followed: the way of its documents from the watch into the collection."""
+
+    pipeline: Pipeline
+    follower: Follower
+    watch: Watch
+    told_state: str = ""
+    """What was last noted of it for other processes."""
+
+
 class Daemon:
-    """Follows the folder until told to stop.
+    """Follows the sources until told to stop.
 
     `supervise` blocks and keeps an outside service alive, each second; it is given a complaint about the service, or
     "", and tells whether the service was started again.
@@ -58,72 +70,72 @@ class Daemon:
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        follower: Follower,
-        watch: Watch,
+        lines: Sequence[Line],
         notifier: ServiceNotifier,
         *,
         supervise: Callable[[str], bool] | None = None,
     ) -> None:
-        self._pipeline = pipeline
-        self._follower = follower
-        self._watch = watch
+        self._lines = lines
+        self._pipelines = [line.pipeline for line in lines]
         self._notifier = notifier
         self._supervise = supervise
-        self._patrol = Patrol(pipeline, follower)
-        self._told_state = ""
+        self._patrols = [Patrol(line.pipeline, line.follower) for line in lines]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set; raises the error of a part that died."""
-        async with self._pipeline.running() as tasks:
-            work = tasks.create_task(self._pipeline.worker.run())
+        async with running(self._pipelines) as tasks:
+            work = {tasks.create_task(pipeline.worker.run()) for pipeline in self._pipelines}
             others = [
-                tasks.create_task(self._follower.run()),
-                tasks.create_task(self._patrol.run()),
+                *(tasks.create_task(line.follower.run()) for line in self._lines),
+                *(tasks.create_task(patrol.run()) for patrol in self._patrols),
                 tasks.create_task(self._beat()),
                 tasks.create_task(self._supervise_service()),
                 tasks.create_task(self._announce_ready()),
             ]
             await stop.wait()
             self._notifier.stopping()
-            self._pipeline.worker.stop()
-            _log.info("daemon.stopping", in_work=self._pipeline.worker.in_work)
-            await asyncio.wait({work}, timeout=GRACE_SECONDS)
-            for task in (work, *others):
+            for pipeline in self._pipelines:
+                pipeline.worker.stop()
+            _log.info("daemon.stopping", in_work=sum(pipeline.worker.in_work for pipeline in self._pipelines))
+            await asyncio.wait(work, timeout=GRACE_SECONDS)
+            for task in (*work, *others):
                 task.cancel()
-        await self._pipeline.account.tell()
+        for pipeline in self._pipelines:
+            await pipeline.account.tell()
 
     async def _announce_ready(self) -> None:
-        await self._follower.reconciled.wait()
+        for line in self._lines:
+            await line.follower.reconciled.wait()
         await self._keep_state()
         self._notifier.ready()
-        _log.info("daemon.ready", watching=self._watch.mode)
-        try:
-            await self._pipeline.open_embedder()
-        except Exception as error:  # noqa: BLE001 - the first call meets whatever it is again, and decides what it means
-            _log.warning("embedding.not_open", reason=f"{type(error).__name__}: {error}")
+        _log.info("daemon.ready", watching=", ".join(dict.fromkeys(line.watch.mode for line in self._lines)))
+        for pipeline in self._pipelines:
+            try:
+                await pipeline.open_embedder()
+            except Exception as error:  # noqa: BLE001 - the first call meets whatever it is again, and decides what it means
+                _log.warning("embedding.not_open", reason=f"{type(error).__name__}: {error}")
 
     async def _beat(self) -> None:
         while True:
             if self._notifier.watchdog_seconds is not None:
                 self._notifier.alive()
-            tally = self._pipeline.tally
-            waiting = tally.expected - tally.finished
+            waiting = sum(pipeline.tally.expected - pipeline.tally.finished for pipeline in self._pipelines)
             self._notifier.status(f"{waiting} changes to do" if waiting > 0 else "the collection equals the folder")
             await self._keep_state()
             pause_seconds = min(BEAT_SECONDS, (self._notifier.watchdog_seconds or BEAT_SECONDS * 2) / 2)
             await asyncio.sleep(pause_seconds)
 
     async def _keep_state(self) -> None:
-        state = json.dumps({"watching": self._follower.watching, "outage": self._pipeline.tally.outage})
-        try:
-            await self._pipeline.account.tell()
-            # Written when it changes only: an idle daemon leaves the disk alone.
-            if state != self._told_state:
-                await self._pipeline.set_note(STATE_NOTE, state)
-                self._told_state = state
-        except TransientError as error:
-            _log.warning("daemon.state_not_kept", reason=str(error), remedy=error.remedy)
+        for line in self._lines:
+            state = json.dumps({"watching": line.follower.watching, "outage": line.pipeline.tally.outage})
+            try:
+                await line.pipeline.account.tell()
+                # Written when it changes only: an idle daemon leaves the disk alone.
+                if state != line.told_state:
+                    await line.pipeline.set_note(STATE_NOTE, state)
+                    line.told_state = state
+            except TransientError as error:
+                _log.warning("daemon.state_not_kept", reason=str(error), remedy=error.remedy)
 
     async def _supervise_service(self) -> None:
         if self._supervise is None:
@@ -131,7 +143,7 @@ class Daemon:
         patience_seconds = STUCK_SECONDS
         while True:
             await asyncio.sleep(SUPERVISE_SECONDS)
-            failing_seconds = self._pipeline.chroma_failing_seconds()
+            failing_seconds = max(pipeline.chroma_failing_seconds() for pipeline in self._pipelines)
             complaint = ""
             if not failing_seconds:
                 patience_seconds = STUCK_SECONDS
@@ -140,8 +152,10 @@ class Daemon:
                 patience_seconds *= 4
             try:
                 if await asyncio.to_thread(self._supervise, complaint):
-                    self._patrol.doubt()
-                    await self._pipeline.hasten()
+                    for patrol in self._patrols:
+                        patrol.doubt()
+                    for pipeline in self._pipelines:
+                        await pipeline.hasten()
             except TransientError as error:
                 _log.error("service.down", reason=str(error), remedy=error.remedy)
                 await asyncio.sleep(error.retry_after_seconds or SUPERVISE_SECONDS)

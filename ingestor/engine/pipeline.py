@@ -1,12 +1,15 @@
 """The pipeline: the parts of the engine, put together for one source and one collection.
 
+Pipelines of one process share what must not be had twice (`Services`): Chroma and the vector store have one thread
+each, and a model has one line of calls, one rate and one budget, whoever asks for vectors.
+
 Invariant: before anything is planned, the ledger speaks of the collection that is there: a ledger that was lost is
 rebuilt from the collection, and a collection that was lost makes every record doubtful.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -51,30 +54,45 @@ class Parts:
     sink: Sink
     clock: Clock
     estimate_tokens: Callable[[str], int]
+    name: str = ""
+    """Of the source, where there are several: the documents of two sources may share a collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What pipelines of one process share."""
+
+    embedder: Embedder
+    embedding: Embedding
+    account: Account
+    vectors_lane: Lane
+    sink_lane: Lane
 
 
 class Pipeline:
-    """Queue in, records out."""
+    """Queue in, records out. `beside` are pipelines of this process that were made before, and are closed after it."""
 
     def __init__(
-        self, parts: Parts, *, rescan_seconds: float, limit: DeletionLimit, allowance: Allowance = _UNLIMITED
+        self,
+        parts: Parts,
+        *,
+        rescan_seconds: float,
+        limit: DeletionLimit,
+        allowance: Allowance = _UNLIMITED,
+        beside: "Sequence[Pipeline]" = (),
     ) -> None:
         self._parts = parts
         self.rescan_seconds = rescan_seconds
         self.tally = Tally()
         self._ledger_lane = Lane("ledger")
-        self._vectors_lane = Lane("vectors")
-        self._sink_lane = Lane("chroma")
-        self.account = Account(parts.ledger, self._ledger_lane, parts.clock, tokens_per_day=allowance.tokens_per_day)
-        self.embedding = Embedding(
-            parts.embedder,
-            parts.vectors,
-            self._vectors_lane,
-            parts.clock,
-            pace=Pace(parts.clock, EMBEDDING_RETRY, allowance, max_calls=parts.embedder.max_concurrency),
-            account=self.account,
-            estimate_tokens=parts.estimate_tokens,
+        self._owned_lanes = {"ledger": self._ledger_lane}
+        same = [other.services for other in beside if other.services.embedder is parts.embedder]
+        self._has_own_model = not same
+        self.services: Services = (
+            same[0] if same else self._new_services(allowance, beside[0].services if beside else None)
         )
+        self.account, self.embedding = self.services.account, self.services.embedding
+        self._vectors_lane, self._sink_lane = self.services.vectors_lane, self.services.sink_lane
         self._writer = Writer(Protocol(parts.ledger, self._ledger_lane, parts.sink, self._sink_lane))
         self.worker = Worker(
             parts.source,
@@ -109,6 +127,24 @@ class Pipeline:
             cutting=parts.reader.cutting,
             limit=limit,
         )
+
+    def _new_services(self, allowance: Allowance, shared: Services | None) -> Services:
+        parts = self._parts
+        if shared is None:
+            self._owned_lanes |= {"vectors": Lane("vectors"), "chroma": Lane("chroma")}
+        vectors_lane = shared.vectors_lane if shared else self._owned_lanes["vectors"]
+        account = Account(parts.ledger, self._ledger_lane, parts.clock, tokens_per_day=allowance.tokens_per_day)
+        embedding = Embedding(
+            parts.embedder,
+            parts.vectors,
+            vectors_lane,
+            parts.clock,
+            pace=Pace(parts.clock, EMBEDDING_RETRY, allowance, max_calls=parts.embedder.max_concurrency),
+            account=account,
+            estimate_tokens=parts.estimate_tokens,
+        )
+        sink_lane = shared.sink_lane if shared else self._owned_lanes["chroma"]
+        return Services(parts.embedder, embedding, account, vectors_lane, sink_lane)
 
     def follower(self, watch: Watch, *, quiet_seconds: float, rules_file: str) -> Follower:
         """Make the part that follows a watch."""
@@ -186,11 +222,15 @@ class Pipeline:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.TaskGroup]:
         """Run embedding and writing for the time of the block; a part that dies ends the block with its error."""
-        async with asyncio.TaskGroup() as tasks:
-            served = [tasks.create_task(self.embedding.run()), tasks.create_task(self._writer.run())]
+        async with running([self]) as tasks:
             yield tasks
-            for task in served:
-                task.cancel()
+
+    async def run_services(self) -> None:
+        """Embed and write until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._writer.run())
+            if self._has_own_model:
+                tasks.create_task(self.embedding.run())
 
     async def open_embedder(self) -> None:
         """Get the model ready for its first call, as far as that takes neither money nor much memory."""
@@ -206,8 +246,18 @@ class Pipeline:
 
     async def close(self) -> None:
         """Let calls that run finish, and let go of the threads."""
-        lanes = {"vectors": self._vectors_lane, "chroma": self._sink_lane, "ledger": self._ledger_lane}
-        for name, lane in lanes.items():
+        for name, lane in reversed(self._owned_lanes.items()):
             if not lane.close():
                 _log.warning("lane.left_behind", lane=name, reason="a call did not end in time; its document heals")
-        await self._parts.embedder.close()
+        if self._has_own_model:
+            await self._parts.embedder.close()
+
+
+@asynccontextmanager
+async def running(pipelines: Sequence[Pipeline]) -> AsyncIterator[asyncio.TaskGroup]:
+    """Run embedding and writing of all for the time of the block; a part that dies ends the block with its error."""
+    async with asyncio.TaskGroup() as tasks:
+        served = [tasks.create_task(pipeline.run_services()) for pipeline in pipelines]
+        yield tasks
+        for task in served:
+            task.cancel()

@@ -29,7 +29,7 @@ from ingestor.core.tokens import estimate_tokens
 from ingestor.engine import daemon as daemon_module
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import worker as worker_module
-from ingestor.engine.daemon import Daemon
+from ingestor.engine.daemon import Daemon, Line
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
 from tests.checker import Row, differences, served, shown
@@ -100,7 +100,7 @@ class Engine:
         pipeline = Pipeline(parts, rescan_seconds=3_600.0, limit=DeletionLimit(0.5, 100))
         watch = Watcher(self.folder, polling="never")
         follower = pipeline.follower(watch, quiet_seconds=0.5, rules_file=RULES_FILE)
-        daemon = Daemon(pipeline, follower, watch, Notifier(), supervise=self.server.ensure)
+        daemon = Daemon([Line(pipeline, follower, watch)], Notifier(), supervise=self.server.ensure)
         try:
             await pipeline.prepare()
             task = asyncio.create_task(daemon.run(self._stop))

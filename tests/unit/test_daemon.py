@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from ingestor.core.errors import AuthenticationFailed, ChromaUnavailable, ServiceUnavailable
 from ingestor.engine import daemon as daemon_module
-from ingestor.engine.daemon import STATE_NOTE, Daemon
+from ingestor.engine.daemon import STATE_NOTE, Daemon, Line
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_watch import ScriptedWatch
 from tests.world import World
@@ -58,7 +58,7 @@ class Life:
         self.stop = asyncio.Event()
         self.pipeline = world.pipeline()
         follower = self.pipeline.follower(self.watch, quiet_seconds=0.1, rules_file=".ingestorignore")
-        self.daemon = Daemon(self.pipeline, follower, self.watch, self.heard, supervise=supervise)
+        self.daemon = Daemon([Line(self.pipeline, follower, self.watch)], self.heard, supervise=supervise)
 
     async def run(self) -> None:
         await self.pipeline.prepare()
