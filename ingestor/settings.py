@@ -23,6 +23,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -326,6 +327,29 @@ class Settings(BaseSettings):
     chroma: ChromaSettings = ChromaSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     log: LogSettings = LogSettings()
+
+    _source_name: str = PrivateAttr("")
+    _ledger_file: str = PrivateAttr("ledger.sqlite3")
+
+    @property
+    def source_name(self) -> str:
+        """Which of several sources these are the settings of; empty for the only one."""
+        return self._source_name
+
+    @property
+    def ledger_file(self) -> str:
+        """Name of the ledger, a file of the data folder."""
+        return self._ledger_file
+
+    def varied(self, *, ledger_file: str, collection: str, embedding: EmbeddingSettings | None = None) -> Self:
+        """These settings with another ledger, collection and model."""
+        changed = {
+            "chroma": self.chroma.model_copy(update={"collection": collection}),
+            "embedding": embedding or self.embedding,
+        }
+        found = self.model_copy(update=changed)
+        found._ledger_file = ledger_file  # noqa: SLF001 - another one of this class
+        return found
 
     @classmethod
     def settings_customise_sources(

@@ -2,8 +2,9 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ingestor.adapters.chroma_sink import ChromaSink
@@ -20,11 +21,10 @@ from ingestor.core.guarding import DeletionLimit
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
-from ingestor.ports import Source
-from ingestor.settings import Settings
+from ingestor.ports import Embedder, Source
+from ingestor.settings import EmbeddingSettings, Settings
 
 FOLDER_NOTE = "watched_folder"
-LEDGER_FILE = "ledger.sqlite3"
 VECTORS_FILE = "vectors.sqlite3"
 
 
@@ -54,7 +54,7 @@ def folder_of(settings: Settings) -> Folder:
 @contextlib.contextmanager
 def ledger_of(settings: Settings) -> Iterator[SqliteLedger | None]:
     """The ledger, to be looked at beside the process that works with it; None when there is none yet."""
-    path = settings.data_dir / LEDGER_FILE
+    path = settings.data_dir / settings.ledger_file
     if not path.is_file():
         yield None
         return
@@ -82,38 +82,61 @@ def vectors_of(settings: Settings) -> SqliteVectors:
     return SqliteVectors(in_data_dir(settings, VECTORS_FILE), settings.vectors.max_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class Sourced:
+    """A source: its settings, its folder and its collection."""
+
+    settings: Settings
+    folder: Folder
+    sink: ChromaSink
+
+
 @asynccontextmanager
 async def pipeline_of(
     settings: Settings, source: Folder, sink: ChromaSink, *, is_prepared: bool = True
 ) -> AsyncIterator[Pipeline]:
     """The engine; one that is not prepared may only look, and leave work to the process that holds the lock."""
-    embedder = embedder_of(settings.embedding)
-    with ExitStack() as stack:
-        ledger = stack.enter_context(contextlib.closing(SqliteLedger(in_data_dir(settings, LEDGER_FILE))))
-        vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
-        parts = Parts(
-            source=source,
-            reader=reader_of(settings, source),
-            ledger=ledger,
-            vectors=vectors,
-            embedder=embedder,
-            sink=sink,
-            clock=SystemClock(),
-            estimate_tokens=estimate_tokens,
-        )
-        pipeline = Pipeline(
-            parts,
-            rescan_seconds=settings.watch.rescan_seconds,
-            limit=limit_of(settings),
-            allowance=allowance_of(settings.embedding),
-        )
-        try:
-            if is_prepared:
+    async with pipelines_of([Sourced(settings, source, sink)], is_prepared=is_prepared) as (pipeline,):
+        yield pipeline
+
+
+@asynccontextmanager
+async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) -> AsyncIterator[list[Pipeline]]:
+    """The engine of each source, in their order; they share the vector store, and a model where it is the same."""
+    embedders: dict[EmbeddingSettings, Embedder] = {}
+    pipelines: list[Pipeline] = []
+    async with AsyncExitStack() as stack:
+        vectors = stack.enter_context(contextlib.closing(vectors_of(sources[0].settings)))
+        for each in sources:
+            settings = each.settings
+            if settings.embedding not in embedders:
+                embedders[settings.embedding] = embedder_of(settings.embedding)
+            ledger = stack.enter_context(contextlib.closing(SqliteLedger(in_data_dir(settings, settings.ledger_file))))
+            parts = Parts(
+                source=each.folder,
+                reader=reader_of(settings, each.folder),
+                ledger=ledger,
+                vectors=vectors,
+                embedder=embedders[settings.embedding],
+                sink=each.sink,
+                clock=SystemClock(),
+                estimate_tokens=estimate_tokens,
+                name=settings.source_name,
+            )
+            pipeline = Pipeline(
+                parts,
+                rescan_seconds=settings.watch.rescan_seconds,
+                limit=limit_of(settings),
+                allowance=allowance_of(settings.embedding),
+                beside=pipelines,
+            )
+            stack.push_async_callback(pipeline.close)
+            pipelines.append(pipeline)
+        if is_prepared:
+            for each, pipeline in zip(sources, pipelines, strict=True):
                 await pipeline.prepare()
-                await pipeline.set_note(FOLDER_NOTE, str(settings.watch_dir.absolute()))
-            yield pipeline
-        finally:
-            await pipeline.close()
+                await pipeline.set_note(FOLDER_NOTE, str(each.settings.watch_dir.absolute()))
+        yield pipelines
 
 
 def in_data_dir(settings: Settings, name: str) -> Path:

@@ -21,7 +21,7 @@ from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.app.collection import SERVER_HOST, announce, hold, open_collection, serve
-from ingestor.app.parts import LEDGER_FILE, folder_of, pipeline_of
+from ingestor.app.parts import folder_of, pipeline_of
 from ingestor.core.model import Outcome
 from ingestor.core.profiles import LOCAL
 from ingestor.engine.pipeline import Pipeline
@@ -102,7 +102,7 @@ async def _opened(
     importing = ThreadPoolExecutor(1)
     stack.callback(importing.shutdown, wait=False)
     loading = asyncio.get_running_loop().run_in_executor(importing, chroma_client.load)
-    if settings.embedding.provider != LOCAL and not (settings.data_dir / LEDGER_FILE).exists():
+    if settings.embedding.provider != LOCAL and not (settings.data_dir / settings.ledger_file).exists():
         # Nothing is known yet, so that there will be something to embed: read and cut while it waits for no import.
         importing.submit(openai_embedder.load)
     server = serve(settings, stack, is_anywhere=True)

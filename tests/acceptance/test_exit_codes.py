@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from ingestor.adapters.ledger import SqliteLedger
-from ingestor.app.parts import LEDGER_FILE
 from ingestor.engine.reconcile import UNREADABLE_NOTE
 from tests.checker import document_ids
 from tests.daemon import KEY, Finished, Site, assert_equal, eventually, free_port, provider_settings
@@ -169,7 +168,7 @@ def test_an_endpoint_out_of_reach_ends_a_sync_and_loses_nothing(site: Site) -> N
 
 def test_a_folder_that_could_not_be_listed_is_a_problem_that_cannot_be_queued(site: Site) -> None:
     site.sync()
-    ledger = SqliteLedger(site.data_dir / LEDGER_FILE)
+    ledger = SqliteLedger(site.data_dir / "ledger.sqlite3")
     ledger.set_note(UNREADABLE_NOTE, '{"closed": "Permission denied"}')
     ledger.close()
 
