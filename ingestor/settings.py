@@ -41,7 +41,7 @@ from pydantic_settings import (
 )
 
 from ingestor.core.choosing import choice_of
-from ingestor.core.errors import ConfigError
+from ingestor.core.errors import ConfigError, IngestorError
 from ingestor.core.escaping import escaped
 from ingestor.core.profiles import PROVIDERS, checked_dimensions, profile_for
 from ingestor.core.sizes import DEFAULT_MAX_TOKENS
@@ -58,9 +58,14 @@ _PATHS = frozenset({"watch_dir", "data_dir", "chroma.path"})
 _MAX_SECRET_BYTES = 1 << 16
 _MAX_SHOWN_CHARACTERS = 300
 _MAX_NAME_CHARACTERS = 500
+_COLLECTION_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]$"
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
 _PASSWORD = re.compile(r"//[^/@]*@")
 _YEAR_SECONDS = 366 * 24 * 3600
+_ANYBODYS = ("max_concurrency", "timeout_seconds")
+"""Settings of a model that hold for another provider, too."""
+_OF_THE_MODEL: Mapping[str, Any] = {"dimensions": None, "price_per_million_tokens": None, "max_cost_per_day": None}
+"""Settings that speak of the configured model alone."""
 
 
 def _lines(value: object) -> object:
@@ -227,6 +232,24 @@ class EmbeddingSettings(_Group):
         """The model, or the provider's default."""
         return self.model or PROVIDERS[self.provider].default_model
 
+    def varied(self, given: Mapping[str, Any]) -> Self:
+        """These settings with others in their place, as far as they still speak of the same model and provider.
+
+        URL, key, limits and prices are a provider's own: another one gets the key that its own variable holds. Raises
+        `ValidationError`.
+        """
+        fields: dict[str, Any] = self.model_dump()
+        provider = given.get("provider", self.provider)
+        if provider != self.provider:
+            fields = {name: fields[name] for name in _ANYBODYS}
+            fields["api_key"] = provider_key(str(provider))
+        elif given.get("model", self.model_name) != self.model_name:
+            fields |= _OF_THE_MODEL
+            profile = profile_for(self.provider, str(given["model"]))
+            if self.max_batch_inputs and profile.is_known:
+                fields["max_batch_inputs"] = min(self.max_batch_inputs, profile.max_batch_inputs)
+        return type(self)(**(fields | dict(given)))
+
 
 class VectorSettings(_Group):
     """The store of vectors that were paid for."""
@@ -269,7 +292,7 @@ class ChromaSettings(_Group):
     """Tenant (http, cloud)."""
     database: Name = Field(default="default_database", min_length=1)
     """Database (http, cloud)."""
-    collection: str = Field(default="documents", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]$")
+    collection: str = Field(default="documents", pattern=_COLLECTION_NAME)
     """Name of the collection."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3600)
     """Seconds after which a call of Chroma is given up."""
@@ -304,6 +327,37 @@ class LogSettings(_Group):
     """`auto`: for people on a terminal, JSON otherwise."""
 
 
+def _without_secrets(value: object) -> object:
+    if isinstance(value, Mapping) and "api_key" in value:
+        message = "api_key does not belong here: the key is that of the embedding settings, or the provider's variable"
+        raise ValueError(message)
+    return value
+
+
+class SourceSettings(_Group):
+    """One of several watched folders. What it does not name is as the other settings have it."""
+
+    folder: Place
+    """The watched folder."""
+    name: str = Field(default="", pattern=r"^(?:[^\W_]\w{0,39})?$")
+    """What commands call it; empty: the folder's own name. Its documents and its ledger bear it."""
+    collection: str = Field(default="", pattern=f"^$|{_COLLECTION_NAME}")
+    """Name of its collection; empty: `chroma.collection`. Several sources may share one."""
+    include: Patterns | None = None
+    """Patterns of the files to take."""
+    exclude: Patterns | None = None
+    """Patterns of what to leave out."""
+    chunk: Mapping[str, Any] = {}
+    """How its documents are cut: the keys of the settings `chunk`."""
+    embedding: Annotated[Mapping[str, Any], BeforeValidator(_without_secrets)] = {}
+    """Its embedding model: the keys of the settings `embedding`, but for the key."""
+
+    @property
+    def called(self) -> str:
+        """Its name, or else the folder's."""
+        return self.name or re.sub(r"\W+", "_", self.folder.absolute().name).strip("_")[:40] or "source"
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -318,6 +372,8 @@ class Settings(BaseSettings):
 
     watch_dir: Place = Path("watched_dir")
     """The folder that is the collection."""
+    sources: tuple[SourceSettings, ...] = ()
+    """Several folders, each with a collection, in place of `watch_dir`: see "Several folders" below."""
     data_dir: Place = Path(".ingestor")
     """Folder of the ledger, the vector store and the managed Chroma database."""
     watch: WatchSettings = WatchSettings()
@@ -351,6 +407,46 @@ class Settings(BaseSettings):
         found._ledger_file = ledger_file  # noqa: SLF001 - another one of this class
         return found
 
+    def each(self) -> "tuple[Settings, ...]":
+        """The settings of each source, in their order; of the only one, where there are no several.
+
+        Raises `ConfigError` where sources do not fit together.
+        """
+        if not self.sources:
+            return (self,)
+        if "watch_dir" in self.model_fields_set:
+            raise ConfigError(
+                "a folder to watch is named, and [[sources]] name others",
+                remedy="leave out the folder (watch_dir), or make it one of the sources",
+            )
+        found = tuple(self._of(source) for source in self.sources)
+        _check_apart(found)
+        return found
+
+    def _of(self, source: SourceSettings) -> Self:
+        name = source.called
+        try:
+            chunk = ChunkSettings(**(self.chunk.model_dump() | dict(source.chunk)))
+            embedding = self.embedding.varied(source.embedding)
+            _check_length(embedding, chunk)
+        except (ValueError, ConfigError) as error:
+            message = f"the source {name!r} cannot be: {_reason(error)}"
+            raise ConfigError(message, remedy="correct it in [[sources]]") from error
+        patterns = {"include": source.include, "exclude": source.exclude}
+        own_patterns = {key: value for key, value in patterns.items() if value is not None}
+        changed = {
+            "sources": (),
+            "watch_dir": source.folder,
+            "watch": self.watch.model_copy(update=own_patterns),
+            "chunk": chunk,
+            "embedding": embedding,
+            "chroma": self.chroma.model_copy(update={"collection": source.collection or self.chroma.collection}),
+        }
+        found = self.model_copy(update=changed)
+        found._source_name = name  # noqa: SLF001 - another one of this class
+        found._ledger_file = f"ledger-{name}.sqlite3"  # noqa: SLF001 - as above
+        return found
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -365,11 +461,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        # DashScope cuts a longer text without a word, and others refuse it.
-        profile = profile_for(self.embedding.provider, self.embedding.model_name)
-        if profile.is_known and self.chunk.max_tokens > profile.max_text_tokens:
-            message = f"chunk.max_tokens: {profile.model} takes at most {profile.max_text_tokens} tokens a text"
-            raise ValueError(message)
+        _check_length(self.embedding, self.chunk)
         return self
 
     @property
@@ -397,7 +489,8 @@ class Loaded:
     def rows(self) -> list[Setting]:
         """Every setting in force, in the order of the tree."""
         return [
-            Setting(name, _shown(value), self.origins.get(name, "default")) for name, value in _leaves(self.settings)
+            Setting(name, _shown(value), self.origins.get(name) or self.origins.get(name.split(".")[0], "default"))
+            for name, value in _leaves(self.settings)
         ]
 
 
@@ -420,7 +513,50 @@ def load_settings(config_file: Path | None = None, overrides: Mapping[str, Any] 
         settings = Settings(**_nested(merged))
     except ValidationError as error:
         raise _invalid(error, labels) from error
+    settings.each()
     return Loaded(settings, labels)
+
+
+def _check_length(embedding: EmbeddingSettings, chunk: ChunkSettings) -> None:
+    """Raise `ValueError` for chunks that are too long for the model."""
+    # DashScope cuts a longer text without a word, and others refuse it.
+    profile = profile_for(embedding.provider, embedding.model_name)
+    if profile.is_known and chunk.max_tokens > profile.max_text_tokens:
+        message = f"chunk.max_tokens: {profile.model} takes at most {profile.max_text_tokens} tokens a text"
+        raise ValueError(message)
+
+
+def _check_apart(sources: Sequence[Settings]) -> None:
+    """Raise `ConfigError` where two sources have one name, or would write the same file or model into a collection."""
+    for place, one in enumerate(sources):
+        for other in sources[:place]:
+            names = f"the sources {other.source_name!r} and {one.source_name!r}"
+            if one.source_name.casefold() == other.source_name.casefold():
+                raise ConfigError(f"two sources are called {one.source_name!r}", remedy="give each a name of its own")
+            if one.chroma.collection != other.chroma.collection:
+                continue
+            if one.embedding != other.embedding:
+                raise ConfigError(
+                    f"{names} share the collection {one.chroma.collection!r}, and have different embedding settings",
+                    remedy="give one of them a collection of its own",
+                )
+            folders = [Path(os.path.realpath(each.watch_dir)) for each in (one, other)]
+            if folders[0].is_relative_to(folders[1]) or folders[1].is_relative_to(folders[0]):
+                raise ConfigError(
+                    f"{names} share the collection {one.chroma.collection!r}, and one lies in the other",
+                    remedy="give one of them a collection of its own, or leave it out",
+                )
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without the value: it may be a secret."""
+    if isinstance(error, IngestorError):
+        return error.sentence
+    if not isinstance(error, ValidationError):
+        return escaped(str(error))
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return escaped(": ".join(filter(None, (place, str(first["msg"]).removeprefix("Value error, ")))))
 
 
 def provider_key(provider: str) -> SecretStr | None:
@@ -566,6 +702,9 @@ def _toml(config_file: Path | None) -> _Origin:
     for name in _PATHS & values.keys():
         if isinstance(values[name], str):
             values[name] = file.absolute().parent / _expanded(name, values[name])
+    for source in values.get("sources", ()) if isinstance(values.get("sources"), list) else ():
+        if isinstance(source, dict) and isinstance(source.get("folder"), str):
+            source["folder"] = file.absolute().parent / _expanded("sources", source["folder"])
     return _Origin(str(file), values, {})
 
 
@@ -628,7 +767,13 @@ def _invalid(error: ValidationError, labels: Mapping[str, str]) -> ConfigError:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     name = ".".join(part for part in first["loc"] if isinstance(part, str))
     reason = escaped(str(first["msg"]).removeprefix("Value error, "))
-    if name in setting_names():
+    group, *place = first["loc"] or ("",)
+    if group == "sources" and place:
+        number, *keys = place
+        nth = f"its {int(number) + 1}. one, " if isinstance(number, int) else ""
+        message = f"setting sources ({variable('sources')}) is wrong: {nth}{'.'.join(map(str, keys))}: {reason}"
+        name = "sources"
+    elif name in setting_names():
         message = f"setting {name} ({variable(name)}) is wrong: {reason}"
     else:
         message = f"settings do not fit together: {name}{'.' if name else ''}{reason}"
@@ -641,6 +786,9 @@ def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             yield from _leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            for number, each in enumerate(value, 1):
+                yield from _leaves(each, f"{prefix}{name}.{number}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -648,6 +796,6 @@ def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return "********"
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | Mapping):
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else _PASSWORD.sub("//********@", str(value))

@@ -132,11 +132,21 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
             )
             stack.push_async_callback(pipeline.close)
             pipelines.append(pipeline)
+        _introduce(sources, pipelines)
         if is_prepared:
             for each, pipeline in zip(sources, pipelines, strict=True):
                 await pipeline.prepare()
                 await pipeline.set_note(FOLDER_NOTE, str(each.settings.watch_dir.absolute()))
         yield pipelines
+
+
+def _introduce(sources: Sequence[Sourced], pipelines: Sequence[Pipeline]) -> None:
+    """Let the pipelines of sources that share a collection know of each other."""
+    collections = [each.settings.chroma.collection for each in sources]
+    for place, pipeline in enumerate(pipelines):
+        sharing = [other for other, name in enumerate(collections) if name == collections[place]]
+        neighbours = [pipelines[other] for other in sharing if other != place]
+        pipeline.share_collection(neighbours, is_first=sharing[0] == place)
 
 
 def in_data_dir(settings: Settings, name: str) -> Path:

@@ -34,6 +34,16 @@ def text_fingerprint_of(record_id: str) -> str:
     return record_id.partition(":")[2].partition(":")[0]
 
 
+def document_id_of(source_name: str, unique: str) -> str:
+    """Id of a new document; it tells of which of several sources it is. `unique` has no hyphen."""
+    return f"{source_name}-{unique}" if source_name else unique
+
+
+def source_of(document_id: str) -> str:
+    """The name of the source that made a document's id; empty for one that was the only one."""
+    return document_id.rpartition("-")[0]
+
+
 def is_owned(record_id: str, metadata: Metadata | None) -> bool:
     """Whether a record is ours: it names its document, and its id begins with that.
 

@@ -104,6 +104,7 @@ class Pipeline:
             clock=parts.clock,
             tally=self.tally,
             model=parts.embedder.recipe.model,
+            source_name=parts.name,
             rescan_seconds=rescan_seconds,
         )
         self.auditor = Auditor(
@@ -117,7 +118,9 @@ class Pipeline:
             vectors_lane=self._vectors_lane,
             clock=parts.clock,
             recipe=parts.embedder.recipe,
+            source_name=parts.name,
         )
+        self._neighbours: Sequence[Pipeline] = ()
         self.reconciler = Reconciler(
             parts.source,
             parts.ledger,
@@ -163,6 +166,11 @@ class Pipeline:
             wake=self.worker.wake,
         )
 
+    def share_collection(self, neighbours: "Sequence[Pipeline]", *, is_first: bool) -> None:
+        """Know the other sources of this collection. The first one looks after what no source has written."""
+        self._neighbours = neighbours
+        self.auditor.share_collection([other.auditor for other in neighbours], is_first=is_first)
+
     async def prepare(self) -> None:
         """Make the ledger and the collection speak of the same thing. The caller holds the instance lock."""
         ledger = self._parts.ledger
@@ -201,8 +209,11 @@ class Pipeline:
         await self._sink_lane.run(self._parts.sink.confirm)
 
     async def is_idle(self) -> bool:
-        """Whether nothing is in work and nothing is queued."""
-        return not self.worker.in_work and not await self.queued()
+        """Whether nothing is in work and nothing is queued that this collection is for."""
+        for pipeline in (self, *self._neighbours):
+            if pipeline.worker.in_work or await pipeline.queued():
+                return False
+        return True
 
     def chroma_failing_seconds(self) -> float:
         """For how long Chroma has done nothing that it was asked; 0 when it does."""

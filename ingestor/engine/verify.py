@@ -6,6 +6,9 @@ An audit reads the ids of all records first, then, page by page, the entries of 
 name; what is left over are strays. A *deep* audit also reads every file again and plans it without carrying the plan
 out, compares vectors with those in the vector store, and searches for each record by its own vector.
 
+Several sources may share a collection. What the ledger of another one names is left to it, and so is a record whose
+document bears its name; the first source looks after records of a source that is configured no more.
+
 Work may go on meanwhile, in this process or in another. So nothing is believed at once: what is queued is counted and
 not judged, and what disagrees is looked at again until it agrees or has disagreed `LOOKS` times. An entry is corrected
 only if it still is what the audit has seen (`Ledger.amend`).
@@ -16,7 +19,7 @@ many records are foreign); a correction changes nothing but the ledger.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -25,7 +28,7 @@ import numpy as np
 
 from ingestor.core.auditing import Correction, Finding, Held, Kind, Trace, audited, findings_of, trace
 from ingestor.core.errors import DocumentError, TransientError
-from ingestor.core.fingerprint import is_owned, vector_key
+from ingestor.core.fingerprint import is_owned, source_of, vector_key
 from ingestor.core.model import Change, Document, Entry, Priority, Recipe
 from ingestor.core.planning import plan_document
 from ingestor.core.reconciling import difference
@@ -105,6 +108,7 @@ class Auditor:
         vectors_lane: Lane,
         clock: Clock,
         recipe: Recipe,
+        source_name: str = "",
     ) -> None:
         self._source = source
         self._reader = reader
@@ -116,6 +120,14 @@ class Auditor:
         self._vectors_lane = vectors_lane
         self._clock = clock
         self._recipe = recipe
+        self._source_name = source_name
+        self._neighbours: Sequence[Auditor] = ()
+        self._is_first = True
+
+    def share_collection(self, neighbours: "Sequence[Auditor]", *, is_first: bool) -> None:
+        """Know those of the other sources of this collection."""
+        self._neighbours = neighbours
+        self._is_first = is_first
 
     async def is_count_off(self) -> bool:
         """Whether the collection holds more or fewer records than the ledger says.
@@ -123,8 +135,19 @@ class Auditor:
         So it is after a backup was restored, or after somebody has added or deleted records by hand.
         """
         foreign = int(await self._ledger_lane.run(self._ledger.note, FOREIGN_NOTE) or 0)
-        totals = await self._ledger_lane.run(self._ledger.totals)
-        return await self._sink_lane.run(self._sink.count) != totals.chunks + foreign
+        chunks = sum([await auditor.chunks() for auditor in (self, *self._neighbours)])
+        return await self._sink_lane.run(self._sink.count) != chunks + foreign
+
+    async def chunks(self) -> int:
+        """How many records the collection should hold of this source."""
+        return (await self._ledger_lane.run(self._ledger.totals)).chunks
+
+    async def claims(self) -> AsyncIterator[Entry]:
+        """Every entry of this source's ledger: what they name is its own."""
+        paths = await self._ledger_lane.run(self._ledger.glances)
+        for page in _pages(sorted(paths), _PAGE_PATHS):
+            for entry in (await self._ledger_lane.run(self._ledger.entries, page)).values():
+                yield entry
 
     async def audit(self, *, is_deep: bool = False, is_alone: bool = False) -> Audit:
         """Compare everything; what disagrees is looked at again, unless nobody else is at work.
@@ -197,23 +220,32 @@ class Auditor:
         # The ids come first: the protocol names an id in the ledger before it is written.
         ids = await self._sink_lane.run(self._sink.ids)
         unclaimed = dict.fromkeys(ids)
-        place_of: dict[str, str] = {}
-        paths = frozenset(await self._ledger_lane.run(self._ledger.glances))
-        for page in _pages(sorted(paths), _PAGE_PATHS):
-            for entry in (await self._ledger_lane.run(self._ledger.entries, page)).values():
-                place_of[entry.document_id] = entry.path
+        for neighbour in self._neighbours:
+            async for entry in neighbour.claims():
                 for id_ in chain(entry.tags, entry.doubtful):
                     unclaimed.pop(id_, None)
+        others = len(ids) - len(unclaimed)
+        place_of: dict[str, str] = {}
+        async for entry in self.claims():
+            place_of[entry.document_id] = entry.path
+            for id_ in chain(entry.tags, entry.doubtful):
+                unclaimed.pop(id_, None)
         strays: dict[str, list[Trace]] = defaultdict(list)
         foreign = 0
         for page in _pages(list(unclaimed), MAX_READ):
             for held in await self._sink_lane.run(self._sink.read, page):
-                if is_owned(held.id, held.metadata):
+                if is_owned(held.id, held.metadata) and self._is_mine(str(held.metadata["document_id"])):
                     stray = trace(held)
                     strays[place_of.get(stray.document_id, stray.path)].append(stray)
                 else:
                     foreign += 1
-        return _Inventory(paths, strays, len(ids) - foreign, foreign)
+        return _Inventory(frozenset(place_of.values()), strays, len(ids) - others - foreign, foreign)
+
+    def _is_mine(self, document_id: str) -> bool:
+        """Whether a document that no ledger names is for this source to look after."""
+        name = source_of(document_id)
+        is_anothers = any(name == neighbour._source_name for neighbour in self._neighbours)  # noqa: SLF001 - of this class
+        return name == self._source_name or (self._is_first and not is_anothers)
 
     async def _folder(self) -> _Folder:
         snapshot = await asyncio.to_thread(self._source.scan)

@@ -36,6 +36,7 @@ from ingestor.core.errors import (
     UndecodableDocument,
     UnstableDocument,
 )
+from ingestor.core.fingerprint import document_id_of
 from ingestor.core.model import UNKNOWN_STAT, Change, Entry, Outcome, Plan, Priority, Problem, Stage, Stat, Text
 from ingestor.core.planning import plan_document, plan_problem, plan_removal, plan_uncut
 from ingestor.engine.budget import Budget
@@ -116,6 +117,7 @@ class Worker:
         clock: Clock,
         tally: Tally,
         model: str,
+        source_name: str,
         rescan_seconds: float,
     ) -> None:
         self._source = source
@@ -127,6 +129,7 @@ class Worker:
         self._clock = clock
         self._tally = tally
         self._model = model
+        self._source_name = source_name
         self._rescan_seconds = rescan_seconds
         self._claims: dict[str, _Held] = {}
         self._wanted: dict[str, str] = {}
@@ -335,11 +338,14 @@ class Worker:
         return plan_document(
             document,
             before,
-            document_id=before.document_id if before else uuid.uuid4().hex,
+            document_id=before.document_id if before else self._new_id(),
             cutting=cutting,
             model=self._model,
             now_seconds=self._clock.now_seconds(),
         )
+
+    def _new_id(self) -> str:
+        return document_id_of(self._source_name, uuid.uuid4().hex)
 
     async def _before(self, text: Text, claim: "_Claim") -> Entry | None:
         kin = await self._ledger_lane.run(self._ledger.kin, text.path, text.stat, text.content_hash)
@@ -383,7 +389,7 @@ class Worker:
             before,
             problem,
             stat=task.stat or UNKNOWN_STAT,
-            document_id=before.document_id if before else uuid.uuid4().hex,
+            document_id=before.document_id if before else self._new_id(),
         )
         await self._write(Write(plan, (), task.change), began_seconds)
 
