@@ -55,6 +55,8 @@ _CONTROLS = frozenset({"INGESTOR_CONFIG", "INGESTOR_SECRETS_DIR"})
 """Variables that say where settings are, and are none themselves."""
 _KEY_FALLBACKS = {profile.provider: profile.key_variable for profile in PROVIDERS.values() if profile.key_variable}
 _PATHS = frozenset({"watch_dir", "data_dir", "chroma.path"})
+LEDGER_FILE = "ledger.sqlite3"
+"""The ledger of a folder that is the only one."""
 _MAX_SECRET_BYTES = 1 << 16
 _MAX_SHOWN_CHARACTERS = 300
 _MAX_NAME_CHARACTERS = 500
@@ -385,7 +387,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
 
     _source_name: str = PrivateAttr("")
-    _ledger_file: str = PrivateAttr("ledger.sqlite3")
+    _ledger_file: str = PrivateAttr(LEDGER_FILE)
 
     @property
     def source_name(self) -> str:

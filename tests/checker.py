@@ -85,10 +85,10 @@ def client_of(port: int) -> Iterator[ClientAPI]:
 
 
 @contextlib.contextmanager
-def served(port: int) -> Iterator[Reads]:
-    """Read the collection through the server on a port."""
+def served(port: int, collection: str = COLLECTION) -> Iterator[Reads]:
+    """Read a collection through the server on a port."""
     with client_of(port) as client:
-        yield lambda: _rows(client)
+        yield lambda: _rows(client, collection)
 
 
 def at_rest(path: Path) -> list[Row]:
@@ -221,24 +221,24 @@ def _is_vector_of(row: Row, dimensions: int) -> bool:
     return bool(np.allclose(row.embedding, vector_of(row.text, dimensions), atol=1e-5))
 
 
-def _rows(client: ClientAPI) -> list[Row]:
+def _rows(client: ClientAPI, name: str = COLLECTION) -> list[Row]:
     """Everything the collection holds.
 
     Chroma looks vectors up after the ids, and fails or comes short when one of them is deleted in between.
     """
     for _ in range(READS - 1):
         with contextlib.suppress(InternalError, ShortPage):
-            return _read(client)
+            return _read(client, name)
         time.sleep(READ_PAUSE_SECONDS)
-    return _read(client)
+    return _read(client, name)
 
 
 class ShortPage(Exception):
     """A page with fewer vectors than records."""
 
 
-def _read(client: ClientAPI) -> list[Row]:
-    collection = client.get_collection(COLLECTION, embedding_function=None)
+def _read(client: ClientAPI, name: str) -> list[Row]:
+    collection = client.get_collection(name, embedding_function=None)
     rows: list[Row] = []
     while True:
         page = collection.get(limit=PAGE_RECORDS, offset=len(rows), include=["documents", "metadatas", "embeddings"])

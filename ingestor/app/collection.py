@@ -48,7 +48,7 @@ def announce(instance: Instance, settings: Settings, command: str, *, served: bo
         InstanceRecord(
             pid=os.getpid(),
             command=command,
-            watch_dir=str(settings.watch_dir.absolute()),
+            watch_dir=", ".join(str(each.watch_dir.absolute()) for each in settings.each()),
             started_seconds=time.time(),
             chroma_host=SERVER_HOST if is_served else "",
             chroma_port=(port or settings.chroma.port) if is_served else 0,
@@ -87,6 +87,21 @@ def serve(settings: Settings, stack: AsyncExitStack, *, is_anywhere: bool = Fals
     return server
 
 
+def chosen(settings: Settings, collection: str = "") -> Settings:
+    """The settings of the source that fills a collection, or of the only collection that there is.
+
+    For a collection that no source fills they are the general ones. Raises `ConfigError` when it has to be named.
+    """
+    by_name: dict[str, Settings] = {}
+    for each in settings.each():
+        by_name.setdefault(each.chroma.collection, each)
+    if not collection and len(by_name) > 1:
+        message = f"the sources fill several collections: {', '.join(by_name)}"
+        raise ConfigError(message, remedy="name one of them: --collection NAME")
+    wanted = collection or next(iter(by_name))
+    return by_name.get(wanted) or settings.varied(ledger_file=settings.ledger_file, collection=wanted)
+
+
 def open_collection(
     settings: Settings, running: InstanceRecord | None, stack: AsyncExitStack | ExitStack
 ) -> ChromaSink:
@@ -98,6 +113,18 @@ def open_collection(
         sink = sink_of(settings, open_client(settings, running, opened))
         stack.callback(opened.pop_all().close)
         return sink
+
+
+def open_collections(
+    settings: Settings, running: InstanceRecord | None, stack: AsyncExitStack | ExitStack
+) -> dict[str, ChromaSink]:
+    """Open the collections of all sources, by name, as `open_collection` opens one."""
+    by_name = {each.chroma.collection: each for each in settings.each()}
+    with ExitStack() as opened:
+        client = open_client(settings, running, opened)
+        sinks = {name: sink_of(each, client) for name, each in by_name.items()}
+        stack.callback(opened.pop_all().close)
+        return sinks
 
 
 def open_client(settings: Settings, running: InstanceRecord | None, stack: AsyncExitStack | ExitStack) -> "ClientAPI":

@@ -14,12 +14,13 @@ from ingestor.adapters.instance import InstanceRecord
 from ingestor.adapters.notify import Notifier
 from ingestor.adapters.rules import RULES_FILE
 from ingestor.adapters.watcher import Watcher
-from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_collection, serve
-from ingestor.app.parts import folder_of, path_below, pipeline_of
+from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_collections, serve
+from ingestor.app.parts import folder_of, path_below, pipelines_of, sourced
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.paths import is_at_or_below
 from ingestor.engine.daemon import Daemon, Line
 from ingestor.engine.news import happens_within
+from ingestor.engine.pipeline import Pipeline
 from ingestor.settings import Settings
 
 CONNECT_PAUSE_SECONDS = 5.0
@@ -33,51 +34,55 @@ async def run(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         notifier = Notifier()
         stop = _stop_signal()
-        source = folder_of(settings)
+        for each in settings.each():
+            folder_of(each, may_be_away=len(settings.sources) > 1)
         instance = hold(settings, "run", stack)
         # The server comes up while its client is imported.
         loading = asyncio.get_running_loop().run_in_executor(None, chroma_client.load)
         server = serve(settings, stack)
         await loading
-        sink = await _reached(settings, stack, stop, server)
-        if sink is None:
+        sinks = await _reached(settings, stack, stop, server)
+        if sinks is None:
             return
         announce(instance, settings, "run", served=True)
         _log.info(
             "daemon.started",
-            folder=str(settings.watch_dir),
-            collection=settings.chroma.collection,
+            folder=", ".join(str(each.watch_dir) for each in settings.each()),
+            collection=", ".join(sinks),
             chroma=endpoint(settings, instance.record),
         )
-        pipeline = await stack.enter_async_context(pipeline_of(settings, source, sink))
-        left_out = [
-            below
-            for folder in (settings.data_dir, settings.chroma_path)
-            if (below := path_below(settings.watch_dir, folder))
-        ]
-        watch = Watcher(
-            settings.watch_dir,
-            polling=settings.watch.polling,
-            follow_symlinks=settings.watch.follow_symlinks,
-            ignore=lambda path: any(is_at_or_below(path, folder) for folder in left_out),
-        )
-        follower = pipeline.follower(watch, quiet_seconds=settings.watch.quiet_seconds, rules_file=RULES_FILE)
-        daemon = Daemon([Line(pipeline, follower, watch)], notifier, supervise=server.ensure if server else None)
-        await daemon.run(stop)
+        sources = sourced(settings, sinks)
+        pipelines = await stack.enter_async_context(pipelines_of(sources))
+        lines = [_line(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
+        await Daemon(lines, notifier, supervise=server.ensure if server else None).run(stop)
     _log.info("daemon.stopped")
+
+
+def _line(settings: Settings, pipeline: Pipeline) -> Line:
+    """What follows a source."""
+    ours = (settings.data_dir, settings.chroma_path)
+    left_out = [below for folder in ours if (below := path_below(settings.watch_dir, folder))]
+    watch = Watcher(
+        settings.watch_dir,
+        polling=settings.watch.polling,
+        follow_symlinks=settings.watch.follow_symlinks,
+        ignore=lambda path: any(is_at_or_below(path, folder) for folder in left_out),
+    )
+    follower = pipeline.follower(watch, quiet_seconds=settings.watch.quiet_seconds, rules_file=RULES_FILE)
+    return Line(pipeline, follower, watch)
 
 
 async def _reached(
     settings: Settings, stack: AsyncExitStack, stop: asyncio.Event, server: ChromaServer | None
-) -> ChromaSink | None:
-    """Open the collection, waiting for a server that is elsewhere; None when told to stop meanwhile.
+) -> dict[str, ChromaSink] | None:
+    """Open the collections, waiting for a server that is elsewhere; None when told to stop meanwhile.
 
     A server of our own that dies just now is started again; raises `ServiceUnavailable` when it dies too often.
     """
     record = InstanceRecord(os.getpid(), "run", "", 0.0, SERVER_HOST, settings.chroma.port)
     while not stop.is_set():
         try:
-            return await asyncio.to_thread(open_collection, settings, record, stack)
+            return await asyncio.to_thread(open_collections, settings, record, stack)
         except ServiceUnavailable as error:
             _log.error("chroma.unreachable", reason=str(error), remedy=error.remedy)
             await happens_within(stop, CONNECT_PAUSE_SECONDS)

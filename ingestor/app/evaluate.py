@@ -145,6 +145,8 @@ def _name(chosen: EmbeddingSettings) -> str:
 
 def _examined(settings: Settings, tell: Tell) -> tuple[list[Examined], dict[str, str]]:
     """The documents of the folder, and the paths that could not be read with the reasons."""
+    if len(settings.each()) > 1:
+        raise ConfigError("the settings name several sources", remedy="name the folder: `ingestor evaluate FOLDER`")
     source = folder_of(settings)
     cutter = cutter_of(settings)
     snapshot = source.scan()

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import structlog
 
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.clock import SystemClock
@@ -22,26 +24,30 @@ from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
 from ingestor.ports import Embedder, Source
-from ingestor.settings import EmbeddingSettings, Settings
+from ingestor.settings import LEDGER_FILE, EmbeddingSettings, Settings
+
+_log = structlog.get_logger(__name__)
 
 FOLDER_NOTE = "watched_folder"
 VECTORS_FILE = "vectors.sqlite3"
 
 
-def folder_of(settings: Settings) -> Folder:
+def folder_of(settings: Settings, *, may_be_away: bool = False) -> Folder:
     """The watched folder that the settings name.
 
     Raises `ConfigError` when there is none; `ServiceUnavailable` when it has been indexed before, because then it may
-    be a disk that is not mounted yet, and a service manager is to try again.
+    be a disk that is not mounted yet, and a service manager is to try again. One that `may_be_away` is returned even
+    so: whoever scans it meets the same error, and other sources need not wait for it.
     """
     if not settings.watch_dir.is_dir():
         with ledger_of(settings) as ledger:
             is_known = ledger is not None and ledger.note(FOLDER_NOTE) == str(settings.watch_dir.absolute())
         message = f"the watched folder {settings.watch_dir} does not exist or is no folder"
-        if is_known:
+        if is_known and not may_be_away:
             remedy = "see that its disk is mounted; nothing is deleted from the collection meanwhile"
             raise ServiceUnavailable(message, remedy=remedy)
-        raise ConfigError(message, remedy="create it, or name another: `ingestor run FOLDER` or INGESTOR_WATCH_DIR")
+        if not is_known:
+            raise ConfigError(message, remedy="create it, or name another: `ingestor run FOLDER` or INGESTOR_WATCH_DIR")
     return Folder(
         settings.watch_dir,
         Rules(settings.watch.include, settings.watch.exclude),
@@ -109,6 +115,8 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
         vectors = stack.enter_context(contextlib.closing(vectors_of(sources[0].settings)))
         for each in sources:
             settings = each.settings
+            if is_prepared:
+                _take_over_ledger(settings)
             if settings.embedding not in embedders:
                 embedders[settings.embedding] = embedder_of(settings.embedding)
             ledger = stack.enter_context(contextlib.closing(SqliteLedger(in_data_dir(settings, settings.ledger_file))))
@@ -138,6 +146,28 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
                 await pipeline.prepare()
                 await pipeline.set_note(FOLDER_NOTE, str(each.settings.watch_dir.absolute()))
         yield pipelines
+
+
+def sourced(settings: Settings, sinks: Mapping[str, ChromaSink]) -> list[Sourced]:
+    """Every source with its folder and its collection. Where there are several, none waits for the disk of another."""
+    sources = settings.each()
+    may_be_away = len(sources) > 1
+    return [Sourced(each, folder_of(each, may_be_away=may_be_away), sinks[each.chroma.collection]) for each in sources]
+
+
+def _take_over_ledger(settings: Settings) -> None:
+    """Let a folder that was the only one, and is one of several sources now, keep its ledger.
+
+    Where another process looks into the ledger just now it is left: it is rebuilt from the collection then.
+    """
+    plain, own = (settings.data_dir / name for name in (LEDGER_FILE, settings.ledger_file))
+    if own.exists() or not plain.exists():
+        return
+    with contextlib.closing(SqliteLedger(plain)) as ledger:
+        is_its = ledger.note(FOLDER_NOTE) == str(settings.watch_dir.absolute())
+    if is_its and not plain.with_name(f"{plain.name}-wal").exists():
+        plain.rename(own)
+        _log.info("ledger.taken_over", source=settings.source_name, folder=str(settings.watch_dir))
 
 
 def _introduce(sources: Sequence[Sourced], pipelines: Sequence[Pipeline]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from ingestor.app.collection import indexed, open_collection
+from ingestor.app.collection import chosen, indexed, open_collection
 from ingestor.app.embedder import embedding_of
 from ingestor.app.parts import vectors_of
 from ingestor.core.model import Hit
@@ -24,6 +24,7 @@ async def query(
     where_document: Mapping[str, Any] | None,
 ) -> list[Hit]:
     """Search, beside a running daemon or without one."""
+    settings = chosen(settings)
     running = indexed(settings)
     with ExitStack() as stack:
         sink = await asyncio.to_thread(open_collection, settings, running, stack)

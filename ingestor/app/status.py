@@ -42,6 +42,8 @@ class Cost:
 class Status:
     """What can be told of the collection from outside the process that works on it."""
 
+    source: str
+    """Name of the source; empty for the only one."""
     watch_dir: str
     data_dir: str
     collection: str
@@ -63,8 +65,12 @@ class Status:
     outage: str
 
 
-def status(settings: Settings) -> Status:
-    """What the ledger and the instance record say; takes no lock, asks no service."""
+def status(settings: Settings) -> list[Status]:
+    """What the ledgers and the instance record say of each source; takes no lock, asks no service."""
+    return [_status(each) for each in settings.each()]
+
+
+def _status(settings: Settings) -> Status:
     running = Instance(settings.data_dir).running()
     totals: Totals | None = None
     reconcile: Mapping[str, Any] | None = None
@@ -82,6 +88,7 @@ def status(settings: Settings) -> Status:
         # Leases of a process that is gone are void.
         totals = replace(totals, queued=totals.queued + totals.in_flight, in_flight=0)
     return Status(
+        source=settings.source_name,
         watch_dir=str(settings.watch_dir),
         data_dir=str(settings.data_dir),
         collection=settings.chroma.collection,
@@ -119,8 +126,12 @@ def _size_bytes(file: Path) -> int:
     return found
 
 
-def problems(settings: Settings) -> list[tuple[str, Problem]]:
-    """Per-document faults, and folders that cannot be listed, by path."""
+def problems(settings: Settings) -> list[tuple[str, str, Problem]]:
+    """Per-document faults, and folders that cannot be listed: source, path and fault, by path within each source."""
+    return [(each.source_name, path, problem) for each in settings.each() for path, problem in _problems(each)]
+
+
+def _problems(settings: Settings) -> list[tuple[str, Problem]]:
     with ledger_of(settings) as ledger:
         if ledger is None:
             return []
@@ -148,21 +159,36 @@ def queue_again(settings: Settings, paths: Sequence[str]) -> list[str]:
 
     A running daemon takes them up within a second. Raises `ConfigError` for a path that has no fault.
     """
-    with ledger_of(settings) as ledger:
-        faulty = [] if ledger is None else [path for path, _ in ledger.problems()]
-    chosen: list[str] = []
+    sources = settings.each()
+    faulty = [_faulty(each) for each in sources]
+    chosen = [list[str]() if paths else found for found in faulty]
     for wanted in paths:
-        relative = _relative(settings, wanted)
-        found = [path for path in faulty if is_at_or_below(path, relative)]
-        if not found:
+        found = [_at_or_below(each, paths_of, wanted) for each, paths_of in zip(sources, faulty, strict=True)]
+        if not any(found):
             raise ConfigError(f"no document at {wanted} has a problem", remedy="`ingestor problems` lists them")
-        chosen += found
-    chosen = list(dict.fromkeys(chosen)) if paths else faulty
+        chosen = [list(dict.fromkeys(had + more)) for had, more in zip(chosen, found, strict=True)]
     now_seconds = time.time()
+    for each, queued in zip(sources, chosen, strict=True):
+        with ledger_of(each) as ledger:
+            if ledger is not None:
+                ledger.enqueue(queued, Change("", Priority.LIVE, now_seconds, now_seconds))
+    return [path for queued in chosen for path in queued]
+
+
+def _faulty(settings: Settings) -> list[str]:
     with ledger_of(settings) as ledger:
-        if ledger is not None:
-            ledger.enqueue(chosen, Change("", Priority.LIVE, now_seconds, now_seconds))
-    return chosen
+        return [] if ledger is None else [path for path, _ in ledger.problems()]
+
+
+def _at_or_below(settings: Settings, paths: Sequence[str], wanted: str) -> list[str]:
+    """Those of a source's paths that one means which users give: of the file system, or relative to the folder."""
+    place = Path(wanted)
+    relative = wanted.strip("/")
+    if place.is_absolute() or place.exists():
+        relative = path_below(settings.watch_dir, place)
+        if not relative and place.resolve() != settings.watch_dir.resolve():
+            return []
+    return [path for path in paths if is_at_or_below(path, relative)]
 
 
 def approve(settings: Settings) -> int:
@@ -170,21 +196,16 @@ def approve(settings: Settings) -> int:
 
     A running daemon carries them out within a second, otherwise the next `sync` or `run` does.
     """
-    with ledger_of(settings) as ledger:
-        held = int(ledger.note(HELD_NOTE) or 0) if ledger is not None else 0
-        if ledger is not None and held:
-            ledger.set_note(APPROVED_NOTE, str(held))
-    return held
+    approved = 0
+    for each in settings.each():
+        with ledger_of(each) as ledger:
+            held = int(ledger.note(HELD_NOTE) or 0) if ledger is not None else 0
+            if ledger is not None and held:
+                ledger.set_note(APPROVED_NOTE, str(held))
+        approved += held
+    return approved
 
 
 def is_daemon_running(settings: Settings) -> bool:
     """Whether another process works on the data folder."""
     return Instance(settings.data_dir).running() is not None
-
-
-def _relative(settings: Settings, wanted: str) -> str:
-    """A path as users give it - in the file system, or relative to the watched folder - as the ledger knows it."""
-    found = Path(wanted)
-    if found.is_absolute() or found.exists():
-        return path_below(settings.watch_dir, found)
-    return wanted.strip("/")

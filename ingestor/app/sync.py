@@ -10,7 +10,8 @@ the server of a sync that was killed.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -20,16 +21,20 @@ from ingestor.adapters import chroma_client, openai_embedder
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.instance import Instance, InstanceRecord
-from ingestor.app.collection import SERVER_HOST, announce, hold, open_collection, serve
-from ingestor.app.parts import folder_of, pipeline_of
-from ingestor.core.model import Outcome
+from ingestor.app.collection import SERVER_HOST, announce, hold, open_collections, serve
+from ingestor.app.parts import folder_of, pipelines_of, sourced
+from ingestor.core.errors import ServiceUnavailable
+from ingestor.core.model import Outcome, Usage
 from ingestor.core.profiles import LOCAL
-from ingestor.engine.pipeline import Pipeline
+from ingestor.engine.pipeline import Pipeline, running
+from ingestor.engine.tally import Tally
 from ingestor.ports import Totals
 from ingestor.settings import Settings
 
 PROGRESS_SECONDS = 0.2
 SUPERVISE_SECONDS = 1.0
+_DOCUMENTS = ("added", "changed", "renamed", "deleted", "unchanged", "problems")
+_CHUNKS = ("embedded", "reused", "retagged", "dropped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +47,24 @@ class SyncProgress:
     texts_embedded: int
 
 
+@dataclass(slots=True)
+class Scanned:
+    """What a comparison of the folders could not tell."""
+
+    unreadable: int = 0
+    """Folders that could not be listed."""
+    away: str = ""
+    """Why a whole source could not be compared."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a sync has done; `as_json` is what `ingestor sync --json` prints."""
 
     documents: Mapping[str, int]
     chunks: Mapping[str, int]
+    sources: Mapping[str, Mapping[str, int]]
+    """Both by the name of the source, where there are several."""
     embedding: Mapping[str, int]
     seconds: float
     outage: str
@@ -56,10 +73,11 @@ class Report:
     """Deletions that wait for `ingestor approve`."""
 
     def as_json(self) -> dict[str, Any]:
-        """Documents, chunks, embedding, held deletions, seconds."""
+        """Documents, chunks, both by source, embedding, held deletions, seconds."""
         return {
             "documents": dict(self.documents),
             "chunks": dict(self.chunks),
+            **({"sources": dict(self.sources)} if self.sources else {}),
             "embedding": dict(self.embedding),
             "held_deletions": self.held_deletions,
             "seconds": self.seconds,
@@ -70,34 +88,36 @@ async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only
     """Make the collection equal to the folder, once; `only_queued` works on what is queued without a scan."""
     began_seconds = time.monotonic()
     async with AsyncExitStack() as stack:
-        source = folder_of(settings)
+        for each in settings.each():
+            folder_of(each, may_be_away=len(settings.sources) > 1)
         instance = hold(settings, "sync", stack)
-        sink, server = await _opened(settings, instance, stack)
-        pipeline = await stack.enter_async_context(pipeline_of(settings, source, sink))
-        unreadable = 0
+        sinks, server = await _opened(settings, instance, stack)
+        pipelines = await stack.enter_async_context(pipelines_of(sourced(settings, sinks)))
+        scanned = Scanned()
         revived = asyncio.Event()
-        async with pipeline.running() as tasks:
-            beside = [tasks.create_task(_tell(pipeline, tell))]
+        async with running(pipelines) as tasks:
+            beside = [tasks.create_task(_tell(pipelines, tell))]
             if server is not None:
-                beside.append(tasks.create_task(_supervise(server, pipeline, revived)))
+                beside.append(tasks.create_task(_supervise(server, pipelines, revived)))
             if only_queued:
-                await pipeline.worker.run(until_idle=True)
+                await work_off(pipelines)
             else:
-                unreadable = await work_through(pipeline)
-            while server is not None and await _has_come_back(server, pipeline, revived):
-                await pipeline.worker.run(until_idle=True)
+                scanned = await work_through(pipelines)
+            while server is not None and await _has_come_back(server, pipelines, revived):
+                await work_off(pipelines)
             for task in beside:
                 task.cancel()
-        await pipeline.account.tell()
-        tell(_progress(pipeline))
-        totals = await pipeline.totals()
-        return _report(pipeline, totals, unreadable, time.monotonic() - began_seconds)
+        for pipeline in pipelines:
+            await pipeline.account.tell()
+        tell(_progress(pipelines))
+        totals = [await pipeline.totals() for pipeline in pipelines]
+        return _report(pipelines, totals, scanned, time.monotonic() - began_seconds)
 
 
 async def _opened(
     settings: Settings, instance: Instance, stack: AsyncExitStack
-) -> tuple[ChromaSink, ChromaServer | None]:
-    """Open the collection, on a server of its own where Chroma is ours."""
+) -> tuple[dict[str, ChromaSink], ChromaServer | None]:
+    """Open the collections, on a server of its own where Chroma is ours."""
     # The server comes up while its client is imported.
     importing = ThreadPoolExecutor(1)
     stack.callback(importing.shutdown, wait=False)
@@ -108,79 +128,113 @@ async def _opened(
     server = serve(settings, stack, is_anywhere=True)
     await loading
     if server is None:
-        return await asyncio.to_thread(open_collection, settings, None, stack), None
+        return await asyncio.to_thread(open_collections, settings, None, stack), None
     record = InstanceRecord(os.getpid(), "sync", "", 0.0, SERVER_HOST, server.port)
-    sink = await asyncio.to_thread(open_collection, settings, record, stack)
+    sinks = await asyncio.to_thread(open_collections, settings, record, stack)
     announce(instance, settings, "sync", served=True, port=server.port)
-    return sink, server
+    return sinks, server
 
 
-async def _supervise(server: ChromaServer, pipeline: Pipeline, revived: asyncio.Event) -> None:
+async def _supervise(server: ChromaServer, pipelines: Sequence[Pipeline], revived: asyncio.Event) -> None:
     """Keep the server alive. Raises `ServiceUnavailable` when it dies too often or does not come back."""
     while True:
         await asyncio.sleep(SUPERVISE_SECONDS)
         if await asyncio.to_thread(server.ensure):
             revived.set()
-            await pipeline.hasten()
+            for pipeline in pipelines:
+                await pipeline.hasten()
 
 
-async def _has_come_back(server: ChromaServer, pipeline: Pipeline, revived: asyncio.Event) -> bool:
+async def _has_come_back(server: ChromaServer, pipelines: Sequence[Pipeline], revived: asyncio.Event) -> bool:
     """Whether the server was started again since it was last asked: what had failed is due then, and is work again."""
     if not (await asyncio.to_thread(server.ensure) or revived.is_set()):
         return False
     revived.clear()
-    await pipeline.hasten()
+    for pipeline in pipelines:
+        await pipeline.hasten()
     return True
 
 
-async def work_through(pipeline: Pipeline) -> int:
-    """Compare the whole folder, and do what there is to do; returns how many folders could not be listed."""
-    unreadable = (await pipeline.reconciler.reconcile()).unreadable
-    await pipeline.worker.run(until_idle=True)
-    if pipeline.reconciler.held:
+async def work_through(pipelines: Sequence[Pipeline]) -> Scanned:
+    """Compare the folders, and do what there is to do.
+
+    Raises `ServiceUnavailable` when the folder of the only source is away; of several, the others are done.
+    """
+    scanned = Scanned()
+    for pipeline in pipelines:
+        try:
+            scanned.unreadable += (await pipeline.reconciler.reconcile()).unreadable
+        except ServiceUnavailable as error:
+            if len(pipelines) == 1:
+                raise
+            scanned.away = error.sentence
+    await work_off(pipelines)
+    held = [pipeline for pipeline in pipelines if pipeline.reconciler.held]
+    for pipeline in held:
         # What was renamed meanwhile is not missing any more.
         await pipeline.reconciler.reconcile()
-        await pipeline.worker.run(until_idle=True)
-    return unreadable
+    if held:
+        await work_off(held)
+    return scanned
 
 
-async def _tell(pipeline: Pipeline, tell: Callable[[SyncProgress], None]) -> None:
+async def work_off(pipelines: Sequence[Pipeline]) -> None:
+    """Do what is queued."""
+    async with asyncio.TaskGroup() as tasks:
+        for pipeline in pipelines:
+            tasks.create_task(pipeline.worker.run(until_idle=True))
+
+
+def usage_of(pipelines: Sequence[Pipeline]) -> Usage:
+    """What embedding has cost in this process; sources with the same model have one account."""
+    accounts = {id(pipeline.account): pipeline.account for pipeline in pipelines}
+    return sum((account.usage for account in accounts.values()), Usage())
+
+
+async def _tell(pipelines: Sequence[Pipeline], tell: Callable[[SyncProgress], None]) -> None:
     while True:
-        tell(_progress(pipeline))
+        tell(_progress(pipelines))
         await asyncio.sleep(PROGRESS_SECONDS)
 
 
-def _progress(pipeline: Pipeline) -> SyncProgress:
-    tally = pipeline.tally
+def _progress(pipelines: Sequence[Pipeline]) -> SyncProgress:
+    tallies = [pipeline.tally for pipeline in pipelines]
     return SyncProgress(
-        documents=tally.finished,
-        documents_expected=tally.expected,
-        chunks=tally.embedded + tally.reused + tally.retagged + tally.dropped,
-        texts_embedded=pipeline.account.usage.texts,
+        documents=sum(tally.finished for tally in tallies),
+        documents_expected=sum(tally.expected for tally in tallies),
+        chunks=sum(tally.embedded + tally.reused + tally.retagged + tally.dropped for tally in tallies),
+        texts_embedded=usage_of(pipelines).texts,
     )
 
 
-def _report(pipeline: Pipeline, totals: Totals, unreadable: int, seconds: float) -> Report:
-    tally = pipeline.tally
-    counts = {outcome: tally.documents[outcome] for outcome in Outcome}
-    touched = counts[Outcome.ADDED] + counts[Outcome.CHANGED] + counts[Outcome.RENAMED]
+def _report(pipelines: Sequence[Pipeline], totals: Sequence[Totals], scanned: Scanned, seconds: float) -> Report:
+    each = {
+        pipeline.name: _counts(pipeline.tally, its_totals)
+        for pipeline, its_totals in zip(pipelines, totals, strict=True)
+    }
+    counts = sum(each.values(), Counter[str]())
+    documents = {name: counts[name] for name in _DOCUMENTS}
+    documents["problems"] += scanned.unreadable
+    outages = [pipeline.tally.outage for pipeline, its in zip(pipelines, totals, strict=True) if its.retrying]
     return Report(
-        documents={
-            "added": counts[Outcome.ADDED],
-            "changed": counts[Outcome.CHANGED],
-            "renamed": counts[Outcome.RENAMED],
-            "deleted": counts[Outcome.DELETED],
-            "unchanged": max(0, totals.documents - touched),
-            "problems": totals.problems + totals.retrying + unreadable,
-        },
-        chunks={
-            "embedded": tally.embedded,
-            "reused": tally.reused,
-            "retagged": tally.retagged,
-            "dropped": tally.dropped,
-        },
-        embedding=asdict(pipeline.account.usage),
+        documents=documents,
+        chunks={name: counts[name] for name in _CHUNKS},
+        sources={} if len(each) == 1 else {name: dict(found) for name, found in each.items()},
+        embedding=asdict(usage_of(pipelines)),
         seconds=round(seconds, 3),
-        outage=tally.outage if totals.retrying else "",
-        held_deletions=pipeline.reconciler.held,
+        outage=next(filter(None, [scanned.away, *outages]), ""),
+        held_deletions=sum(pipeline.reconciler.held for pipeline in pipelines),
     )
+
+
+def _counts(tally: Tally, totals: Totals) -> Counter[str]:
+    """What became of the documents and chunks of a source."""
+    counts = Counter[str]()
+    for outcome in Outcome:
+        counts[outcome.value] = tally.documents[outcome]
+    touched = tally.documents[Outcome.ADDED] + tally.documents[Outcome.CHANGED] + tally.documents[Outcome.RENAMED]
+    counts["unchanged"] = max(0, totals.documents - touched)
+    counts["problems"] = totals.problems + totals.retrying
+    for name in _CHUNKS:
+        counts[name] = getattr(tally, name)
+    return counts

@@ -11,10 +11,13 @@ from ingestor.cli.output import errors_explained, moment, out, print_json, print
 from ingestor.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ingestor.app.status import Cost, Status
     from ingestor.core.model import Hit
 
 _EXCERPT_CHARACTERS = 240
+_SUMMED = ("documents", "chunks", "queued", "in_flight", "problems", "held_deletions")
 
 
 def query(  # noqa: PLR0913, PLR0917 - the options of the command
@@ -52,9 +55,10 @@ def status(config: ConfigOption = None, as_json: JsonOption = False, debug: Debu
 
         found = app.status(loaded.settings)
         if as_json:
-            print_json(_status_json(found))
+            print_json(_status_json(found[0]) if len(found) == 1 else _sources_json(found))
         else:
-            _print_status(found)
+            for each in found:
+                _print_status(each)
 
 
 def _parsed(option: str, text: str | None) -> dict[str, Any] | None:
@@ -120,6 +124,14 @@ def _status_json(found: "Status") -> dict[str, Any]:
     }
 
 
+def _sources_json(found: "Sequence[Status]") -> dict[str, Any]:
+    """Sums, and what there is to tell of each source."""
+    each = {status.source: _status_json(status) for status in found}
+    shared = {name: next(iter(each.values()))[name] for name in ("data_dir", "chroma", "daemon", "vectors")}
+    sums = {name: sum(fields[name] for fields in each.values()) for name in _SUMMED}
+    return shared | sums | {"sources": each}
+
+
 def _money(cost: "Cost") -> str:
     return f", {cost.amount:.4f} {cost.currency}".rstrip() if cost.amount else ""
 
@@ -130,6 +142,8 @@ def _store(found: "Status", lookups: int, hits: int) -> str:
 
 
 def _print_status(found: "Status") -> None:
+    if found.source:
+        out.print(f"[bold]{shown(found.source)}[/]")
     fields = _status_json(found)
     daemon = found.daemon
     alive = f"`ingestor {daemon.command}` with process id {daemon.pid}" if daemon else "not running"

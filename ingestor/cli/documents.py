@@ -19,11 +19,17 @@ def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: De
 
         found = app.problems(loaded.settings)
         if as_json:
-            print_json([{"path": spelled(path), **asdict(problem)} for path, problem in found])
-        for path, problem in found if not as_json else ():
+            print_json(
+                [
+                    {**({"source": source} if source else {}), "path": spelled(path), **asdict(problem)}
+                    for source, path, problem in found
+                ]
+            )
+        for source, path, problem in found if not as_json else ():
             when = f"next try {moment(problem.next_try_seconds)}" if problem.next_try_seconds else "until it changes"
             remedy = f" - {problem.remedy}" if problem.remedy else ""
-            out.print(f"[cyan]{shown(path)}[/]: {shown(problem.reason + remedy)}")
+            place = f"{source}: {path}" if source else path
+            out.print(f"[cyan]{shown(place)}[/]: {shown(problem.reason + remedy)}")
             attempts = f"{problem.attempts} attempt{'s' if problem.attempts > 1 else ''}"
             history = f"{attempts} since {moment(problem.since_seconds)}, {when}"
             out.print(f"       {problem.stage.value}, {problem.kind}, {history}")

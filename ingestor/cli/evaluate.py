@@ -46,7 +46,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of the command
     Embeds what the vector store does not have yet, with every model that is compared; a second run costs nothing.
     """
     with errors_explained(debug=debug):
-        loaded = settings_of(config, debug=debug, folder=folder, is_quiet=True)
+        loaded = settings_of(config, debug=debug, folder=folder, is_quiet=True, is_only_read=True)
         import asyncio
 
         from ingestor.app import evaluate as app

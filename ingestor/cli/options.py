@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ingestor.settings import Loaded
 
 ConfigOption = Annotated[
@@ -20,12 +18,19 @@ FolderArgument = Annotated[
 ]
 
 
-def settings_of(config: Path | None, *, debug: bool, folder: Path | None = None, is_quiet: bool = False) -> "Loaded":
-    """Read the settings, and set up logging as they say; a quiet command tells warnings only."""
+def settings_of(
+    config: Path | None, *, debug: bool, folder: Path | None = None, is_quiet: bool = False, is_only_read: bool = False
+) -> "Loaded":
+    """Read the settings, and set up logging as they say; a quiet command tells warnings only.
+
+    A folder that is named to be read and no more takes the place of all sources that the settings name.
+    """
     from ingestor.logs import configure_logs
     from ingestor.settings import load_settings
 
-    overrides: Mapping[str, Any] = {} if folder is None else {"watch_dir": folder}
+    overrides: dict[str, Any] = {} if folder is None else {"watch_dir": folder}
+    if is_only_read and folder is not None:
+        overrides["sources"] = ()
     loaded = load_settings(config, overrides)
     level = "debug" if debug else loaded.settings.log.level
     if is_quiet and level == "info":

@@ -28,11 +28,15 @@ def plan(
         from ingestor.app import plan as app
 
         with _progress_told() as tell:
-            planned = app.plan(loaded.settings, tell)
+            planned = {each.source_name: app.plan(each, tell) for each in loaded.settings.each()}
         if as_json:
-            print_json(_as_json(planned))
-        else:
-            _print(planned)
+            each = {source: _as_json(of_it) for source, of_it in planned.items()}
+            print_json(each.get("", {"sources": each}))
+            return
+        for source, of_it in planned.items():
+            if source:
+                out.print(f"\n[bold]{shown(source)}[/]")
+            _print(of_it)
 
 
 def _as_json(planned: "Planned") -> dict[str, Any]:

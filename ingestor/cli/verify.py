@@ -9,7 +9,7 @@ from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings
 from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, shown, spelled
 
 if TYPE_CHECKING:
-    from ingestor.app.verify import Verification
+    from ingestor.app.verify import Verification, Verified
     from ingestor.core.auditing import Finding
     from ingestor.engine.verify import Audit
 
@@ -33,12 +33,24 @@ def verify(
         if as_json:
             print_json(_as_json(found))
         else:
-            _print(found, is_repair=repair)
-        if not found.last.is_sound:
+            for source in found.sources:
+                _print(source, is_repair=repair)
+        if not found.is_sound:
             raise typer.Exit(EXIT_PROBLEMS)
 
 
-def _as_json(found: "Verification") -> dict[str, Any]:
+def _as_json(found: "Verified") -> dict[str, Any]:
+    spent = {
+        "embedding": {"requests": found.usage.requests, "texts": found.usage.texts, "tokens": found.usage.tokens},
+        "seconds": found.seconds,
+    }
+    if len(found.sources) == 1:
+        return _source_json(found.sources[0]) | spent
+    each = {source.source: _source_json(source) for source in found.sources}
+    return {"is_sound": found.is_sound, "sources": each} | spent
+
+
+def _source_json(found: "Verification") -> dict[str, Any]:
     last = found.last
     return {
         "is_sound": last.is_sound,
@@ -50,8 +62,6 @@ def _as_json(found: "Verification") -> dict[str, Any]:
         "found": _counts(found.first),
         "left": _counts(last),
         "findings": [_finding_json(finding) for finding in found.first.findings],
-        "embedding": {"requests": found.usage.requests, "texts": found.usage.texts, "tokens": found.usage.tokens},
-        "seconds": found.seconds,
     }
 
 
@@ -70,6 +80,8 @@ def _counts(audit: "Audit") -> dict[str, int]:
 
 def _print(found: "Verification", *, is_repair: bool) -> None:
     last = found.last
+    if found.source:
+        out.print(f"[bold]{shown(found.source)}[/]")
     for finding in found.first.findings[:_MAX_SHOWN]:
         said = finding.reason or finding.record_id
         out.print(f"[bold]{finding.kind.value}[/]  [cyan]{shown(finding.path)}[/]  {shown(said)}")

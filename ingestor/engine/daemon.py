@@ -105,7 +105,8 @@ class Daemon:
 
     async def _announce_ready(self) -> None:
         for line in self._lines:
-            await line.follower.reconciled.wait()
+            # Of several sources, none keeps the others from being served.
+            await (line.follower.begun if len(self._lines) > 1 else line.follower.reconciled).wait()
         await self._keep_state()
         self._notifier.ready()
         _log.info("daemon.ready", watching=", ".join(dict.fromkeys(line.watch.mode for line in self._lines)))

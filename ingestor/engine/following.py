@@ -81,6 +81,8 @@ class Follower:
         self._told_limitation = ""
         self.reconciled = asyncio.Event()
         """Set when the folder has been compared with the ledger for the first time."""
+        self.begun = asyncio.Event()
+        """Set then, too, or when it could not be: its disk may be away for long."""
 
     @property
     def watching(self) -> str:
@@ -115,6 +117,7 @@ class Follower:
                 if doubt != self._trouble:
                     _log.warning("watch.restarting", reason=doubt, pause_seconds=round(pause_seconds, 1))
                 self._trouble = doubt
+                self.begun.set()
                 await asyncio.to_thread(self._watch.stop)
                 await self._clock.sleep(pause_seconds)
         finally:
@@ -170,6 +173,7 @@ class Follower:
         await self._reconciler.reconcile()
         self._wake()
         self.reconciled.set()
+        self.begun.set()
 
     def _next_rescan_seconds(self) -> float:
         if self._reconciler.held:

@@ -82,6 +82,7 @@ class Pipeline:
         beside: "Sequence[Pipeline]" = (),
     ) -> None:
         self._parts = parts
+        self.name = parts.name
         self.rescan_seconds = rescan_seconds
         self.tally = Tally()
         self._ledger_lane = Lane("ledger")
@@ -266,7 +267,10 @@ class Pipeline:
 
 @asynccontextmanager
 async def running(pipelines: Sequence[Pipeline]) -> AsyncIterator[asyncio.TaskGroup]:
-    """Run embedding and writing of all for the time of the block; a part that dies ends the block with its error."""
+    """Run embedding and writing for the time of the block; a part that dies ends the block with its error.
+
+    To be given all that share a model, or only the one that was made first would get vectors.
+    """
     async with asyncio.TaskGroup() as tasks:
         served = [tasks.create_task(pipeline.run_services()) for pipeline in pipelines]
         yield tasks

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from ingestor.core.errors import ConfigError
-from ingestor.settings import Settings, load_settings, setting_fields, setting_names, variable
+from ingestor.settings import Settings, SourceSettings, load_settings, setting_fields, setting_names, variable
 
 SECRET = "sk-very-secret-key"  # noqa: S105 - a made-up one
 
@@ -227,3 +227,38 @@ def test_the_readme_lists_every_setting_as_it_is() -> None:
         assert shown_variable == f"`{variable(name.strip('` '))}`"
         assert default.strip("`") == ("" if field.default in {None, "", ()} else str(field.default))
         assert meaning == described[name.strip("`")]
+
+
+def test_the_readme_lists_every_key_of_a_source_as_it_is() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = readme.split("### Several folders")[1].split("\n#")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    described = dict(descriptions(SourceSettings))
+    assert [(key.strip("`"), meaning.strip()) for key, meaning in rows] == list(described.items())
+
+
+def test_a_source_in_a_file_is_read_from_there_and_in_a_variable_from_here(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "etc").mkdir()
+    (place / "etc" / "own.toml").write_text("[[sources]]\nfolder = 'My Notes'\ncollection = 'notes'\n")
+    (source,) = load_settings(place / "etc" / "own.toml").settings.each()
+    assert (source.watch_dir, source.source_name) == (place / "etc" / "My Notes", "My_Notes")
+    assert (source.ledger_file, source.chroma.collection) == ("ledger-My_Notes.sqlite3", "notes")
+    monkeypatch.setenv("INGESTOR_SOURCES", '[{"folder": "a"}, {"folder": "b", "name": "other"}]')
+    first, second = load_settings().settings.each()
+    assert (first.watch_dir, first.source_name) == (Path("a"), "a")
+    assert (second.source_name, second.each()) == ("other", (second,))
+
+
+def test_another_provider_of_a_source_gets_neither_key_nor_url_of_the_general_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DASHSCOPE_API_KEY", "sk-dashscope")
+    general = {"provider": "openai", "api_key": SECRET, "base_url": "http://here/v1", "max_concurrency": 3}
+    source = {"folder": "a", "embedding": {"provider": "dashscope"}}
+    settings = load_settings(None, {f"embedding.{k}": v for k, v in general.items()} | {"sources": [source]}).settings
+    (derived,) = settings.each()
+    assert derived.embedding.api_key is not None
+    assert derived.embedding.api_key.get_secret_value() == "sk-dashscope"
+    assert (derived.embedding.base_url, derived.embedding.max_concurrency) == ("", 3)

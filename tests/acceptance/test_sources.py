@@ -1,0 +1,222 @@
+"""Several sources in one daemon: a collection each, or one that they share."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checker import Row, differences, served, shown
+from tests.daemon import Site, eventually, provider_settings
+from tests.embedding_server import EmbeddingServer
+
+DIMENSIONS = 64
+
+
+@pytest.fixture
+def provider() -> Iterator[EmbeddingServer]:
+    with EmbeddingServer(dimensions=DIMENSIONS) as server:
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path: Path, provider: EmbeddingServer) -> Iterator[Site]:
+    with Site(tmp_path, provider_settings(provider)) as made:
+        made.folder.rmdir()
+        for name in ("notes", "papers"):
+            (tmp_path / name).mkdir()
+        write(tmp_path / "notes/a.md", "# Notes\n\nAn apple a day.\n")
+        write(tmp_path / "papers/a.md", "# Papers\n\nOn the motion of bodies.\n")
+        write(tmp_path / "papers/b.txt", "Of colours.\n")
+        yield made
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def configure(site: Site, *sources: str) -> None:
+    write(site.root / "ingestor.toml", "".join(f"[[sources]]\n{source}\n" for source in sources))
+
+
+NOTES, PAPERS = 'folder = "notes"', 'folder = "papers"\ncollection = "papers"'
+SHARED = 'folder = "papers"'
+
+
+def of_folder(rows: list[Row], folder: Path) -> list[str]:
+    return differences(folder, rows, dimensions=DIMENSIONS)
+
+
+def of_source(rows: list[Row], name: str) -> list[Row]:
+    return [row for row in rows if row.id.startswith(f"{name}-")]
+
+
+def wait_equal(site: Site, folder: Path, collection: str, *, name: str = "") -> list[Row]:
+    found = ["nothing was read yet"]
+    rows: list[Row] = []
+
+    def is_equal() -> bool:
+        with served(site.port, collection=collection) as read:
+            rows[:] = of_source(read(), name) if name else read()
+        found[:] = of_folder(rows, folder)
+        return not found
+
+    eventually(is_equal, lambda: shown(found))
+    return rows
+
+
+def test_each_source_is_followed_into_its_own_collection(site: Site) -> None:
+    configure(site, NOTES, PAPERS)
+    daemon = site.start("run").wait_ready()
+    wait_equal(site, site.root / "notes", "documents")
+    wait_equal(site, site.root / "papers", "papers")
+    write(site.root / "notes/new.md", "Something new.\n")
+    (site.root / "papers/b.txt").unlink()
+    (site.root / "notes/a.md").rename(site.root / "notes/z.md")
+    wait_equal(site, site.root / "notes", "documents")
+    wait_equal(site, site.root / "papers", "papers")
+
+    told = site.command("status", "--json").json()
+    assert set(told["sources"]) == {"notes", "papers"}
+    assert told["documents"] == 3
+    assert told["sources"]["papers"]["collection"] == "papers"
+    unnamed = site.command("query", "apple")
+    assert (unnamed.code, "--collection" in unnamed.err) == (2, True)
+    verified = site.command("verify", "--json")
+    assert verified.code == 0, verified.out
+    assert set(verified.json()["sources"]) == {"notes", "papers"}
+    assert daemon.terminate() == 0
+
+
+def test_two_sources_share_a_collection_and_each_keeps_what_is_its_own(site: Site, provider: EmbeddingServer) -> None:
+    configure(site, NOTES, SHARED)
+    report = site.sync()
+    assert report["documents"]["added"] == 3
+    assert {name: counts["added"] for name, counts in report["sources"].items()} == {"notes": 1, "papers": 2}
+    paid = provider.texts
+    daemon = site.start("run").wait_ready()
+    write(site.root / "notes/b.txt", "Of colours.\n")  # a text that the other source has paid for
+    (site.root / "papers/b.txt").unlink()
+    wait_equal(site, site.root / "notes", "documents", name="notes")
+    wait_equal(site, site.root / "papers", "documents", name="papers")
+    daemon.kill()
+    # Whoever has lost its ledger takes its own records back, and none of the other's.
+    (site.data_dir / "ledger-papers.sqlite3").unlink()
+    again = site.sync()
+    assert again["documents"]["added"] == 0
+    assert again["chunks"] == {"embedded": 0, "reused": 0, "retagged": 0, "dropped": 0}
+    assert provider.texts == paid
+    assert site.command("verify").code == 0
+    rows = site.at_rest()
+    assert not of_folder(of_source(rows, "notes"), site.root / "notes")
+    assert not of_folder(of_source(rows, "papers"), site.root / "papers")
+    assert len(rows) == len(of_source(rows, "notes")) + len(of_source(rows, "papers"))
+
+
+def test_a_folder_that_becomes_one_of_several_keeps_its_documents(site: Site, provider: EmbeddingServer) -> None:
+    site.sync(INGESTOR_WATCH_DIR=str(site.root / "notes"))
+    before = {row.id for row in site.at_rest()}
+    paid = provider.texts
+    configure(site, SHARED, NOTES)
+    assert site.sync()["documents"]["added"] == 2
+    assert before <= {row.id for row in site.at_rest()}
+    assert provider.texts == paid + 2
+    assert site.command("verify").code == 0
+
+
+def test_a_source_that_is_configured_no_more_leaves_the_shared_collection_once_that_is_approved(site: Site) -> None:
+    for number in range(120):
+        write(site.root / f"papers/p{number}.txt", f"Paper {number}.\n")
+    configure(site, NOTES, SHARED)
+    site.sync()
+    configure(site, NOTES)
+    # But for the one whose path the folder that is left has, too: that is a document which has changed.
+    assert site.sync(code=3)["held_deletions"] == 121
+    assert len(site.at_rest()) == 122
+    assert site.command("approve").code == 0
+    assert site.sync()["documents"]["deleted"] == 121
+    assert not of_folder(site.at_rest(), site.root / "notes")
+
+
+def test_a_source_whose_disk_is_away_keeps_no_other_waiting(site: Site) -> None:
+    configure(site, NOTES, SHARED)
+    site.sync()
+    papers, away = site.root / "papers", site.root / "away"
+    papers.rename(away)
+    write(site.root / "notes/b.txt", "Written meanwhile.\n")
+    report = site.sync(code=4)
+    assert report["sources"]["notes"]["added"] == 1
+    daemon = site.start("run").wait_ready()
+    write(site.root / "notes/c.txt", "And this.\n")
+    wait_equal(site, site.root / "notes", "documents", name="notes")
+    assert len(of_source(wait_rows(site), "papers")) == 2
+    away.rename(papers)
+    write(papers / "back.txt", "Back again.\n")
+    wait_equal(site, papers, "documents", name="papers")
+    assert daemon.terminate() == 0
+
+
+def wait_rows(site: Site) -> list[Row]:
+    with served(site.port) as read:
+        return read()
+
+
+def test_a_source_may_have_rules_chunks_and_a_model_of_its_own(site: Site, provider: EmbeddingServer) -> None:
+    own = 'include = ["*.md"]\nchunk = { max_tokens = 16 }\nembedding = { model = "another", dimensions = 32 }'
+    write(site.root / "papers/long.md", "\n\n".join(f"Sentence number {n} of a longer text." for n in range(20)))
+    configure(site, NOTES, f"{PAPERS}\n{own}")
+    report = site.sync()
+    assert report["sources"]["papers"]["added"] == 2
+    assert report["sources"]["papers"]["embedded"] > 5
+    status = site.command("status", "--json").json()
+    assert status["sources"]["papers"]["documents"] == 2
+    assert {received.model for received in provider.received} == {"unheard-of-model", "another"}
+    planned = site.command("plan", "--json").json()["sources"]
+    assert planned["papers"]["model"] == "openai/another"
+    assert planned["papers"]["documents"]["unchanged"] == 2
+
+
+def test_a_problem_is_told_with_its_source_and_retried_there(site: Site) -> None:
+    (site.root / "papers/bad.txt").write_bytes(b"\x00\xff\xfe\x00binary" * 40)
+    configure(site, NOTES, SHARED)
+    site.sync(code=3)
+    (problem,) = json.loads(site.command("problems", "--json").out)
+    assert (problem["source"], problem["path"]) == ("papers", "bad.txt")
+    write(site.root / "papers/bad.txt", "A text at last.\n")
+    assert site.command("retry", str(site.root / "papers/bad.txt")).code == 0
+    elsewhere = site.command("retry", str(site.root / "notes"))
+    assert elsewhere.code == 2
+    assert site.command("problems").code == 0
+
+
+@pytest.mark.parametrize(
+    ("sources", "told"),
+    [
+        ((NOTES, NOTES), "two sources are called 'notes'"),
+        ((NOTES, 'folder = "notes"\nname = "other"'), "one lies in the other"),
+        ((NOTES, 'folder = "papers"\nembedding = { model = "another" }'), "different embedding settings"),
+        (('folder = "papers"\nfoldr = "x"',), "foldr"),
+        (('folder = "papers"\nchunk = { max_tokens = 1 }',), "max_tokens"),
+        (('folder = "papers"\nembedding = { api_key = "sk-1" }',), "api_key does not belong here"),
+        (('name = "papers"',), "folder"),
+        (('folder = "nowhere"',), "nowhere does not exist"),
+    ],
+    ids=["named alike", "nested", "another model", "unknown key", "chunk", "key", "no folder", "missing folder"],
+)
+def test_sources_that_cannot_be_are_refused_with_what_is_wrong(site: Site, sources: tuple[str, ...], told: str) -> None:
+    configure(site, *sources)
+    refused = site.command("sync")
+    assert refused.code == 2, refused.err
+    assert told in refused.err
+    assert "sk-1" not in refused.err
+    assert not (site.data_dir / "chroma").exists()
+
+
+def test_a_folder_on_the_command_line_does_not_go_with_sources_but_to_be_evaluated(site: Site) -> None:
+    configure(site, NOTES, PAPERS)
+    assert "leave out the folder" in site.command("run", "notes").err
+    shutil.copytree(site.root / "papers", site.root / "others")
+    assert "2 documents" in site.command("evaluate", "others").out
+    assert "name the folder" in site.command("evaluate").err
