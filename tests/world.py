@@ -48,7 +48,7 @@ class World:
         self.approves = True
         """Whether deletions are approved beforehand, however many they are."""
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self, name: str = "", beside: Sequence[Pipeline] = ()) -> Pipeline:
         parts = Parts(
             source=self.folder,
             reader=Reader(self.folder, decode, self.cutter),
@@ -58,8 +58,9 @@ class World:
             sink=self.sink,
             clock=SystemClock(),
             estimate_tokens=len,
+            name=name,
         )
-        return Pipeline(parts, rescan_seconds=3600.0, limit=self.limit)
+        return Pipeline(parts, rescan_seconds=3600.0, limit=self.limit, beside=beside)
 
     async def sync(self) -> Pipeline:
         # A new process has a new client.
