@@ -15,6 +15,7 @@ from ingestor.core.errors import ConfigError
 from ingestor.core.model import Recipe
 
 LOCAL: Final = "local"
+CHROMA_DEFAULT: Final = "chroma-default"
 OPENAI: Final = "openai"
 
 MODELS_FILE: Final = "models.toml"
