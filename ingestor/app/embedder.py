@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from ingestor.adapters.chroma_embedder import ChromaEmbedder
 from ingestor.adapters.clock import SystemClock
 from ingestor.adapters.local_embedder import LocalEmbedder
 from ingestor.adapters.openai_embedder import OpenAIEmbedder
@@ -11,7 +12,7 @@ from ingestor.core.asking import Function, function_for
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Recipe
 from ingestor.core.pacing import Allowance
-from ingestor.core.profiles import LOCAL, PROVIDERS, profile_for, recipe_for
+from ingestor.core.profiles import CHROMA_DEFAULT, LOCAL, PROVIDERS, profile_for, recipe_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
@@ -43,6 +44,8 @@ def embedder_of(chosen: EmbeddingSettings) -> Embedder:
     max_batch_inputs = max_batch_inputs_of(chosen)
     if chosen.provider == LOCAL:
         return LocalEmbedder(recipe, max_batch_inputs=max_batch_inputs, threads=max(1, (os.cpu_count() or 1) - 1))
+    if chosen.provider == CHROMA_DEFAULT:
+        return ChromaEmbedder(recipe, max_batch_inputs=max_batch_inputs, max_batch_tokens=profile.max_batch_tokens)
     provider = PROVIDERS[chosen.provider]
     if provider.needs_key and chosen.api_key is None and not chosen.base_url:
         raise ConfigError(

@@ -23,7 +23,7 @@ from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.app.collection import SERVER_HOST, announce, hold, open_collection, serve
 from ingestor.app.parts import LEDGER_FILE, folder_of, pipeline_of
 from ingestor.core.model import Outcome
-from ingestor.core.profiles import LOCAL
+from ingestor.core.profiles import PROVIDERS
 from ingestor.engine.pipeline import Pipeline
 from ingestor.ports import Totals
 from ingestor.settings import Settings
@@ -102,7 +102,8 @@ async def _opened(
     importing = ThreadPoolExecutor(1)
     stack.callback(importing.shutdown, wait=False)
     loading = asyncio.get_running_loop().run_in_executor(importing, chroma_client.load)
-    if settings.embedding.provider != LOCAL and not (settings.data_dir / LEDGER_FILE).exists():
+    is_remote = not PROVIDERS[settings.embedding.provider].is_in_process
+    if is_remote and not (settings.data_dir / LEDGER_FILE).exists():
         # Nothing is known yet, so that there will be something to embed: read and cut while it waits for no import.
         importing.submit(openai_embedder.load)
     server = serve(settings, stack, is_anywhere=True)
