@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import pytest
+from chromadb.utils.embedding_functions import OpenAIEmbeddingFunction, known_embedding_functions
 
 from ingestor.adapters.chroma_client import connect, disconnect
 from ingestor.adapters.chroma_function import stand_in
@@ -771,9 +772,14 @@ def test_a_function_that_the_server_refuses_is_told_and_stops_nobody(
     assert sink.count() == 1
 
 
-def test_no_function_is_built_and_no_package_of_one_imported_by_writing(client: "ClientAPI", name: str) -> None:
+def test_no_function_is_built_and_no_package_of_one_imported_by_writing(
+    client: "ClientAPI", name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Chroma's client builds it with every call: the real one would want a key, and tell of it by a warning."""
-    sink = naming(client, name, NAMED)
+    naming(client, name, NAMED)
+    # As in a process that has not made the collection itself.
+    monkeypatch.setitem(cast("dict[str, Any]", known_embedding_functions), "openai", OpenAIEmbeddingFunction)
+    sink = naming(client, name, None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sink.add([record("a:1")], rows((1, 0, 0)))

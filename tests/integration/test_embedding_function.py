@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ def test_a_forked_process_asks_for_itself() -> None:
         at(server).embed_query(["before"])
         child = os.fork()
         if child == 0:
+            signal.alarm(30)  # whoever waits for ever is ended, so that its parent does not
             found = 1
             try:
                 found = len(at(server).embed_query(["after"])) - 1
