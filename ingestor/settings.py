@@ -167,7 +167,17 @@ class EmbeddingSettings(_Group):
     """The embedding model."""
 
     provider: Literal[
-        "local", "openai", "dashscope", "dashscope-intl", "ollama", "vllm", "tei", "lmstudio", "infinity", "xinference"
+        "local",
+        "openai",
+        "dashscope",
+        "dashscope-intl",
+        "ollama",
+        "vllm",
+        "tei",
+        "lmstudio",
+        "infinity",
+        "xinference",
+        "chroma-default",
     ] = "local"
     """`local` (no key, no network), `openai` (any OpenAI-compatible endpoint) or one more of `ingestor models`."""
     model: Name = ""

@@ -2,7 +2,7 @@
 
 Invariant: a collection is written only by one recipe (provider, model, dimensions, document prefix) and one distance;
 both are in its metadata and configuration, and `open_sink` refuses a collection that names others, or that is not ours.
-Records are written with our vectors only: the collection has no embedding function that could make its own.
+Records are written with our vectors only; the embedding function that the collection names is for who asks by text.
 
 Batches stay at or below 500 records and 16 MB, because Chroma refuses bodies over 40 MiB and slows down long before.
 """
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ingestor.adapters.chroma_faults import translation
+from ingestor.adapters.chroma_function import keep_from_building, name_function, stand_in
+from ingestor.core.asking import Function
 from ingestor.core.auditing import Held
 from ingestor.core.errors import (
     CollectionLost,
@@ -318,11 +320,20 @@ class ChromaSink:
         return 1.0 / (1.0 + distance) if self._space == "l2" else 1.0 - distance
 
 
-def open_sink(client: "ClientAPI", name: str, recipe: Recipe, hnsw: HnswConfig, *, fingerprint: str) -> ChromaSink:
+def open_sink(  # noqa: PLR0913 - what a collection is made of
+    client: "ClientAPI",
+    name: str,
+    recipe: Recipe,
+    hnsw: HnswConfig,
+    *,
+    fingerprint: str,
+    function: Function | None = None,
+) -> ChromaSink:
     """Make the collection `name`, or open it when its recipe and its distance are ours.
 
     An empty collection is no obstacle: one that somebody else made is taken over, one of ours is made again.
     `fingerprint` of the recipe is written into the collection's metadata; what is compared are the recipe's fields.
+    `function` is what the collection names for those who ask by text; None leaves what it names.
     Raises `RecipeMismatch`, `ConfigError` (a foreign collection, a name that Chroma refuses), `ServiceUnavailable`,
     `AuthenticationFailed`.
     """
@@ -334,7 +345,8 @@ def open_sink(client: "ClientAPI", name: str, recipe: Recipe, hnsw: HnswConfig, 
         "document_prefix": recipe.document_prefix,
     }
     with translation(f"opening the collection {name!r}", ConfigError):
-        collection = _get_or_make(client, name, metadata, hnsw)
+        collection = _get_or_make(client, name, metadata, hnsw, function)
+    keep_from_building(collection)
     held = _scalars(collection.metadata)
     index = _index_of(collection)
     space = str(index.get("space", "l2"))
@@ -344,7 +356,7 @@ def open_sink(client: "ClientAPI", name: str, recipe: Recipe, hnsw: HnswConfig, 
             # Nothing to lose: whoever mistyped a model's name has to correct only that.
             with translation(f"making the empty collection {name!r} again", ConfigError):
                 client.delete_collection(name)
-            return open_sink(client, name, recipe, hnsw, fingerprint=fingerprint)
+            return open_sink(client, name, recipe, hnsw, fingerprint=fingerprint, function=function)
         if mismatch is not None:
             raise mismatch
         metadata["embedding_dimensions"] = recipe.dimensions or held.get("embedding_dimensions", 0)
@@ -362,10 +374,15 @@ def open_sink(client: "ClientAPI", name: str, recipe: Recipe, hnsw: HnswConfig, 
         " is made"
         for key, value in _changed(index, hnsw, ("ef_construction", "max_neighbors")).items()
     ]
+    if function is not None:
+        collection, unnamed = name_function(client, collection, function)
+        unapplied += [unnamed] if unnamed else []
     return ChromaSink(client, collection, kept | metadata, space, unapplied)
 
 
-def _get_or_make(client: "ClientAPI", name: str, metadata: Mapping[str, Scalar], hnsw: HnswConfig) -> "Collection":
+def _get_or_make(
+    client: "ClientAPI", name: str, metadata: Mapping[str, Scalar], hnsw: HnswConfig, function: Function | None
+) -> "Collection":
     """Chroma's own get_or_create tells neither what it did nor, in HTTP, takes metadata of an existing collection."""
     from chromadb.errors import ChromaError, NotFoundError  # noqa: PLC0415 - the client has imported chromadb already
 
@@ -373,10 +390,11 @@ def _get_or_make(client: "ClientAPI", name: str, metadata: Mapping[str, Scalar],
         return client.get_collection(name, embedding_function=None)
     except NotFoundError:
         pass
+    named = {"embedding_function": stand_in(function)} if function else {}
     try:
         return client.create_collection(
             name,
-            configuration=hnsw.as_configuration(),  # type: ignore[arg-type]  # a plain dictionary of the same keys
+            configuration=hnsw.as_configuration() | named,  # type: ignore[arg-type]  # a plain dictionary of the same keys
             metadata=dict(metadata),
             embedding_function=None,
         )

@@ -17,7 +17,8 @@ from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, open_sink
 from ingestor.adapters.folder_lock import FolderLock
 from ingestor.adapters.instance import Instance, InstanceRecord
-from ingestor.app.embedder import recipe_of
+from ingestor.app.embedder import function_of, recipe_of
+from ingestor.core.asking import Function
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
 from ingestor.settings import Settings
@@ -142,10 +143,22 @@ def sink_of(settings: Settings, client: "ClientAPI") -> ChromaSink:
     """Open the collection that the settings name, or make it. Raises what `open_sink` raises."""
     recipe = recipe_of(settings.embedding)
     hnsw = HnswConfig(**settings.chroma.hnsw.model_dump())
-    sink = open_sink(client, settings.chroma.collection, recipe, hnsw, fingerprint=recipe_fingerprint(recipe))
+    function = _function_of(settings)
+    sink = open_sink(
+        client, settings.chroma.collection, recipe, hnsw, fingerprint=recipe_fingerprint(recipe), function=function
+    )
     for sentence in sink.unapplied:
         _log.warning("collection.setting_not_applied", reason=sentence)
     return sink
+
+
+def _function_of(settings: Settings) -> Function | None:
+    """What the collection names for those who ask by text; None, and a word on it, where that would tell a secret."""
+    try:
+        return function_of(settings.embedding)
+    except ConfigError as error:
+        _log.warning("collection.no_embedding_function", reason=str(error), remedy=error.remedy)
+        return None
 
 
 def _client_of(settings: Settings, running: InstanceRecord | None, stack: ExitStack) -> "ClientAPI":

@@ -4,13 +4,15 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from ingestor.adapters.chroma_embedder import ChromaEmbedder
 from ingestor.adapters.clock import SystemClock
 from ingestor.adapters.local_embedder import LocalEmbedder
 from ingestor.adapters.openai_embedder import OpenAIEmbedder
+from ingestor.core.asking import Function, function_for
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Recipe
 from ingestor.core.pacing import Allowance
-from ingestor.core.profiles import LOCAL, PROVIDERS, profile_for, recipe_for
+from ingestor.core.profiles import CHROMA_DEFAULT, LOCAL, PROVIDERS, profile_for, recipe_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
@@ -18,7 +20,7 @@ from ingestor.engine.lane import Lane
 from ingestor.engine.pace import Pace
 from ingestor.engine.pipeline import EMBEDDING_RETRY
 from ingestor.ports import Embedder, VectorStore
-from ingestor.settings import EmbeddingSettings
+from ingestor.settings import EmbeddingSettings, provider_key, variable
 
 MAX_BATCH_INPUTS = 128
 """Texts of one call unless the settings say more: parsing the answer to 2,048 stalls the process for seconds."""
@@ -42,6 +44,8 @@ def embedder_of(chosen: EmbeddingSettings) -> Embedder:
     max_batch_inputs = max_batch_inputs_of(chosen)
     if chosen.provider == LOCAL:
         return LocalEmbedder(recipe, max_batch_inputs=max_batch_inputs, threads=max(1, (os.cpu_count() or 1) - 1))
+    if chosen.provider == CHROMA_DEFAULT:
+        return ChromaEmbedder(recipe, max_batch_inputs=max_batch_inputs, max_batch_tokens=profile.max_batch_tokens)
     provider = PROVIDERS[chosen.provider]
     if provider.needs_key and chosen.api_key is None and not chosen.base_url:
         raise ConfigError(
@@ -58,6 +62,25 @@ def embedder_of(chosen: EmbeddingSettings) -> Embedder:
         timeout_seconds=chosen.timeout_seconds,
         sends_dimensions=profile.carries_dimensions(recipe.dimensions),
         key_setting="INGESTOR_EMBEDDING__API_KEY",
+    )
+
+
+def function_of(chosen: EmbeddingSettings) -> Function | None:
+    """What a collection names for those who ask by text; None where a key is needed and this process has none.
+
+    The variable of the key is the one that the key is from, as far as we can tell: another program has it, too. One is
+    named for a server without key as well, since Chroma's own function wants it to be set, to whatever. Raises
+    `ConfigError` for a base URL that may hold a secret.
+    """
+    provider = PROVIDERS[chosen.provider]
+    if provider.needs_key and chosen.api_key is None and not chosen.base_url:
+        return None
+    is_own = chosen.api_key is None or chosen.api_key == provider_key(chosen.provider)
+    return function_for(
+        recipe_of(chosen),
+        profile_for(chosen.provider, chosen.model_name),
+        base_url=chosen.base_url or provider.base_url,
+        key_variable=provider.key_variable if provider.key_variable and is_own else variable("embedding.api_key"),
     )
 
 

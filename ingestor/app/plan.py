@@ -17,7 +17,7 @@ from ingestor.app.parts import VECTORS_FILE, folder_of, ledger_of, limit_of, rea
 from ingestor.core.estimating import Duration, Load, Packing, cost_of, days_of, duration_of
 from ingestor.core.model import Usage
 from ingestor.core.pacing import Allowance
-from ingestor.core.profiles import LOCAL, profile_for
+from ingestor.core.profiles import PROVIDERS, profile_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.account import local_day
 from ingestor.engine.forecast import Forecast, Forecaster, Known
@@ -100,7 +100,7 @@ def plan(settings: Settings, tell: Callable[[int, int], None]) -> Planned:
             measured,
             allowance,
             max_concurrency=chosen.max_concurrency,
-            is_local=chosen.provider == LOCAL,
+            is_local=PROVIDERS[chosen.provider].is_in_process,
         ),
         days=days_of(tokens, allowance.tokens_per_day, spent_tokens),
         limited_by=_limiting(chosen, allowance),

@@ -25,7 +25,7 @@ from ingestor.app.collection import SERVER_HOST, announce, hold, open_collection
 from ingestor.app.parts import folder_of, pipelines_of, sourced
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.model import Outcome, Usage
-from ingestor.core.profiles import LOCAL
+from ingestor.core.profiles import PROVIDERS
 from ingestor.engine.pipeline import Pipeline, running
 from ingestor.engine.tally import Tally
 from ingestor.ports import Totals
@@ -122,7 +122,8 @@ async def _opened(
     importing = ThreadPoolExecutor(1)
     stack.callback(importing.shutdown, wait=False)
     loading = asyncio.get_running_loop().run_in_executor(importing, chroma_client.load)
-    if settings.embedding.provider != LOCAL and not (settings.data_dir / settings.ledger_file).exists():
+    is_remote = not PROVIDERS[settings.embedding.provider].is_in_process
+    if is_remote and not (settings.data_dir / settings.ledger_file).exists():
         # Nothing is known yet, so that there will be something to embed: read and cut while it waits for no import.
         importing.submit(openai_embedder.load)
     server = serve(settings, stack, is_anywhere=True)

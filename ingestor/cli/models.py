@@ -73,7 +73,7 @@ def _select(profile: "ModelProfile") -> str:
 
 def _print_hosted(provider: "ProviderProfile", known: list["ModelProfile"], configured: "ModelProfile") -> None:
     key = f", key: {provider.key_variable}" if provider.key_variable else ""
-    out.print(f"[bold]{provider.provider}[/]  {provider.base_url or 'in this process, no network'}{key}")
+    out.print(f"[bold]{provider.provider}[/]  {provider.base_url or 'in this process'}{key}")
     out.print(f"  {'model':<24}{'dimensions':>10}{_LIMITS}  price/million tokens")
     for profile in known:
         mark = _MARK if _is_same(profile, configured) else " "

@@ -15,6 +15,7 @@ from ingestor.core.errors import ConfigError
 from ingestor.core.model import Recipe
 
 LOCAL: Final = "local"
+CHROMA_DEFAULT: Final = "chroma-default"
 OPENAI: Final = "openai"
 
 MODELS_FILE: Final = "models.toml"
@@ -42,6 +43,11 @@ class ProviderProfile:
     max_batch_tokens: int | None = None
     sources: tuple[str, ...] = ()
     """Where the figures come from; one that begins with "ours:" names those that nobody gives."""
+
+    @property
+    def is_in_process(self) -> bool:
+        """Whether its models run in this process: no endpoint, no key, and no model but those that we know."""
+        return not self.base_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +239,8 @@ def profile_for(provider: str, model: str = "") -> ModelProfile:
         entry = next((_OPEN[spelling] for spelling in _spellings(name) if spelling in _OPEN), None)
     if entry is not None:
         return _profile(known, entry, name)
-    if provider == LOCAL:
-        built_in = ", ".join(profile.model for profile in MODELS if profile.provider == LOCAL)
+    if known.is_in_process:
+        built_in = ", ".join(profile.model for profile in MODELS if profile.provider == provider)
         raise ConfigError(f"there is no built-in embedding model {name!r}", remedy=f"choose one of {built_in}")
     return ModelProfile(
         provider=provider,

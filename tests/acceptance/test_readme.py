@@ -115,7 +115,7 @@ def test_a_dropped_file_and_a_question(daemon: Path, checkout: Path, environment
 
 @pytest.mark.usefixtures("daemon")
 def test_the_snippet_for_ones_own_program(checkout: Path, environment: dict[str, str]) -> None:
-    (snippet,) = PYTHON
+    snippet, *_ = PYTHON
     told = subprocess.run(
         [checkout / ".venv/bin/python", "-c", snippet], cwd=checkout, env=environment, capture_output=True, check=True
     )
@@ -146,6 +146,14 @@ def test_the_command_for_another_provider(checkout: Path, environment: dict[str,
             code = ended(process)
     assert code == 0
     assert server.calls >= 1
+
+
+@pytest.mark.usefixtures("daemon")
+def test_the_snippet_that_asks_by_text(checkout: Path, environment: dict[str, str]) -> None:
+    told = subprocess.run(
+        [checkout / ".venv/bin/python", "-c", PYTHON[1]], cwd=checkout, env=environment, capture_output=True, check=True
+    )
+    assert "新闻/海洋划界仲裁.md" in told.stdout.decode()
 
 
 def test_the_test_command_is_the_one_that_ci_runs(checkout: Path) -> None:

@@ -1,11 +1,14 @@
-"""The contract of the port `Embedder`: the double, the remote adapter over loopback and the built-in model hold it."""
+"""The contract of the port `Embedder`: the double, the remote adapter over loopback, both models in this process."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2
 
+from ingestor.adapters.chroma_embedder import ChromaEmbedder
 from ingestor.adapters.local_embedder import LocalEmbedder
 from ingestor.adapters.openai_embedder import OpenAIEmbedder
 from ingestor.core.errors import ServiceUnavailable
@@ -13,6 +16,7 @@ from ingestor.core.model import Purpose, Recipe, Usage
 from ingestor.ports import Embedder, Vectors
 from tests.doubles_embedder import HashEmbedder
 from tests.embedding_server import EmbeddingServer
+from tests.minilm import FOLDER, put_model
 
 CAT, TREATY, CHINESE = (
     "the cat sleeps on the warm mat",
@@ -21,10 +25,18 @@ CAT, TREATY, CHINESE = (
 )
 
 
-@pytest.fixture(params=["double", "openai", "local"])
-async def embedder(request: pytest.FixtureRequest) -> AsyncIterator[Embedder]:
+@pytest.fixture(params=["double", "openai", "local", "chroma-default"])
+async def embedder(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> AsyncIterator[Embedder]:
     if request.param == "double":
         yield HashEmbedder()
+    elif request.param == "chroma-default":
+        put_model(tmp_path / FOLDER)
+        monkeypatch.setattr(ONNXMiniLM_L6_V2, "DOWNLOAD_PATH", (tmp_path / FOLDER).parent)
+        default = ChromaEmbedder()
+        yield default
+        await default.close()
     elif request.param == "local":
         local = LocalEmbedder()
         yield local

@@ -2,16 +2,20 @@
 
 import itertools
 import socket
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import pytest
+from chromadb.utils.embedding_functions import OpenAIEmbeddingFunction, known_embedding_functions
 
 from ingestor.adapters.chroma_client import connect, disconnect
+from ingestor.adapters.chroma_function import stand_in
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, Space, _body_bytes, _bounds, open_sink
 from ingestor.adapters.folder_lock import FolderLock
+from ingestor.core.asking import Function
 from ingestor.core.errors import CollectionLost, ConfigError, RecipeMismatch, RejectedByChroma, ServiceUnavailable
 from ingestor.core.model import Recipe, Record, Retag, Scalar
 from ingestor.ports import Sink, Vectors
@@ -691,3 +695,94 @@ def test_an_injected_fault_comes_before_or_after_the_write() -> None:
     assert sink.count() == 1
     sink.add([record("a:2")], rows((1, 0, 0)))
     assert [verb for verb, _ in sink.calls] == ["add", "count", "add", "count", "add"]
+
+
+NAMED = Function("openai", {"api_key_env_var": "A_KEY", "model_name": "letters", "api_base": "http://one/v1"})
+OURS = Function("ingestor", {"model": "letters", "dimensions": 3, "query_prefix": "query: ", "sends_dimensions": True})
+
+
+def named(client: "ClientAPI", name: str) -> dict[str, Any]:
+    held = client.get_collection(name, embedding_function=None).configuration_json["embedding_function"]
+    return cast("dict[str, Any]", held)
+
+
+def naming(client: "ClientAPI", name: str, function: Function | None) -> ChromaSink:
+    return open_sink(client, name, RECIPE, HnswConfig(), fingerprint="f", function=function)
+
+
+def test_a_new_collection_names_the_function_that_makes_vectors_of_questions(client: "ClientAPI", name: str) -> None:
+    sink = naming(client, name, NAMED)
+    assert named(client, name) == {"type": "known", "name": "openai", "config": dict(NAMED.config)}
+    assert sink.unapplied == ()
+
+
+@pytest.mark.parametrize("before", [None, OURS, NAMED], ids=["none", "ours", "openai"])
+def test_a_collection_that_exists_names_the_function_from_its_next_opening(
+    client: "ClientAPI", name: str, before: Function | None
+) -> None:
+    naming(client, name, before).add([record("a:1")], rows((1, 0, 0)))
+    moved = Function("openai", {**NAMED.config, "api_base": "http://two/v1"})
+    sink = naming(client, name, moved)
+    assert named(client, name)["config"] == dict(moved.config)
+    assert sink.unapplied == ()
+    assert sink.count() == 1
+    sink.add([record("a:2")], rows((0, 1, 0)))
+    assert sorted(sink.ids()) == ["a:1", "a:2"]
+
+
+@pytest.mark.parametrize("function", [None, NAMED], ids=["none", "the same"])
+def test_an_opening_that_changes_no_function_writes_nothing(
+    client: "ClientAPI", name: str, monkeypatch: pytest.MonkeyPatch, function: Function | None
+) -> None:
+    naming(client, name, NAMED)
+
+    def write(*_: object, **__: object) -> None:
+        pytest.fail("an opening without news has written")
+
+    monkeypatch.setattr("chromadb.api.models.Collection.Collection.modify", write)
+    assert naming(client, name, function).unapplied == ()
+    assert named(client, name)["config"] == dict(NAMED.config)
+
+
+def test_a_function_that_somebody_else_has_chosen_stays_and_is_told(client: "ClientAPI", name: str) -> None:
+    naming(client, name, None)
+    theirs = Function("sentence_transformer", {"model_name": "letters"})
+    client.get_collection(name, embedding_function=None).modify(
+        configuration={"embedding_function": stand_in(theirs)},
+    )
+    sink = naming(client, name, NAMED)
+    assert named(client, name)["name"] == "sentence_transformer"
+    assert any("'sentence_transformer'" in sentence for sentence in sink.unapplied)
+    sink.add([record("a:1")], rows((1, 0, 0)))
+    assert sink.count() == 1
+
+
+def test_a_function_that_the_server_refuses_is_told_and_stops_nobody(
+    client: "ClientAPI", name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    naming(client, name, None)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("no functions here")
+
+    monkeypatch.setattr("chromadb.api.models.Collection.Collection.modify", refuse)
+    sink = naming(client, name, NAMED)
+    assert any("no functions here" in sentence for sentence in sink.unapplied)
+    sink.add([record("a:1")], rows((1, 0, 0)))
+    assert sink.count() == 1
+
+
+def test_no_function_is_built_and_no_package_of_one_imported_by_writing(
+    client: "ClientAPI", name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chroma's client builds it with every call: the real one would want a key, and tell of it by a warning."""
+    naming(client, name, NAMED)
+    # As in a process that has not made the collection itself.
+    monkeypatch.setitem(cast("dict[str, Any]", known_embedding_functions), "openai", OpenAIEmbeddingFunction)
+    sink = naming(client, name, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sink.add([record("a:1")], rows((1, 0, 0)))
+        sink.retag([retag("a:1", title="t")])
+        again = open_sink(client, name, RECIPE, HnswConfig(ef_search=77), fingerprint="f")
+    assert again.unapplied == ()

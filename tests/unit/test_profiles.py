@@ -25,6 +25,7 @@ TASK = "Given a web search query, retrieve relevant passages that answer the que
 FILE: dict[str, Any] = tomllib.loads(files("ingestor.core").joinpath(MODELS_FILE).read_text(encoding="utf-8"))
 OPEN = [table for table in FILE["model"] if "provider" not in table]
 SERVERS = [name for name, provider in PROVIDERS.items() if provider.is_server]
+IN_PROCESS = ("local", "chroma-default")
 LIMITS = ("max_batch_inputs", "max_text_tokens", "max_batch_tokens")
 
 
@@ -82,11 +83,11 @@ def test_every_table_says_where_its_figures_are_from(table: dict[str, Any]) -> N
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.provider)
 def test_every_provider_is_sound(provider: ProviderProfile) -> None:
     assert profile_for(provider.provider).is_known
-    assert (provider.provider == "local") == (provider.base_url == "")
+    assert (provider.provider in IN_PROCESS) == provider.is_in_process == (provider.base_url == "")
     assert provider.base_url == "" or provider.base_url.startswith(
         "http://127.0.0.1:" if provider.is_server else "https://"
     )
-    assert provider.needs_key == bool(provider.key_variable) == (provider.provider not in {*SERVERS, "local"})
+    assert provider.needs_key == bool(provider.key_variable) == (provider.provider not in {*SERVERS, *IN_PROCESS})
     for limit in LIMITS:
         value = getattr(provider, limit)
         assert value is None or value > 0
@@ -283,6 +284,7 @@ def test_the_default_models() -> None:
         "lmstudio": "text-embedding-bge-m3",
         "infinity": "BAAI/bge-m3",
         "xinference": "bge-m3",
+        "chroma-default": "all-MiniLM-L6-v2",
     }
 
 
@@ -298,6 +300,7 @@ def test_default_base_urls() -> None:
         "lmstudio": "http://127.0.0.1:1234/v1",
         "infinity": "http://127.0.0.1:7997",
         "xinference": "http://127.0.0.1:9997/v1",
+        "chroma-default": "",
     }
 
 
@@ -329,13 +332,14 @@ def test_only_ada_of_openai_s_models_has_a_fixed_length() -> None:
     }
 
 
-@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "local"])
+@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name not in IN_PROCESS])
 def test_an_unknown_remote_model_gets_the_smallest_limits_of_the_table(provider: str) -> None:
     profile = profile_for(provider, "unheard-of")
+    remote = [known for known in MODELS if known.provider not in IN_PROCESS]
     assert not profile.is_known
     assert profile.model == "unheard-of"
-    assert profile.max_batch_inputs == min(known.max_batch_inputs for known in MODELS if known.provider != "local")
-    assert profile.max_text_tokens == min(known.max_text_tokens for known in MODELS)
+    assert profile.max_batch_inputs == min(known.max_batch_inputs for known in remote)
+    assert profile.max_text_tokens == min(known.max_text_tokens for known in remote)
     assert not profile.sends_dimensions
     assert recipe_for(profile) == Recipe(provider, "unheard-of", 0)
     assert recipe_for(profile, 1_000).dimensions == 1_000

@@ -231,7 +231,7 @@ def test_the_readme_lists_every_setting_as_it_is() -> None:
 
 def test_the_readme_lists_every_key_of_a_source_as_it_is() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = readme.split("### Several folders")[1].split("\n#")[0]
+    section = readme.split("## Several folders")[1].split("\n#")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
     described = dict(descriptions(SourceSettings))
     assert [(key.strip("`"), meaning.strip()) for key, meaning in rows] == list(described.items())
