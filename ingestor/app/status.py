@@ -152,7 +152,7 @@ def queue_again(settings: Settings, paths: Sequence[str]) -> list[str]:
         faulty = [] if ledger is None else [path for path, _ in ledger.problems()]
     chosen: list[str] = []
     for wanted in paths:
-        relative = _relative(settings, wanted)
+        relative = relative_path(settings, wanted)
         found = [path for path in faulty if is_at_or_below(path, relative)]
         if not found:
             raise ConfigError(f"no document at {wanted} has a problem", remedy="`ingestor problems` lists them")
@@ -182,7 +182,7 @@ def is_daemon_running(settings: Settings) -> bool:
     return Instance(settings.data_dir).running() is not None
 
 
-def _relative(settings: Settings, wanted: str) -> str:
+def relative_path(settings: Settings, wanted: str) -> str:
     """A path as users give it - in the file system, or relative to the watched folder - as the ledger knows it."""
     found = Path(wanted)
     if found.is_absolute() or found.exists():
