@@ -112,7 +112,10 @@ class ChromaCatalog:
         """Copy a collection, which Chroma Cloud alone can do. Raises `ConfigError` elsewhere, and as `create`."""
         self.refuse_name(name)
         with translation(f"forking the collection {row.name!r}", ConfigError):
-            self._current(row).fork(name)
+            try:
+                self._current(row).fork(name)
+            except NotImplementedError as error:  # what the client of a local database says
+                raise ConfigError("only Chroma Cloud can fork a collection") from error
 
     def rename(self, row: CollectionRow, name: str) -> None:
         """Rename a collection. Raises `ConfigError` for a name that is taken, `CollectionLost` when `row` is gone."""

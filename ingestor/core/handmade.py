@@ -40,15 +40,11 @@ class HandMade:
 
 
 def checked_id(identity: str) -> str:
-    """An id that a hand-made record may have. Raises `ConfigError`."""
+    """An id that can be shown in a line. Raises `ConfigError`."""
     if not identity or not identity.isprintable():
         raise ConfigError(
             f"the id {_quoted(identity)} is empty, or holds a control character or bytes that are no UTF-8",
             remedy="give another with --id, or none: a record then gets one",
-        )
-    if _OF_A_FILE.fullmatch(identity):
-        raise ConfigError(
-            f"the id {_quoted(identity)} has the form of those that records of files get", remedy="give another --id"
         )
     return identity
 
@@ -121,7 +117,11 @@ def refuse_files(records: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def refuse_disguise(identity: str, metadata: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` when a record with this metadata would be taken for a file's."""
+    """Raise `ConfigError` when a record of this id and metadata would be taken for a file's, or may come to be."""
+    if _OF_A_FILE.fullmatch(identity):
+        raise ConfigError(
+            f"the id {_quoted(identity)} has the form of those that records of files get", remedy="give another --id"
+        )
     if is_owned(identity, metadata):
         raise ConfigError(
             f"record {_quoted(identity)} would look like a file's: its id begins with its document_id",
