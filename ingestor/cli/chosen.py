@@ -1,4 +1,4 @@
-"""Options that choose a collection and records of it, and what is asked before any go."""
+"""Options that choose a collection and records of it, what is asked before any go, and what is told afterwards."""
 
 import json
 import sys
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ingestor.cli.output import out, print_json, shown
 from ingestor.core.errors import ConfigError
 
 CollectionOption = Annotated[
@@ -38,6 +39,25 @@ def parsed_object(option: str, text: str | None, example: str = _FILTER) -> dict
     if not isinstance(value, dict):
         raise ConfigError(f"{option} must be a JSON object", remedy=f"for example: {example}")
     return value
+
+
+def group_only(context: typer.Context, group: str, *options: object) -> bool:
+    """Whether a command of a group follows, which has options of its own. Raises `ConfigError` for any before it."""
+    if context.invoked_subcommand is not None and any(options):
+        command = f"{group} {context.invoked_subcommand}"
+        raise ConfigError(
+            "the options of a command come after its name", remedy=f"for example: ingestor {command} --json"
+        )
+    return context.invoked_subcommand is not None
+
+
+def tell(result: dict[str, Any], sentence: str, *, as_json: bool) -> None:
+    """Print what was done: as JSON, or as lines."""
+    if as_json:
+        print_json(result)
+    else:
+        for line in sentence.split("\n"):
+            out.print(shown(line))
 
 
 def confirm(question: str, *, is_agreed: bool) -> None:

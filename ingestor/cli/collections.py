@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingestor.cli.chosen import MetadataOption, YesOption, confirm, parsed_object
+from ingestor.cli.chosen import MetadataOption, YesOption, confirm, group_only, parsed_object, tell
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import errors_explained, out, print_json, shown, sized
-from ingestor.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ingestor.app.collections import Listed
@@ -39,12 +38,7 @@ def collections(
 ) -> None:
     """List the collections of the database; make, rename, change or delete one. It lists them without a command."""
     with errors_explained(debug=debug):
-        if context.invoked_subcommand is not None:
-            if config or as_json or debug:
-                message = "options of a command come after its name"
-                raise ConfigError(
-                    message, remedy=f"for example: ingestor collections {context.invoked_subcommand} --json"
-                )
+        if group_only(context, "collections", config, as_json, debug):
             return
         loaded = settings_of(config, debug=debug, is_quiet=True)
         from ingestor.app import collections as work
@@ -87,7 +81,7 @@ def create(  # noqa: PLR0913, PLR0917 - the options of the command
         }
         given = {key: value for key, value in index.items() if value is not None}
         work.create(loaded.settings, name, _metadata(metadata), given, is_foreign=foreign)
-        _tell({"created": name}, f"made the collection {name}", as_json=as_json)
+        tell({"created": name}, f"made the collection {name}", as_json=as_json)
 
 
 def rename(
@@ -108,7 +102,7 @@ def rename(
             sentence += f", and changed chroma.collection in {done.changed_file}"
         if done.to_change:
             sentence += f"\nnow, before anything else: {done.to_change}"
-        _tell(asdict(done), sentence, as_json=as_json)
+        tell(asdict(done), sentence, as_json=as_json)
 
 
 def modify(  # noqa: PLR0913, PLR0917 - the options of the command
@@ -131,7 +125,7 @@ def modify(  # noqa: PLR0913, PLR0917 - the options of the command
         index = {"ef_search": ef_search, "sync_threshold": sync_threshold}
         given = {key: value for key, value in index.items() if value is not None}
         work.modify(loaded.settings, name, _metadata(metadata, takes_away=True), given)
-        _tell({"modified": name}, f"changed the collection {name}", as_json=as_json)
+        tell({"modified": name}, f"changed the collection {name}", as_json=as_json)
 
 
 def fork(
@@ -147,7 +141,7 @@ def fork(
         from ingestor.app import collections as work
 
         work.fork(loaded.settings, name, new)
-        _tell({"created": new}, f"made the collection {new} of {name}", as_json=as_json)
+        tell({"created": new}, f"made the collection {new} of {name}", as_json=as_json)
 
 
 def delete(
@@ -172,7 +166,7 @@ def delete(
                 "\nit is the configured one: the next `ingestor run` or `ingestor sync` makes it again and fills it "
                 "from the folder for nothing; records that were added by hand are gone"
             )
-        _tell(asdict(done), sentence, as_json=as_json)
+        tell(asdict(done), sentence, as_json=as_json)
 
 
 for _command in (create, rename, modify, fork, delete):
@@ -185,14 +179,6 @@ def _metadata(text: str | None, *, takes_away: bool = False) -> dict[str, Any]:
 
     value = parsed_object("--metadata", text, _EXAMPLE)
     return {} if value is None else checked_metadata(value, takes_away=takes_away)
-
-
-def _tell(result: dict[str, Any], sentence: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(result)
-    else:
-        for line in sentence.split("\n"):
-            out.print(shown(line))
 
 
 def _print(listed: "list[Listed]") -> None:

@@ -10,6 +10,7 @@ from ingestor.cli import (
     collection,
     collections,
     daemon,
+    databases,
     documents,
     embed,
     evaluate,
@@ -78,6 +79,7 @@ for _name, _command in _COMMANDS.items():
     # Given as a short help, what a command does is told in full in the list of all; otherwise it is cut off.
     app.command(_name, short_help=(_command.__doc__ or "").partition("\n\n")[0])(_command)
 app.add_typer(collections.app, name="collections", short_help=collections.HELP)
+app.add_typer(databases.app, name="databases", short_help=databases.HELP)
 
 
 def main() -> None:

@@ -93,3 +93,12 @@ def test_a_name_that_the_environment_sets_is_told_and_the_old_one_is_not_filled_
     site.settings["INGESTOR_CHROMA__COLLECTION"] = "documents"
     assert site.sync()["chunks"]["reused"] == 1
     assert provider.requests == requests
+
+
+def test_databases_are_made_listed_and_deleted_and_options_come_after_their_command(site: Site) -> None:
+    done(site, "databases", "create", "archive")
+    assert done(site, "databases").out == "  archive\n* default_database\n"
+    assert "this cannot be undone" in done(site, "databases", "delete", "archive", code=2).err
+    done(site, "databases", "delete", "archive", "--yes")
+    misplaced = done(site, "collections", "--json", "create", "extra", code=2)
+    assert "for example: ingestor collections create --json" in misplaced.err
