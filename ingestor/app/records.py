@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from ingestor.adapters.chroma_catalog import ChromaCatalog, CollectionRow
 from ingestor.adapters.chroma_records import ChromaRecords
 from ingestor.adapters.chroma_sink import RECIPE_KEY, refuse_other_recipe
@@ -23,7 +25,13 @@ from ingestor.app.embed import running_model, text_of
 from ingestor.app.embedder import recipe_of
 from ingestor.app.parts import ledger_of
 from ingestor.app.status import relative_path
-from ingestor.core.errors import ConfigError, OversizeDocument, RecipeMismatch, UnreadableDocument
+from ingestor.core.errors import (
+    ConfigError,
+    OversizeDocument,
+    RecipeMismatch,
+    TransientError,
+    UnreadableDocument,
+)
 from ingestor.core.handmade import (
     HandMade,
     checked_id,
@@ -47,6 +55,8 @@ if TYPE_CHECKING:
 
 
 _NOTHING_SPENT = Usage()
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,10 +335,12 @@ def held(target: Target, ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
 def _chosen(target: Target, selection: Selection) -> Sequence[str]:
     if selection.is_all:
         raise ConfigError("nothing says which records", remedy="give --id, --where or --where-document")
-    held(target, selection.ids)
-    records = target.records.get(selection, ["metadatas"])
-    refuse_files({record.id: record.metadata or {} for record in records})
-    return [record.id for record in records]
+    there = held(target, selection.ids)
+    if selection.where is not None or selection.where_document is not None:
+        records = target.records.get(selection, ["metadatas"])
+        there = {record.id: record.metadata or {} for record in records}
+    refuse_files(there)
+    return list(there)
 
 
 def _refuse_merged_disguise(records: Sequence[HandMade], there: Mapping[str, Mapping[str, Any]]) -> None:
@@ -340,7 +352,11 @@ def _note_foreign(settings: Settings, target: Target, difference: int) -> None:
     """Let the daemon's patrol know how many more records are nobody's file; without this it looks at all of them."""
     if target.row.name != settings.chroma.collection or not difference:
         return
-    with ledger_of(settings) as ledger:
-        if ledger is not None:
-            noted = int(ledger.note(FOREIGN_NOTE) or 0)
-            ledger.set_note(FOREIGN_NOTE, str(max(0, noted + difference)))
+    try:
+        with ledger_of(settings) as ledger:
+            if ledger is not None:
+                noted = int(ledger.note(FOREIGN_NOTE) or 0)
+                ledger.set_note(FOREIGN_NOTE, str(max(0, noted + difference)))
+    except TransientError as error:
+        # What was asked for is done, and the patrol finds out by itself.
+        _log.warning("foreign_records.not_noted", reason=str(error), remedy=error.remedy)

@@ -190,6 +190,8 @@ def delete(  # noqa: PLR0913, PLR0917 - the options of the command
         if not yes:
             found = work.chosen(loaded.settings, collection, selection)
             confirm(f"delete {_records(len(found))}?", is_agreed=not found)
+            # Those that were asked about, and none that has come since.
+            selection = _selection(list(found)) if found else selection
         _tell(work.delete(loaded.settings, collection, selection), "deleted", as_json=as_json)
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog.testing
 from pydantic import BaseModel
 
 from ingestor.adapters.chroma_client import connect, disconnect
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.app import collections, query, records
-from ingestor.core.errors import ConfigError, OversizeDocument, RecipeMismatch, UnreadableDocument
+from ingestor.core.errors import ConfigError, OversizeDocument, RecipeMismatch, ServiceUnavailable, UnreadableDocument
 from ingestor.core.model import Hit
 from ingestor.core.profiles import profile_for
 from ingestor.core.records import Selection
@@ -291,6 +292,20 @@ def test_the_ledger_s_count_of_foreign_records_follows(settings: Settings) -> No
         add(settings, "extra", texts=["a pier"])
         records.delete(settings, None, Selection(["a", "c"]))
         assert ledger.note(FOREIGN_NOTE) == "1"
+
+
+def test_a_ledger_that_is_locked_for_long_fails_no_write(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.data_dir.mkdir(exist_ok=True)
+    SqliteLedger(settings.data_dir / "ledger.sqlite3").close()
+
+    def is_locked(*_: object) -> None:
+        raise ServiceUnavailable("the ledger is locked")
+
+    monkeypatch.setattr(SqliteLedger, "set_note", is_locked)
+    with structlog.testing.capture_logs() as logs:
+        add(settings, ids=["a"], texts=["a pier"])
+    assert [entry["event"] for entry in logs] == ["foreign_records.not_noted"]
+    assert list(held(settings)) == ["a"]
 
 
 def test_files_that_are_no_text_of_a_record_are_named(settings: Settings, tmp_path: Path) -> None:
