@@ -159,9 +159,17 @@ class Sink(Protocol):
         """Delete records; an id that does not exist is ignored."""
 
     def search(
-        self, vector: Vector, limit: int, where: Mapping[str, Any] | None, where_document: Mapping[str, Any] | None
+        self,
+        vector: Vector,
+        limit: int,
+        where: Mapping[str, Any] | None,
+        where_document: Mapping[str, Any] | None,
+        ids: Sequence[str] | None = None,
     ) -> list[Hit]:
-        """The nearest records, best first; raises `ConfigError` for a filter that Chroma refuses."""
+        """The nearest records, best first, or those of `ids`, which exist.
+
+        Raises `ConfigError` for a filter that Chroma refuses.
+        """
 
     def count(self) -> int:
         """How many records the collection holds, foreign ones included."""

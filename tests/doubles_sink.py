@@ -132,7 +132,12 @@ class MemorySink:
         self._do("drop", len(ids), write)
 
     def search(
-        self, vector: Vector, limit: int, where: Mapping[str, Any] | None, where_document: Mapping[str, Any] | None
+        self,
+        vector: Vector,
+        limit: int,
+        where: Mapping[str, Any] | None,
+        where_document: Mapping[str, Any] | None,
+        ids: Sequence[str] | None = None,
     ) -> list[Hit]:
         if limit < 1:
             raise ValueError(f"limit is {limit}")
@@ -144,7 +149,8 @@ class MemorySink:
             for identity, held in self.held.items():
                 is_wanted = where is None or _fits(held.metadata or {}, where)
                 has_words = where_document is None or _fits_document(held.document or "", where_document)
-                if is_wanted and has_words and identity not in self.hidden:
+                is_named = ids is None or identity in ids
+                if is_wanted and is_named and has_words and identity not in self.hidden:
                     distance = _cosine_distance(held.vector, vector)
                     hits.append(Hit(identity, 1 - distance, distance, held.document or "", held.metadata or {}))
 

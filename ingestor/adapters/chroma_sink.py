@@ -184,12 +184,18 @@ class ChromaSink:
                 self._collection.delete(ids=batch)
 
     def search(
-        self, vector: Vector, limit: int, where: Mapping[str, Any] | None, where_document: Mapping[str, Any] | None
+        self,
+        vector: Vector,
+        limit: int,
+        where: Mapping[str, Any] | None,
+        where_document: Mapping[str, Any] | None,
+        ids: Sequence[str] | None = None,
     ) -> list[Hit]:
         """The nearest records, best first; `vector` has shape (dimensions,). Foreign records are found as well.
 
-        Raises `ConfigError` with Chroma's own words for a filter that it refuses, `RecipeMismatch` for a vector of
-        another length, `ServiceUnavailable`; `ValueError` for a limit below 1.
+        `ids` are those to search among, all of which have to exist. Raises `ConfigError` with Chroma's own words for a
+        filter that it refuses, `RecipeMismatch` for a vector of another length, `ServiceUnavailable`; `ValueError` for
+        a limit below 1.
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}")
@@ -197,6 +203,7 @@ class ChromaSink:
             found = self._collection.query(
                 query_embeddings=np.asarray(vector, dtype=np.float32)[np.newaxis, :],
                 n_results=limit,
+                ids=list(ids) if ids is not None else None,
                 where=dict(where) if where is not None else None,
                 where_document=dict(where_document) if where_document is not None else None,  # type: ignore[arg-type]  # refused by Chroma where it does not fit
                 include=["documents", "metadatas", "distances"],
@@ -378,6 +385,20 @@ def open_sink(  # noqa: PLR0913 - what a collection is made of
         collection, unnamed = name_function(client, collection, function)
         unapplied += [unnamed] if unnamed else []
     return ChromaSink(client, collection, kept | metadata, space, unapplied)
+
+
+def view_sink(client: "ClientAPI", name: str) -> ChromaSink:
+    """A sink over a collection as it is, whoever made it, to be searched. Raises `CollectionLost` for none."""
+    with translation(f"opening the collection {name!r}", ConfigError):
+        collection = client.get_collection(name, embedding_function=None)
+    return ChromaSink(client, collection, _scalars(collection.metadata), str(_index_of(collection).get("space", "l2")))
+
+
+def refuse_other_recipe(name: str, metadata: Mapping[str, Any], recipe: Recipe) -> None:
+    """Raise `RecipeMismatch` when a collection of ours was built with another recipe, whatever its distance."""
+    hnsw = HnswConfig()
+    if (mismatch := _mismatch(name, _scalars(metadata), hnsw.space, recipe, hnsw)) is not None:
+        raise mismatch
 
 
 def _get_or_make(

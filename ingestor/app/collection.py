@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from ingestor.adapters.chroma_catalog import ChromaCatalog
 from ingestor.adapters.chroma_client import connect, disconnect
 from ingestor.adapters.chroma_journal import write_ahead
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, open_sink
 from ingestor.adapters.folder_lock import FolderLock
 from ingestor.adapters.instance import Instance, InstanceRecord
+from ingestor.adapters.rename_note import RenameNote
 from ingestor.app.embedder import function_of, recipe_of
 from ingestor.core.asking import Function
 from ingestor.core.errors import ConfigError, ServiceUnavailable
@@ -33,7 +35,7 @@ START_ATTEMPTS = 3
 _log = structlog.get_logger(__name__)
 
 
-def hold(settings: Settings, command: str, stack: AsyncExitStack) -> Instance:
+def hold(settings: Settings, command: str, stack: AsyncExitStack | ExitStack) -> Instance:
     """Take the instance lock until the end of `stack`. Raises `AlreadyRunning`."""
     instance = Instance(settings.data_dir)
     instance.acquire()
@@ -88,7 +90,7 @@ def serve(settings: Settings, stack: AsyncExitStack, *, is_anywhere: bool = Fals
     return server
 
 
-def chosen(settings: Settings, collection: str = "") -> Settings:
+def settings_for(settings: Settings, collection: str = "") -> Settings:
     """The settings of the source that fills a collection, or of the only collection that there is.
 
     For a collection that no source fills they are the general ones. Raises `ConfigError` when it has to be named.
@@ -141,6 +143,7 @@ def open_client(settings: Settings, running: InstanceRecord | None, stack: Async
 
 def sink_of(settings: Settings, client: "ClientAPI") -> ChromaSink:
     """Open the collection that the settings name, or make it. Raises what `open_sink` raises."""
+    refuse_renamed(settings, client)
     recipe = recipe_of(settings.embedding)
     hnsw = HnswConfig(**settings.chroma.hnsw.model_dump())
     function = _function_of(settings)
@@ -159,6 +162,29 @@ def _function_of(settings: Settings) -> Function | None:
     except ConfigError as error:
         _log.warning("collection.no_embedding_function", reason=str(error), remedy=error.remedy)
         return None
+
+
+def refuse_renamed(settings: Settings, client: "ClientAPI") -> None:
+    """Raise `ConfigError` while the settings name a collection as it was called before, or will be called.
+
+    A new, empty one would be made and filled otherwise. What has come right is forgotten.
+    """
+    note = RenameNote(settings.data_dir)
+    renamed = note.read()
+    if renamed is None:
+        return
+    named = settings.chroma.collection
+    if named not in {renamed.old, renamed.new}:
+        return  # it is about the collection of another source
+    called = renamed.new if named == renamed.old else renamed.old
+    found = ChromaCatalog(client).find(called)
+    if found is not None and found.id == renamed.id:
+        raise ConfigError(
+            f"the settings name the collection {named!r}, and `ingestor collections rename` has left it as {called!r}",
+            remedy=f"set chroma.collection (INGESTOR_CHROMA__COLLECTION) to {called}, or run "
+            f"`ingestor collections rename {called} {named}`",
+        )
+    note.clear()
 
 
 def _client_of(settings: Settings, running: InstanceRecord | None, stack: ExitStack) -> "ClientAPI":

@@ -2,35 +2,81 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ingestor.app.collection import chosen, indexed, open_collection
+from ingestor.adapters.chroma_sink import ChromaSink, view_sink
+from ingestor.app.collection import indexed, open_client, settings_for, sink_of
 from ingestor.app.embedder import embedding_of
 from ingestor.app.parts import vectors_of
+from ingestor.app.records import held, opened_target, refuse_texts
+from ingestor.core.handmade import checked_vector
 from ingestor.core.model import Hit
 from ingestor.engine.lane import Lane
 from ingestor.engine.search import search
+from ingestor.ports import Vector
 from ingestor.settings import Settings
 
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
 
-async def query(
+
+async def query(  # noqa: PLR0913 - the question and its filters
     settings: Settings,
-    question: str,
+    question: str | Sequence[object],
     *,
     limit: int,
     where: Mapping[str, Any] | None,
     where_document: Mapping[str, Any] | None,
+    ids: Sequence[str] = (),
+    collection: str | None = None,
 ) -> list[Hit]:
-    """Search, beside a running daemon or without one."""
-    settings = chosen(settings)
+    """Search a collection, the configured one unless another is named, for a text or for a vector of one's own.
+
+    `ids` are those to search among. Raises `RecipeMismatch` when a text would need another model, `ConfigError` for a
+    collection or ids that there are not, and for a vector that is none.
+    """
+    settings = settings_for(settings, collection or "")
     running = indexed(settings)
     with ExitStack() as stack:
-        sink = await asyncio.to_thread(open_collection, settings, running, stack)
-        vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
+        client = await asyncio.to_thread(open_client, settings, running, stack)
+        sink, vector = await asyncio.to_thread(_opened, settings, client, question, ids, collection)
         lane = stack.enter_context(contextlib.closing(Lane("search")))
+        among = ids or None
+        if vector is not None:
+            return await lane.run(sink.search, vector, limit, where, where_document, among)
+        vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
         async with embedding_of(settings.embedding, vectors, lane) as embedding:
             return await search(
-                question, embedding, sink, lane, limit=limit, where=where, where_document=where_document
+                str(question),
+                embedding,
+                sink,
+                lane,
+                limit=limit,
+                where=where,
+                where_document=where_document,
+                ids=among,
             )
+
+
+def _opened(
+    settings: Settings,
+    client: "ClientAPI",
+    question: str | Sequence[object],
+    ids: Sequence[str],
+    collection: str | None,
+) -> tuple[ChromaSink, Vector | None]:
+    """What is searched, and the vector that it is searched for, where one was given."""
+    name = collection or settings.chroma.collection
+    is_text = isinstance(question, str)
+    if is_text and name == settings.chroma.collection:
+        sink_of(settings, client)  # made where it is missing, and held against the settings
+    target = opened_target(settings, client, name)
+    vector = None
+    if is_text:
+        refuse_texts(target)
+    else:
+        vector = checked_vector(question, target.row.dimensions, target.where)
+    held(target, ids)
+    return view_sink(client, name), vector

@@ -180,15 +180,25 @@ def _faulty(settings: Settings) -> list[str]:
         return [] if ledger is None else [path for path, _ in ledger.problems()]
 
 
-def _at_or_below(settings: Settings, paths: Sequence[str], wanted: str) -> list[str]:
-    """Those of a source's paths that one means which users give: of the file system, or relative to the folder."""
+def relative_path(settings: Settings, wanted: str) -> str:
+    """A path as users give it - in the file system, or relative to a watched folder - as records name it."""
+    places = (_below(each, wanted) for each in settings.each())
+    return next((place for place in places if place is not None), wanted)
+
+
+def _below(settings: Settings, wanted: str) -> str | None:
+    """A path as users give it, relative to the watched folder; None when it lies elsewhere."""
     place = Path(wanted)
-    relative = wanted.strip("/")
-    if place.is_absolute() or place.exists():
-        relative = path_below(settings.watch_dir, place)
-        if not relative and place.resolve() != settings.watch_dir.resolve():
-            return []
-    return [path for path in paths if is_at_or_below(path, relative)]
+    if not (place.is_absolute() or place.exists()):
+        return wanted.strip("/")
+    relative = path_below(settings.watch_dir, place)
+    return relative if relative or place.resolve() == settings.watch_dir.resolve() else None
+
+
+def _at_or_below(settings: Settings, paths: Sequence[str], wanted: str) -> list[str]:
+    """Those of a source's paths that one means which users give."""
+    place = _below(settings, wanted)
+    return [] if place is None else [path for path in paths if is_at_or_below(path, place)]
 
 
 def approve(settings: Settings) -> int:

@@ -1,11 +1,18 @@
 """`ingestor query` and `ingestor status`: the commands that only read."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ingestor.cli.chosen import (
+    CollectionOption,
+    IdOption,
+    WhereDocumentOption,
+    WhereOption,
+    parsed,
+    parsed_object,
+)
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import errors_explained, moment, out, print_json, print_rows, shown, sized
 from ingestor.core.errors import ConfigError
@@ -21,10 +28,13 @@ _SUMMED = ("documents", "chunks", "queued", "in_flight", "problems", "held_delet
 
 
 def query(  # noqa: PLR0913, PLR0917 - the options of the command
-    text: Annotated[str, typer.Argument(help="The question.")],
+    text: Annotated[str | None, typer.Argument(help="The question.")] = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000, help="How many hits.")] = 5,
-    where: Annotated[str | None, typer.Option(help="Chroma filter on metadata.", metavar="JSON")] = None,
-    where_document: Annotated[str | None, typer.Option(help="Chroma filter on the text.", metavar="JSON")] = None,
+    where: WhereOption = None,
+    where_document: WhereDocumentOption = None,
+    id_: IdOption = None,
+    embedding: Annotated[str | None, typer.Option(help="A vector, instead of a question.", metavar="JSON")] = None,
+    collection: CollectionOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -32,12 +42,18 @@ def query(  # noqa: PLR0913, PLR0917 - the options of the command
     """Search the collection by meaning, beside a running daemon or without one."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
-        filters = {"where": _parsed("--where", where), "where_document": _parsed("--where-document", where_document)}
+        filters = {
+            "where": parsed_object("--where", where),
+            "where_document": parsed_object("--where-document", where_document),
+        }
+        asked = _asked(text, embedding)
         import asyncio
 
         from ingestor.app import query as app
 
-        hits = asyncio.run(app.query(loaded.settings, text, limit=limit, **filters))
+        hits = asyncio.run(
+            app.query(loaded.settings, asked, limit=limit, ids=id_ or [], collection=collection, **filters)
+        )
         if as_json:
             print_json([_as_json(hit) for hit in hits])
         else:
@@ -61,16 +77,10 @@ def status(config: ConfigOption = None, as_json: JsonOption = False, debug: Debu
                 _print_status(each)
 
 
-def _parsed(option: str, text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{option} is no JSON: {error}", remedy='for example: {"file_name": "notes.md"}') from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{option} must be a JSON object", remedy='for example: {"file_name": "notes.md"}')
-    return value
+def _asked(text: str | None, embedding: str | None) -> Any:  # noqa: ANN401 - whatever JSON holds, until it is checked
+    if (text is None) == (embedding is None):
+        raise ConfigError("a search is for a question or for a vector", remedy="give TEXT or --embedding, one of them")
+    return text if embedding is None else parsed("--embedding", embedding, "[0.1, -0.2, 0.3]")
 
 
 def _as_json(hit: "Hit") -> dict[str, Any]:
@@ -90,7 +100,9 @@ def _as_json(hit: "Hit") -> dict[str, Any]:
 
 def _print(hit: "Hit") -> None:
     metadata = hit.metadata
-    place = f"{metadata.get('source', '?')}:{metadata.get('start_line', '?')}-{metadata.get('end_line', '?')}"
+    place = hit.id
+    if "source" in metadata:
+        place = f"{metadata['source']}:{metadata.get('start_line', '?')}-{metadata.get('end_line', '?')}"
     heading = metadata.get("heading") or metadata.get("title") or ""
     excerpt = " ".join(hit.document.split())
     if len(excerpt) > _EXCERPT_CHARACTERS:

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from ingestor.cli import collection, daemon, documents, embed, evaluate, models, plan, settings, verify
+from ingestor.cli import (
+    collection,
+    collections,
+    daemon,
+    databases,
+    documents,
+    embed,
+    evaluate,
+    models,
+    plan,
+    records,
+    settings,
+    verify,
+)
 from ingestor.cli.allocator import give_back_freed_memory
 
 NEW_OBJECTS = 10_000
@@ -45,6 +58,12 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "sync": daemon.sync,
     "plan": plan.plan,
     "query": collection.query,
+    "count": records.count,
+    "peek": records.peek,
+    "get": records.get,
+    "add": records.add,
+    "update": records.update,
+    "delete": records.delete,
     "status": collection.status,
     "problems": documents.problems,
     "retry": documents.retry,
@@ -59,6 +78,8 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
 for _name, _command in _COMMANDS.items():
     # Given as a short help, what a command does is told in full in the list of all; otherwise it is cut off.
     app.command(_name, short_help=(_command.__doc__ or "").partition("\n\n")[0])(_command)
+app.add_typer(collections.app, name="collections", short_help=collections.HELP)
+app.add_typer(databases.app, name="databases", short_help=databases.HELP)
 
 
 def main() -> None:

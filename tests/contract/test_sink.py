@@ -173,6 +173,14 @@ def test_hits_come_best_first_and_no_more_than_asked_for(sink: Sink) -> None:
     assert hits[0].score > hits[1].score
 
 
+def test_a_search_among_ids_finds_no_others(sink: Sink) -> None:
+    sink.add([record("a:1"), record("a:2"), record("a:3")], rows((0, 1, 0), (1, 0, 0), (1, 1, 0)))
+
+    hits = sink.search(rows((1, 0, 0))[0], 5, None, None, ["a:1", "a:3"])
+
+    assert [hit.id for hit in hits] == ["a:3", "a:1"]
+
+
 def test_an_empty_collection_answers_with_nothing(sink: Sink) -> None:
     assert sink.search(rows((1, 0, 0))[0], 5, None, None) == []
     assert sink.count() == 0

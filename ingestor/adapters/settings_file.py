@@ -1,0 +1,59 @@
+"""The settings file, changed as its owner would: one value, and not a comment or blank more.
+
+Invariant: whoever reads the file sees it as it was or as it becomes, also after a crash.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ingestor.core.errors import ConfigError
+
+
+def with_setting(file: Path, places: Sequence[tuple[str | int, ...]], value: str) -> str:
+    """The text of a TOML file with another value in some places, each a way through tables and arrays.
+
+    What is missing of a table is added.
+
+    A file that does not exist is an empty one. Raises `ConfigError` for one that cannot be read.
+    """
+    import tomlkit  # noqa: PLC0415 - needed for nothing but this
+    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415 - as above
+
+    try:
+        document = tomlkit.parse(file.read_bytes().decode()) if file.exists() else tomlkit.document()
+        for *groups, leaf in places:
+            table: Any = document
+            for group in groups:
+                if isinstance(group, str) and group not in table:
+                    table[group] = tomlkit.table()
+                table = table[group]
+            table[leaf] = value
+        return tomlkit.dumps(document)
+    except (OSError, UnicodeDecodeError, TOMLKitError, TypeError) as error:
+        raise ConfigError(f"the settings file {file} cannot be changed: {error}") from error
+
+
+def replace_settings(file: Path, text: str) -> None:
+    """Let the file hold another text; it keeps its mode, and a symbolic link stays one. Raises `OSError`."""
+    target = file.resolve()
+    descriptor, fresh = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with open(descriptor, "wb") as opened:  # noqa: PTH123 - a descriptor, not a path
+            opened.write(text.encode())
+            if target.exists():
+                held = target.stat()
+                os.fchmod(opened.fileno(), held.st_mode & 0o7777)
+                with contextlib.suppress(PermissionError):  # only root may give a file away: then it is its writer's
+                    os.fchown(opened.fileno(), held.st_uid, held.st_gid)
+            else:
+                os.fchmod(opened.fileno(), 0o644)
+            opened.flush()
+            os.fsync(opened.fileno())
+        Path(fresh).replace(target)
+    except BaseException:
+        Path(fresh).unlink(missing_ok=True)
+        raise
