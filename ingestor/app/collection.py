@@ -105,6 +105,11 @@ def settings_for(settings: Settings, collection: str = "") -> Settings:
     return by_name.get(wanted) or settings.varied(ledger_file=settings.ledger_file, collection=wanted)
 
 
+def configured(settings: Settings) -> list[str]:
+    """The collections that the sources fill."""
+    return list(dict.fromkeys(each.chroma.collection for each in settings.each()))
+
+
 def open_collection(
     settings: Settings, running: InstanceRecord | None, stack: AsyncExitStack | ExitStack
 ) -> ChromaSink:

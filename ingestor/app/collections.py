@@ -17,7 +17,7 @@ from ingestor.adapters.chroma_sink import RECIPE_KEY, HnswConfig, open_sink
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.rename_note import Renamed, RenameNote
 from ingestor.adapters.settings_file import replace_settings, with_setting
-from ingestor.app.collection import hold, indexed, open_client
+from ingestor.app.collection import configured, hold, indexed, open_client
 from ingestor.app.embedder import recipe_of
 from ingestor.core.errors import AlreadyRunning, ConfigError
 from ingestor.core.fingerprint import recipe_fingerprint
@@ -84,7 +84,7 @@ def listed(settings: Settings) -> list[Listed]:
                 model=str(row.metadata.get("embedding_model", "")) if RECIPE_KEY in row.metadata else "",
                 dimensions=row.dimensions,
                 index_bytes=sizes.get(row.id),
-                is_configured=row.name in _configured(settings),
+                is_configured=row.name in configured(settings),
                 metadata=row.metadata,
                 index=row.index,
             )
@@ -120,7 +120,7 @@ def modify(settings: Settings, name: str, metadata: Mapping[str, Scalar | None],
     _refuse_protected(metadata)
     if not metadata and not index:
         raise ConfigError("nothing is to be changed", remedy="give --metadata, --ef-search or --sync-threshold")
-    if index and name in _configured(settings):
+    if index and name in configured(settings):
         raise ConfigError(
             f"the index of {name!r}, the configured collection, follows the settings at each start",
             remedy=f"set chroma.hnsw.ef_search ({variable('chroma.hnsw.ef_search')}) instead",
@@ -148,7 +148,7 @@ def rename(loaded: Loaded, config: Path | None, old: str, new: str) -> Renaming:
     configured collection, `ConfigError` for a name that is taken or missing.
     """
     settings = loaded.settings
-    is_configured = old in _configured(settings)
+    is_configured = old in configured(settings)
     with _exclusive(settings, "collections rename", is_configured=is_configured) as catalog:
         if not is_configured:
             catalog.rename(found(catalog, old), new)
@@ -185,7 +185,7 @@ def delete(settings: Settings, name: str) -> Deletion:
 
     Raises `AlreadyRunning` while a daemon works on it, `ConfigError` when there is none.
     """
-    is_configured = name in _configured(settings)
+    is_configured = name in configured(settings)
     with _exclusive(settings, "collections delete", is_configured=is_configured) as catalog:
         row = found(catalog, name)
         records = catalog.count(row)
@@ -229,7 +229,7 @@ def _exclusive(settings: Settings, command: str, *, is_configured: bool) -> Iter
             if running is not None:
                 raise AlreadyRunning(
                     f"`ingestor {running.command}` (process id {running.pid}) works on the collection "
-                    f"{', '.join(_configured(settings))} just now",
+                    f"{', '.join(configured(settings))} just now",
                     remedy="stop it first, and start it again afterwards",
                 )
             hold(settings, command, stack)
@@ -242,11 +242,6 @@ def _is_done(catalog: ChromaCatalog, before: Renamed | None, old: str, new: str)
         return False
     renamed = catalog.find(new)
     return renamed is not None and renamed.id == before.id
-
-
-def _configured(settings: Settings) -> list[str]:
-    """The collections that the sources fill."""
-    return list(dict.fromkeys(each.chroma.collection for each in settings.each()))
 
 
 def _keys_of_setting(settings: Settings, name: str) -> list[tuple[str | int, ...]]:

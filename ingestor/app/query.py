@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ingestor.adapters.chroma_sink import ChromaSink, view_sink
-from ingestor.app.collection import indexed, open_client, settings_for, sink_of
+from ingestor.app.collection import configured, indexed, open_client, settings_for, sink_of
 from ingestor.app.embedder import embedding_of
 from ingestor.app.parts import vectors_of
 from ingestor.app.records import held, opened_target, refuse_texts
@@ -37,11 +37,12 @@ async def query(  # noqa: PLR0913 - the question and its filters
     `ids` are those to search among. Raises `RecipeMismatch` when a text would need another model, `ConfigError` for a
     collection or ids that there are not, and for a vector that is none.
     """
+    is_ours = collection is None or collection in configured(settings)
     settings = settings_for(settings, collection or "")
     running = indexed(settings)
     with ExitStack() as stack:
         client = await asyncio.to_thread(open_client, settings, running, stack)
-        sink, vector = await asyncio.to_thread(_opened, settings, client, question, ids, collection)
+        sink, vector = await asyncio.to_thread(_opened, settings, client, question, ids, is_ours)
         lane = stack.enter_context(contextlib.closing(Lane("search")))
         among = ids or None
         if vector is not None:
@@ -65,18 +66,17 @@ def _opened(
     client: "ClientAPI",
     question: str | Sequence[object],
     ids: Sequence[str],
-    collection: str | None,
+    is_ours: bool,  # noqa: FBT001 - called by another thread, by position
 ) -> tuple[ChromaSink, Vector | None]:
     """What is searched, and the vector that it is searched for, where one was given."""
-    name = collection or settings.chroma.collection
     is_text = isinstance(question, str)
-    if is_text and name == settings.chroma.collection:
+    if is_text and is_ours:
         sink_of(settings, client)  # made where it is missing, and held against the settings
-    target = opened_target(settings, client, name)
+    target = opened_target(settings, client, is_ours=is_ours)
     vector = None
     if is_text:
         refuse_texts(target)
     else:
         vector = checked_vector(question, target.row.dimensions, target.where)
     held(target, ids)
-    return view_sink(client, name), vector
+    return view_sink(client, settings.chroma.collection), vector

@@ -19,7 +19,7 @@ from ingestor.adapters.chroma_catalog import ChromaCatalog, CollectionRow
 from ingestor.adapters.chroma_records import ChromaRecords
 from ingestor.adapters.chroma_sink import RECIPE_KEY, refuse_other_recipe
 from ingestor.adapters.instance import Instance
-from ingestor.app.collection import indexed, open_client, refuse_renamed, settings_for, sink_of
+from ingestor.app.collection import configured, indexed, open_client, refuse_renamed, settings_for, sink_of
 from ingestor.app.collections import found, refuse_memory
 from ingestor.app.embed import running_model, text_of
 from ingestor.app.embedder import recipe_of
@@ -222,13 +222,14 @@ def _opened(settings: Settings, name: str | None, *, is_made: bool = False) -> I
     running = Instance(settings.data_dir).running() if is_made else indexed(settings)
     with ExitStack() as stack:
         client = open_client(settings, running, stack)
-        yield opened_target(own, client, own.chroma.collection, is_made=is_made)
+        yield opened_target(own, client, is_ours=own.chroma.collection in configured(settings), is_made=is_made)
 
 
-def opened_target(settings: Settings, client: "ClientAPI", name: str, *, is_made: bool = False) -> Target:
-    """A collection, as it is. Raises `ConfigError` when there is none."""
+def opened_target(settings: Settings, client: "ClientAPI", *, is_ours: bool, is_made: bool = False) -> Target:
+    """The collection of these settings, as it is; `is_ours`: a source fills it. Raises `ConfigError` for none."""
+    name = settings.chroma.collection
     catalog = ChromaCatalog(client)
-    if name == settings.chroma.collection:
+    if is_ours:
         refuse_renamed(settings, client)
         if is_made and catalog.find(name) is None:
             sink_of(settings, client)
