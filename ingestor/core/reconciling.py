@@ -8,6 +8,7 @@ Invariant: a path is in the result exactly when processing it could change the c
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ingestor.core.attaching import UNTELLABLE, recipe_in
 from ingestor.core.model import Glance, Snapshot, Stat, Version
 
 
@@ -24,12 +25,17 @@ def differs(stat: Stat | None, glance: Glance | None, cutting: str) -> bool:
     """Whether one path needs processing, given what the file system and the ledger say of it."""
     if glance is None or stat is None:
         return stat is not None or glance is not None
-    return _is_outdated(stat.version, glance, cutting)
+    return _is_outdated(stat.version, glance, cutting, stat.attached)
 
 
-def _is_outdated(version: Version, glance: Glance, cutting: str) -> bool:
+def _is_outdated(version: Version, glance: Glance, cutting: str, attached: str) -> bool:
     known, its_cutting, is_unfinished = glance
-    return version != known or is_unfinished or its_cutting not in (cutting, "")
+    if version != known or is_unfinished:
+        return True
+    if attached == UNTELLABLE:
+        # Whatever was attached to it, it keeps until that can be told again.
+        return recipe_in(its_cutting) not in (cutting, "")
+    return its_cutting not in (cutting + attached, attached)
 
 
 def difference(snapshot: Snapshot, glances: Mapping[str, Glance], cutting: str) -> Difference:
@@ -37,11 +43,11 @@ def difference(snapshot: Snapshot, glances: Mapping[str, Glance], cutting: str) 
 
     What lies below a folder that could not be listed is unknown, and unknown is not gone.
     """
-    files = snapshot.files
+    files, attached = snapshot.files, snapshot.attached
     present = tuple(
         path
         for path, version in files.items()
-        if (glance := glances.get(path)) is None or _is_outdated(version, glance, cutting)
+        if (glance := glances.get(path)) is None or _is_outdated(version, glance, cutting, attached.get(path, ""))
     )
     gone = tuple(path for path in glances if path not in files and not _is_below_any(path, snapshot.unreadable))
     return Difference(present=present, gone=gone, same=len(files) - len(present))

@@ -225,5 +225,6 @@ def test_the_readme_lists_every_setting_as_it_is() -> None:
         name, shown_variable, default, meaning = (cell.strip() for cell in row.strip("|").split(" | "))
         field = fields[name.strip("`")]
         assert shown_variable == f"`{variable(name.strip('` '))}`"
-        assert default.strip("`") == ("" if field.default in {None, "", ()} else str(field.default))
+        in_force = field.get_default(call_default_factory=True)
+        assert default.strip("`") == ("" if in_force in (None, "", (), {}) else str(in_force))
         assert meaning == described[name.strip("`")]
