@@ -84,9 +84,8 @@ def _own_metadata(value: object) -> object:
     """Metadata from a table, or from a JSON object."""
     try:
         values = json.loads(value) if isinstance(value, str) else value
-    except RecursionError:
-        message = "tables are nested too deeply"
-        raise ValueError(message) from None
+    except (ValueError, RecursionError):
+        values = None
     if not isinstance(values, Mapping):
         message = 'it must be a table, or as a variable a JSON object such as {"team": "legal"}'
         raise ValueError(message)  # noqa: TRY004 - pydantic makes an error of the setting of this one alone

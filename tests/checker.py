@@ -183,7 +183,8 @@ def own_of(folder: Path, path: str, front: Mapping[str, Any]) -> dict[str, Any]:
     """All that a user says of a file, as its records are to tell it."""
     layers = [settings.get("metadata", {}) for settings in settings_of(folder, path)]
     sidecar = folder / (path + SIDECAR_END)
-    layers += [front, json.loads(sidecar.read_text("utf-8-sig")) if sidecar.is_file() else {}]
+    is_told = os.path.isfile(sidecar)  # noqa: PTH113 - `Path.is_file` raises for a name that is too long
+    layers += [front, json.loads(sidecar.read_text("utf-8-sig")) if is_told else {}]
     own: dict[str, Any] = {}
     for layer in layers:
         told = dict(_flat(layer))
