@@ -143,7 +143,7 @@ def _unlistable(path: str, reason: str, since_seconds: float) -> Problem:
     if PurePosixPath(path).name == SETTINGS_FILE:
         remedy = "until then its settings are left out, and what was indexed is kept as it is"
         return Problem(Stage.READ, UnusableMetadata.__name__, reason, remedy, attempts=1, since_seconds=since_seconds)
-    remedy = "let the user of ingestor read and enter it; what was indexed of it is kept meanwhile"
+    remedy = "let the user of ingestor read and enter it, or mend the file named; what was indexed is kept meanwhile"
     return Problem(Stage.READ, "UnreadableFolder", reason, remedy, attempts=1, since_seconds=since_seconds)
 
 

@@ -31,6 +31,8 @@ PIECES = st.sampled_from(
         "<<: *x\n",
         "c: !!binary aGk=\n",
         "d: !tag x\n",
+        "l: !!bool x\n",
+        "m: !!timestamp x\n",
         "? [\n",
         "e: '\n",
         'f: "\n',
