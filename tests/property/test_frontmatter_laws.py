@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 
 import yaml
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ingestor.core.attaching import folder_settings, sidecar_layer
@@ -15,6 +15,8 @@ from ingestor.engine.reading import Reader
 from tests.doubles_folder import MemoryFolder
 from tests.world import LineCutter, decode
 
+IS_THOROUGH = settings().max_examples > 100
+UNHURRIED = settings(deadline=None, derandomize=not IS_THOROUGH, suppress_health_check=[HealthCheck.too_slow])
 PIECES = st.sampled_from(
     [
         "---\n",
@@ -60,6 +62,7 @@ TREES = st.dictionaries(
 )
 
 
+@UNHURRIED
 @given(text=TEXTS)
 @example("---\na: 1\n---")
 @example("\ufeff---\na: 1\n...\n")
@@ -71,6 +74,7 @@ def test_whatever_a_text_begins_with_it_is_told_or_left_alone(text: str) -> None
             assert ("---\n" + text)[: found.end].rstrip(" \t\n").endswith(("---", "..."))
 
 
+@UNHURRIED
 @given(text=TEXTS)
 def test_text_and_offset_make_up_the_lines_of_the_file(text: str) -> None:
     folder = MemoryFolder()
@@ -85,6 +89,7 @@ def test_text_and_offset_make_up_the_lines_of_the_file(text: str) -> None:
         assert [line for line in lines[first - 1 :] if line] == [chunk.text for chunk in document.chunks]
 
 
+@UNHURRIED
 @given(tree=TREES)
 def test_what_yaml_writes_is_read_as_what_json_writes(tree: dict[str, object]) -> None:
     block = yaml.safe_dump(tree, allow_unicode=True)
@@ -100,6 +105,7 @@ def test_what_yaml_writes_is_read_as_what_json_writes(tree: dict[str, object]) -
     assert all(isinstance(value, str | int | float | bool) for value in expanded(found.layer).values())
 
 
+@UNHURRIED
 @given(raw=st.binary(max_size=60) | TEXTS.map(lambda text: text.encode(errors="replace")))
 @example(b"a" + b"[" * 60_000)
 @example(b'{"a":' * 10_000)
