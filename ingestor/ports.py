@@ -40,7 +40,8 @@ class Source(Protocol):
     def scan(self, below: str = "") -> Snapshot:
         """Stat every file that belongs to the source at or below the folder or file `below`; opens none.
 
-        A path that does not exist, or is left out by the rules, gives an empty snapshot. Raises `ServiceUnavailable`
+        What is attached to them (`.ingestor.toml`, sidecars) is named, and is no file of the source itself. A path that
+        does not exist, or is left out by the rules, gives an empty snapshot. Raises `ServiceUnavailable`
         when the root itself is missing or no folder: an unmounted disk must not look like an empty folder.
         """
 
@@ -53,8 +54,9 @@ class Source(Protocol):
     def read(self, path: str) -> Content:
         """Read a regular file whole while it does not change; at most `max_file_bytes` are ever held in memory.
 
-        Raises `UnreadableDocument`, `OversizeDocument`, or `UnstableDocument` when it changes under the read, has
-        vanished, or was written less than 100 ms ago and has a writer still.
+        With it comes what is attached to it, as `stat.attached` names it. Raises `UnreadableDocument`,
+        `UnusableMetadata` for a sidecar that cannot be read, `OversizeDocument`, or `UnstableDocument` when it changes
+        under the read, has vanished, or was written less than 100 ms ago and has a writer still.
         """
 
 

@@ -41,10 +41,11 @@ from pydantic_settings import (
 )
 
 from ingestor.core.choosing import choice_of
-from ingestor.core.errors import ConfigError, IngestorError
+from ingestor.core.errors import ConfigError, IngestorError, UnusableMetadata
 from ingestor.core.escaping import escaped
+from ingestor.core.metadata import Layer, layer_of
 from ingestor.core.profiles import PROVIDERS, checked_dimensions, profile_for
-from ingestor.core.sizes import DEFAULT_MAX_TOKENS
+from ingestor.core.sizes import DEFAULT_MAX_TOKENS, MIN_MAX_TOKENS
 
 PREFIX = "INGESTOR_"
 DELIMITER = "__"
@@ -54,6 +55,8 @@ SECRETS_DIR = "/run/secrets"
 _CONTROLS = frozenset({"INGESTOR_CONFIG", "INGESTOR_SECRETS_DIR"})
 """Variables that say where settings are, and are none themselves."""
 _KEY_FALLBACKS = {profile.provider: profile.key_variable for profile in PROVIDERS.values() if profile.key_variable}
+_TABLES = frozenset({"watch.metadata"})
+"""Settings that are tables themselves, whose keys are the user's."""
 _PATHS = frozenset({"watch_dir", "data_dir", "chroma.path"})
 LEDGER_FILE = "ledger.sqlite3"
 """The ledger of a folder that is the only one."""
@@ -61,6 +64,8 @@ _MAX_SECRET_BYTES = 1 << 16
 _MAX_SHOWN_CHARACTERS = 300
 _MAX_NAME_CHARACTERS = 500
 _COLLECTION_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]$"
+MAX_CHUNK_TOKENS = 8192
+"""Of `chunk.max_tokens`, whatever the model takes."""
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
 _PASSWORD = re.compile(r"//[^/@]*@")
 _YEAR_SECONDS = 366 * 24 * 3600
@@ -81,6 +86,21 @@ def _lines(value: object) -> object:
             message = "lists are nested too deeply"
             raise ValueError(message) from None
     return [part.strip() for line in value.splitlines() for part in line.split(",") if part.strip()]
+
+
+def _own_metadata(value: object) -> object:
+    """Metadata from a table, or from a JSON object."""
+    try:
+        values = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, Mapping):
+        message = 'it must be a table, or as a variable a JSON object such as {"team": "legal"}'
+        raise ValueError(message)  # noqa: TRY004 - pydantic makes an error of the setting of this one alone
+    try:
+        return layer_of(values, "this setting")
+    except UnusableMetadata as error:
+        raise ValueError(error.sentence) from error
 
 
 def _one_line(value: str) -> str:
@@ -113,6 +133,7 @@ def _sendable(value: SecretStr | None) -> SecretStr | None:
 
 
 Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_lines)]
+OwnMetadata = Annotated[Layer, NoDecode, BeforeValidator(_own_metadata)]
 Name = Annotated[str, AfterValidator(_one_line)]
 Names = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_lines)]
 Place = Annotated[Path, AfterValidator(_place)]
@@ -145,12 +166,14 @@ class WatchSettings(_Group):
     """With fewer documents than this, only a folder that is suddenly empty has to be approved."""
     polling: Literal["auto", "always", "never"] = "auto"
     """Look for changes by polling: `auto` does so where the kernel sends no events (NFS, SMB, FUSE, 9p…)."""
+    metadata: OwnMetadata = Field(default_factory=dict)
+    """Metadata of your own for every document; a table, or as a variable a JSON object."""
 
 
 class ChunkSettings(_Group):
     """How documents are cut."""
 
-    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=16, le=8192)
+    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=MIN_MAX_TOKENS, le=MAX_CHUNK_TOKENS)
     """Most tokens of a chunk, as estimated for the embedding model."""
     overlap_tokens: int = Field(default=0, ge=0, le=4096)
     """Tokens that a chunk repeats of the one before it; an overlap makes every edit dearer."""
@@ -359,6 +382,8 @@ class SourceSettings(_Group):
     """Patterns of the files to take."""
     exclude: Patterns | None = None
     """Patterns of what to leave out."""
+    metadata: OwnMetadata = Field(default_factory=dict)
+    """Metadata of all its documents, besides that of the setting `watch.metadata`."""
     chunk: Mapping[str, Any] = {}
     """How its documents are cut: the keys of the settings `chunk`."""
     embedding: Annotated[Mapping[str, Any], BeforeValidator(_without_secrets)] = {}
@@ -445,11 +470,12 @@ class Settings(BaseSettings):
             message = f"the source {name!r} cannot be: {_reason(error)}"
             raise ConfigError(message, remedy="correct it in [[sources]]") from error
         patterns = {"include": source.include, "exclude": source.exclude}
-        own_patterns = {key: value for key, value in patterns.items() if value is not None}
+        watching: dict[str, Any] = {key: value for key, value in patterns.items() if value is not None}
+        watching["metadata"] = {**self.watch.metadata, **source.metadata}
         changed = {
             "sources": (),
             "watch_dir": source.folder,
-            "watch": self.watch.model_copy(update=own_patterns),
+            "watch": self.watch.model_copy(update=watching),
             "chunk": chunk,
             "embedding": embedding,
             "chroma": self.chroma.model_copy(update={"collection": source.collection or self.chroma.collection}),
@@ -730,7 +756,7 @@ def _expanded(name: str, path: str) -> Path:
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and f"{prefix}{key}" not in _TABLES:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -808,6 +834,6 @@ def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return "********"
-    if isinstance(value, tuple | Mapping):
+    if isinstance(value, tuple) or (isinstance(value, Mapping) and value):
         return json.dumps(value, ensure_ascii=False)
-    return "" if value is None else _PASSWORD.sub("//********@", str(value))
+    return "" if value is None or value == {} else _PASSWORD.sub("//********@", str(value))

@@ -15,15 +15,18 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from datetime import time as day_time
 from pathlib import Path
 from typing import Any
 
 import chromadb
 import numpy as np
+import yaml
 from chromadb.api import ClientAPI
 from chromadb.config import Settings
 from chromadb.errors import InternalError
@@ -37,7 +40,25 @@ READS = 20
 START_SECONDS = 60.0
 """How long a Chroma server may take until it listens: the daemon may have to start it again first."""
 READ_PAUSE_SECONDS = 0.1
-_LEFT_OUT_ENDS = ("~", ".swp", ".tmp", ".temp", ".part", ".crdownload")
+SETTINGS_FILE = ".ingestor.toml"
+SIDECAR_END = ".meta.json"
+_LEFT_OUT_ENDS = ("~", ".swp", ".tmp", ".temp", ".part", ".crdownload", SIDECAR_END)
+_OURS = {
+    "source",
+    "file_name",
+    "file_type",
+    "file_size",
+    "last_modified",
+    "content_hash",
+    "document_id",
+    "chunk",
+    "start_line",
+    "end_line",
+    "heading",
+    "embedding_model",
+    "ingested_at",
+    "page",
+}
 _NANOSECONDS = 1_000_000_000
 _SHOWN = 12
 
@@ -129,12 +150,79 @@ def text_of(raw: bytes) -> str:
     return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
+def front_matter_of(text: str, name: str) -> tuple[dict[str, Any], int]:
+    """What stands between the fences at the top of a Markdown text, and how many lines that takes."""
+    lines = text.split("\n")
+    if not name.lower().endswith((".md", ".markdown", ".mdx")) or lines[0].rstrip() != "---":
+        return {}, 0
+    closing = next((number for number, line in enumerate(lines[1:], 1) if line.rstrip() in {"---", "..."}), 0)
+    with contextlib.suppress(yaml.YAMLError):
+        told = yaml.safe_load("\n".join(lines[1:closing]))
+        if isinstance(told, dict) and told:
+            return told, closing + 1
+    return {}, 0
+
+
+def settings_of(folder: Path, path: str) -> Iterator[dict[str, Any]]:
+    """What the folders that a file lies in set, from the root down."""
+    for depth in range(len(Path(path).parts)):
+        place = folder.joinpath(*Path(path).parts[:depth], SETTINGS_FILE)
+        if place.is_file():
+            yield tomllib.loads(place.read_text("utf-8"))
+
+
+def cutter_of(folder: Path, path: str, cutter: Cutter) -> Cutter:
+    """The cutter of a file whose folders may have sizes of their own."""
+    sizes: dict[str, int] = {}
+    for settings in settings_of(folder, path):
+        sizes |= settings.get("chunk", {})
+    return Cutter(**sizes) if sizes else cutter
+
+
+def own_of(folder: Path, path: str, front: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a user says of a file, as its records are to tell it."""
+    layers = [settings.get("metadata", {}) for settings in settings_of(folder, path)]
+    sidecar = folder / (path + SIDECAR_END)
+    is_told = os.path.isfile(sidecar)  # noqa: PTH113 - `Path.is_file` raises for a name that is too long
+    layers += [front, json.loads(sidecar.read_text("utf-8-sig")) if is_told else {}]
+    own: dict[str, Any] = {}
+    for layer in layers:
+        told = dict(_flat(layer))
+        own = {key: value for key, value in own.items() if not any(_same(key, each) for each in told)} | told
+    found: dict[str, Any] = {}
+    for key, value in own.items():
+        if isinstance(value, list):
+            found[key] = ", ".join(map(_word, value))
+            found |= {f"{key}.{_word(each)}": True for each in value}
+        elif value is not None:
+            found[key] = value.isoformat() if isinstance(value, date | day_time) else value
+    return found
+
+
+def _flat(layer: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in layer.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _same(key: str, other: str) -> bool:
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
+
+
+def _word(element: object) -> str:
+    return json.dumps(element) if isinstance(element, bool) else str(element)
+
+
 def expected_texts(folder: Path, cutter: Cutter, wanted: Callable[[str], bool] = belongs) -> dict[str, tuple[str, ...]]:
     """Chunk texts of every file that belongs, in order."""
-    return {
-        path: tuple(chunk.text for chunk in cutter.cut(text_of(file.read_bytes()), file.name)[1])
-        for path, file in files_of(folder, wanted).items()
-    }
+    found = {}
+    for path, file in files_of(folder, wanted).items():
+        whole = text_of(file.read_bytes())
+        text = "\n".join(whole.split("\n")[front_matter_of(whole, file.name)[1] :])
+        found[path] = tuple(chunk.text for chunk in cutter.cut(text, file.name)[1])
+    return found
 
 
 def differences(
@@ -160,7 +248,7 @@ def differences(
     for path, file in files.items():
         told = sorted(of_source.get(path, ()), key=lambda row: int(row.metadata["chunk"]))
         try:
-            found += [f"{path}: {fault}" for fault in _faults(file, told, cutter)]
+            found += [f"{path}: {fault}" for fault in _faults(folder, file, told, cutter)]
         except FileNotFoundError:
             found.append(f"{path}: vanished while it was compared")
     if dimensions:
@@ -184,16 +272,21 @@ def fingerprint(rows: Sequence[Row]) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def _faults(file: Path, told: Sequence[Row], cutter: Cutter) -> Iterator[str]:
+def _faults(folder: Path, file: Path, told: Sequence[Row], cutter: Cutter) -> Iterator[str]:
     raw = file.read_bytes()
     status = file.stat()
-    text = text_of(raw)
-    lines = text.split("\n")
+    whole = text_of(raw)
+    lines = whole.split("\n")
+    front, front_lines = front_matter_of(whole, file.name)
+    text = "\n".join(lines[front_lines:])
     if [row.metadata["chunk"] for row in told] != list(range(len(told))):
         yield f"chunks are numbered {[row.metadata['chunk'] for row in told]}"
     if _ink("".join(row.text for row in told)) != _ink(text):
         yield f"{len(told)} records do not hold the whole text of {len(raw)} bytes"
-    _, chunks = cutter.cut(text, file.name)
+    path = file.relative_to(folder).as_posix()
+    title, chunks = cutter_of(folder, path, cutter).cut(text, file.name)
+    own = own_of(folder, path, front)
+    wanted = {"title": str(own.pop("title", title)), **own}
     if [row.text for row in told] != [chunk.text for chunk in chunks]:
         yield f"{len(told)} records are not the {len(chunks)} chunks"
     truth = {
@@ -203,14 +296,22 @@ def _faults(file: Path, told: Sequence[Row], cutter: Cutter) -> Iterator[str]:
         "last_modified": datetime.fromtimestamp(status.st_mtime_ns // _NANOSECONDS, UTC).isoformat(),
     }
     for row in told:
+        theirs = {key: value for key, value in row.metadata.items() if key not in _OURS}
+        if _typed(theirs) != _typed(wanted):
+            yield f"metadata of its own is {theirs}, not {wanted}"
         yield from (f"{key} is {row.metadata[key]}" for key, value in truth.items() if row.metadata[key] != value)
         start, end = int(row.metadata["start_line"]), int(row.metadata["end_line"])
-        if row.text not in "\n".join(lines[start - 1 : end]):
+        if start <= front_lines or row.text not in "\n".join(lines[start - 1 : end]):
             yield f"chunk {row.metadata['chunk']} is not in lines {start} to {end}"
         if not row.id.startswith(f"{row.document_id}:"):
             yield f"record {row.id} of document {row.document_id}"
     if len({row.document_id for row in told}) > 1:
         yield "more than one document id"
+
+
+def _typed(metadata: Mapping[str, Any]) -> dict[str, tuple[type, Any]]:
+    """Metadata in which 1, 1.0 and true are three values."""
+    return {key: (type(value), value) for key, value in metadata.items()}
 
 
 def _ink(text: str) -> str:

@@ -4,12 +4,14 @@ import hashlib
 from dataclasses import replace
 
 from ingestor.adapters.rules import RULES_FILE, Rules, Scope
+from ingestor.core.attaching import SETTINGS_FILE, SIDECAR_END, Ground, deepened, folder_settings, name_of
 from ingestor.core.errors import (
     IngestorError,
     OversizeDocument,
     ServiceUnavailable,
     UnreadableDocument,
     UnstableDocument,
+    UnusableMetadata,
 )
 from ingestor.core.model import Content, Snapshot, Stat
 
@@ -21,7 +23,10 @@ class MemoryFolder:
     its next read raises), `unsettled` (paths still being written).
     """
 
-    def __init__(self, rules: Rules | None = None, *, max_file_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self, rules: Rules | None = None, *, max_file_bytes: int = 1 << 20, ground: Ground | None = None
+    ) -> None:
+        self.ground = ground or Ground()
         self.rules = rules or Rules([], [])
         self.max_file_bytes = max_file_bytes
         self.is_missing = False
@@ -61,29 +66,31 @@ class MemoryFolder:
         """See the port."""
         self._check_root()
         found = {path: stat for path, (stat, _) in self._contents.items() if _covers(below, path)}
+        faults = self.unreadable | self._faults()
         hidden = {
-            folder: reason
-            for folder, reason in self.unreadable.items()
-            if _covers(below, folder) or _covers(folder, below)
+            folder: reason for folder, reason in faults.items() if _covers(below, folder) or _covers(folder, below)
         }
+        files = {
+            path: stat.version
+            for path, stat in found.items()
+            if not any(_covers(folder, path) for folder in hidden) and self._belongs(path)
+        }
+        orphans = (path for path in found if path.endswith(SIDECAR_END) and path.removesuffix(SIDECAR_END) not in files)
         return Snapshot(
-            files={
-                path: stat.version
-                for path, stat in found.items()
-                if self._belongs(path) and not any(_covers(folder, path) for folder in hidden)
-            },
+            files=files,
             unreadable=hidden,
-            skipped=self._refused_lines(),
+            skipped=self._refused_lines() | dict.fromkeys(orphans, "a sidecar without a file"),
+            attached={path: name for path in files if (name := self._attached(path))},
         )
 
     def look(self, path: str) -> Stat | None:
         """See the port."""
         self._check_root()
-        for folder, reason in self.unreadable.items():
+        for folder, reason in (self.unreadable | self._faults()).items():
             if _covers(folder, path):
                 raise UnreadableDocument(reason)
         found = self._contents.get(path)
-        return found[0] if found and self._belongs(path) else None
+        return replace(found[0], attached=self._attached(path)) if found and self._belongs(path) else None
 
     def read(self, path: str) -> Content:
         """See the port."""
@@ -104,7 +111,14 @@ class MemoryFolder:
             raise OversizeDocument("the file is too large")
         if path in self.unsettled:
             raise UnstableDocument("the file was written a moment ago", retry_after_seconds=0.1)
-        return Content(stat, raw, hashlib.sha256(raw).hexdigest())
+        sidecar = self._sidecar(path)
+        return Content(
+            replace(stat, attached=self._attached(path)),
+            raw,
+            hashlib.sha256(raw).hexdigest(),
+            attached=self._scope(path).attached,
+            sidecar=sidecar[1] if sidecar else None,
+        )
 
     def _check_root(self) -> None:
         if self.is_missing:
@@ -112,7 +126,9 @@ class MemoryFolder:
 
     def _belongs(self, path: str) -> bool:
         *folders, name = path.split("/")
-        scope = self._entered("", self.rules.scope)
+        if name.endswith(SIDECAR_END) or name == SETTINGS_FILE:
+            return False
+        scope = self._entered("", self._root_scope)
         folder = ""
         for each in folders:
             folder = f"{folder}/{each}" if folder else each
@@ -121,15 +137,75 @@ class MemoryFolder:
             scope = self._entered(folder, scope)
         return not scope.leaves_out(path, name, is_folder=False) and self.rules.wants(path)
 
+    @property
+    def _root_scope(self) -> Scope:
+        return replace(self.rules.scope, attached=self.ground.attached)
+
     def _entered(self, folder: str, scope: Scope) -> Scope:
-        found = self._contents.get(f"{folder}/{RULES_FILE}" if folder else RULES_FILE)
+        prefix = f"{folder}/" if folder else ""
+        settled = self._contents.get(prefix + SETTINGS_FILE)
+        if settled:
+            own = folder_settings(settled[1], prefix + SETTINGS_FILE)
+            if own.ignore:
+                scope = scope.deepen(folder, "\n".join(own.ignore).encode())[0]
+            try:
+                attached = deepened(scope.attached, own, self.ground, prefix + SETTINGS_FILE)
+            except UnusableMetadata:
+                attached = replace(scope.attached, is_known=False)
+            scope = replace(scope, attached=attached)
+        found = self._contents.get(prefix + RULES_FILE)
         return scope.deepen(folder, found[1])[0] if found else scope
+
+    def _scope(self, path: str) -> Scope:
+        """What holds in the folder of a file."""
+        scope = self._entered("", self._root_scope)
+        names = path.split("/")[:-1]
+        for depth in range(1, len(names) + 1):
+            scope = self._entered("/".join(names[:depth]), scope)
+        return scope
+
+    def _attached(self, path: str) -> str:
+        sidecar = self._sidecar(path)
+        return name_of(self._scope(path).attached, sidecar[0].version if sidecar else None)
+
+    def _sidecar(self, path: str) -> tuple[Stat, bytes] | None:
+        sidecar = path + SIDECAR_END
+        is_left_out = self._scope(path).leaves_out(sidecar, sidecar.rpartition("/")[2], is_folder=False)
+        return None if is_left_out else self._contents.get(sidecar)
+
+    def _faults(self) -> dict[str, str]:
+        """Settings files with a fault: by their own path, or by their folder where they may leave files out."""
+        faults: dict[str, str] = {}
+        for path, (_, raw) in self._contents.items():
+            folder, _, name = path.rpartition("/")
+            if name != SETTINGS_FILE:
+                continue
+            try:
+                own = folder_settings(raw, path)
+            except UnusableMetadata as fault:
+                faults[folder] = fault.sentence
+                continue
+            try:
+                deepened(self.ground.attached, own, self.ground, path)
+            except UnusableMetadata as fault:
+                faults[path] = fault.sentence
+        return faults
 
     def _refused_lines(self) -> dict[str, str]:
         refused = {}
         for path, (_, raw) in self._contents.items():
-            if path.rpartition("/")[2] == RULES_FILE and (lines := self.rules.scope.deepen("", raw)[1]):
-                refused[path] = "; ".join(lines)
+            name = path.rpartition("/")[2]
+            if name == SETTINGS_FILE:
+                try:
+                    lines = "\n".join(folder_settings(raw, path).ignore).encode()
+                except UnusableMetadata:
+                    continue
+            elif name == RULES_FILE:
+                lines = raw
+            else:
+                continue
+            if found := self.rules.scope.deepen("", lines)[1]:
+                refused[path] = "; ".join(found)
         return refused
 
 

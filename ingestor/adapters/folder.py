@@ -13,13 +13,14 @@ import stat as modes
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from ingestor.adapters.reading import GONE, PERMISSION_REMEDY, READ_FLAGS, FileReader, kind_of, stat_of
 from ingestor.adapters.rules import RULES_FILE, Rules, Scope
-from ingestor.core.errors import IngestorError, ServiceUnavailable, UnreadableDocument
-from ingestor.core.model import Content, Snapshot, Stat, Version
+from ingestor.core.attaching import SETTINGS_FILE, SIDECAR_END, Ground, deepened, folder_settings, name_of
+from ingestor.core.errors import DocumentError, IngestorError, ServiceUnavailable, UnreadableDocument, UnusableMetadata
+from ingestor.core.model import NOTHING, Content, Snapshot, Stat, Version
 from ingestor.core.shortage import shortage
 
 AnyPath: TypeAlias = str | os.PathLike[str]
@@ -27,6 +28,7 @@ AnyPath: TypeAlias = str | os.PathLike[str]
 MAX_RULES_FILE_BYTES: Final = 1 << 20
 
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_ATTACHED_ENDS: Final = (SIDECAR_END, f"/{SETTINGS_FILE}")
 _ROOT_REMEDY: Final = "mount the disk or make the folder; nothing is deleted from the collection meanwhile"
 
 
@@ -50,6 +52,7 @@ class _Survey:
     files: dict[str, Version] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    attached: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ class Folder:
 
     `left_out` are folders that never belong to the source, such as our own when they lie inside the root. With
     `follow_symlinks` a link to what lies inside the root is followed, except below another followed link: what it leads
-    to has a name of its own, and circles end. `now_ns` (since the epoch) and `sleep` serve to judge a file's age.
+    to has a name of its own, and circles end. `ground` is what holds where no folder says otherwise. `now_ns` (since
+    the epoch) and `sleep` serve to judge a file's age.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of a source, named one by one, and its clock
@@ -95,12 +99,15 @@ class Folder:
         follow_symlinks: bool,
         max_file_bytes: int,
         left_out: Sequence[AnyPath] = (),
+        ground: Ground = Ground(),  # noqa: B008 - a frozen value
         now_ns: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._root = os.path.abspath(root)  # noqa: PTH100 - without resolving: a link may be turned elsewhere
         self._prefix = self._root.rstrip("/") + "/"
         self._rules = rules
+        self._ground = ground
+        self._scope = replace(rules.scope, attached=ground.attached)
         self._follows = follow_symlinks
         prefix = self._real_prefix()
         self._left_out = frozenset(
@@ -115,30 +122,26 @@ class Folder:
         identity = self._root_identity()
         survey = _Survey()
         if not below:
-            self._walk(_Branch("", self._rules.scope, is_linked=False), survey)
+            self._walk(_Branch("", self._scope, is_linked=False), survey)
         elif _is_spelled_well(below):
             self._scan_part(below, survey)
         # A disk unmounted during the scan looks like folders deleted one after the other.
         self._check_root_is(identity)
-        return Snapshot(survey.files, survey.unreadable, survey.skipped)
+        return Snapshot(survey.files, survey.unreadable, survey.skipped, survey.attached)
 
     def look(self, path: str) -> Stat | None:
         """Stat one path; see the port."""
         identity = self._root_identity()
         if not _is_spelled_well(path):
             return None
-        try:
-            place = self._find(path, {})
-        except _UnknownFolder as unknown:
-            if isinstance(unknown.__cause__, OSError) and (passing := shortage(unknown.__cause__)) is not None:
-                raise passing from unknown  # nothing is wrong with the document: it keeps its records
-            raise UnreadableDocument(
-                f"the folder {printable(unknown.folder or self._root)} {unknown.reason}", remedy=PERMISSION_REMEDY
-            ) from unknown
+        with self._unknown_told():
+            place = self._find(path, _Survey())
+            if place is not None and not place.is_folder and self._rules.wants(path):
+                name = name_of(place.scope.attached, self._sidecar_of(place))
+                return replace(stat_of(place.status), attached=name)
         if place is None:
             self._check_root_is(identity)
-            return None
-        return None if place.is_folder or not self._rules.wants(path) else stat_of(place.status)
+        return None
 
     def read(self, path: str) -> Content:
         """Read a file whole; see the port."""
@@ -150,10 +153,37 @@ class Folder:
                 remedy="rename the file (convmv renames whole folders)",
             )
         try:
-            return self._reader.read(path)
+            content = self._reader.read(path)
+            with self._unknown_told():
+                place = self._find(path, _Survey())
+                sidecar = place and self._sidecar_of(place)
+            attached = place.scope.attached if place else NOTHING
+            beside = self._read_sidecar(path) if sidecar else None
         except IngestorError:
             self._root_identity()
             raise
+        name = name_of(attached, beside.stat.version if beside else None)
+        stat = replace(content.stat, attached=name)
+        return replace(content, stat=stat, attached=attached, sidecar=beside.raw if beside else None)
+
+    def _read_sidecar(self, path: str) -> Content:
+        try:
+            return self._reader.read(path + SIDECAR_END)
+        except DocumentError as error:
+            message = f"its sidecar {printable(path + SIDECAR_END)} cannot be read: {error}"
+            raise UnusableMetadata(message, remedy=error.remedy) from error
+
+    @contextmanager
+    def _unknown_told(self) -> Iterator[None]:
+        """Make what cannot be told of a folder an error of the document that is asked for."""
+        try:
+            yield
+        except _UnknownFolder as unknown:
+            if isinstance(unknown.__cause__, OSError) and (passing := shortage(unknown.__cause__)) is not None:
+                raise passing from unknown  # nothing is wrong with the document: it keeps its records
+            raise UnreadableDocument(
+                f"the folder {printable(unknown.folder or self._root)} {unknown.reason}", remedy=PERMISSION_REMEDY
+            ) from unknown
 
     def _real_prefix(self) -> str:
         """What every real path inside the root begins with."""
@@ -178,22 +208,22 @@ class Folder:
                 f"the watched folder {printable(self._root)} was replaced while it was looked at", remedy=_ROOT_REMEDY
             )
 
-    def _find(self, path: str, skipped: dict[str, str]) -> _Place | None:
+    def _find(self, path: str, survey: _Survey) -> _Place | None:
         """What is at a path, judged exactly as a walk from the root judges it; None when nothing there belongs.
 
-        Raises `_UnknownFolder` when it cannot be told. Adds symbolic links that do not count to `skipped`.
+        Raises `_UnknownFolder` when it cannot be told. Adds what does not count on the way to `survey`.
         """
         folder = ""
-        scope = self._rules.scope
+        scope = self._scope
         place: _Place | None = None
         for name in path.split("/"):
             if place is not None and not place.is_folder:
                 return None
-            scope = self._enter(folder, scope, skipped)
+            scope = self._enter(folder, scope, survey)
             child = f"{folder}/{name}" if folder else name
             try:
                 link = _Place(child, scope, place is not None and place.is_linked, os.lstat(self._prefix + child))
-                place = self._judge(link, name, skipped)
+                place = self._judge(link, name, survey.skipped)
             except OSError as error:
                 if error.errno in GONE:
                     return None
@@ -201,7 +231,24 @@ class Folder:
             if place is None:
                 return None
             folder = child
-        return place
+        is_attached = place is not None and not place.is_folder and _is_attached(path)
+        return None if is_attached else place
+
+    def _sidecar_of(self, place: _Place) -> Version | None:
+        """The version of a file's sidecar, judged as a walk judges it; None where there is none that counts.
+
+        Raises `_UnknownFolder` when it cannot be told.
+        """
+        path = place.path + SIDECAR_END
+        folder, _, name = path.rpartition("/")
+        try:
+            status = os.lstat(self._prefix + path)
+        except OSError as error:
+            if error.errno in GONE or error.errno == errno.ENAMETOOLONG:
+                return None
+            raise _UnknownFolder(folder, f"does not let its files be looked at: {error.strerror}") from error
+        is_no_file = modes.S_ISLNK(status.st_mode) or modes.S_ISDIR(status.st_mode)
+        return None if is_no_file or place.scope.leaves_out(path, name, is_folder=False) else _version_of(status)
 
     def _judge(self, found: _Place, name: str, skipped: dict[str, str]) -> _Place | None:
         """Follow what is found, when it is a symbolic link, and apply the rules; None when it does not belong."""
@@ -241,6 +288,8 @@ class Folder:
             if error.errno == errno.ELOOP:
                 raise _LinkLeftOut("a symbolic link that leads in a circle") from error
             raise
+        if not modes.S_ISDIR(status.st_mode) and _is_attached(link.path):
+            raise _LinkLeftOut("a symbolic link, and what is attached to a file has to be a file itself")
         real = os.path.realpath(absolute)
         if absolute.startswith(real.rstrip("/") + "/"):
             raise _LinkLeftOut("a symbolic link to a folder that it lies in")
@@ -249,37 +298,58 @@ class Folder:
             raise _LinkLeftOut("a symbolic link into a folder that never belongs to the source")
         return _Place(link.path, link.scope, is_linked=True, status=status if is_inside else link.status)
 
-    def _enter(self, folder: str, scope: Scope, skipped: dict[str, str]) -> Scope:
-        """The scope inside a folder. Raises `_UnknownFolder` when it has a `.ingestorignore` that cannot be read.
+    def _enter(self, folder: str, scope: Scope, survey: _Survey) -> Scope:
+        """The scope inside a folder. Raises `_UnknownFolder` when it cannot be told what its files say of it.
 
-        To go on without it could send to a model what somebody wanted to keep back.
+        To go on without them could send to a model what somebody wanted to keep back.
         """
-        path = f"{folder}/{RULES_FILE}" if folder else RULES_FILE
+        inner = scope
+        if (raw := self._rules_file(folder, SETTINGS_FILE)) is not None:
+            inner = self._settled(folder, inner, raw, survey)
+        if (raw := self._rules_file(folder, RULES_FILE)) is not None:
+            inner = _deepened(folder, inner, raw, RULES_FILE, survey)
+        return inner
+
+    def _settled(self, folder: str, scope: Scope, raw: bytes, survey: _Survey) -> Scope:
+        """The scope inside a folder with a `.ingestor.toml`."""
+        path = f"{folder}/{SETTINGS_FILE}" if folder else SETTINGS_FILE
         try:
-            raw = _rules_file(self._prefix + path)
+            own = folder_settings(raw, path)
+        except UnusableMetadata as fault:
+            reason = f"has a {SETTINGS_FILE} that may leave files out, and cannot be told: {fault.sentence}"
+            raise _UnknownFolder(folder, reason) from fault
+        try:
+            attached = deepened(scope.attached, own, self._ground, path)
+        except UnusableMetadata as fault:
+            survey.unreadable[path] = fault.sentence
+            attached = replace(scope.attached, is_known=False)
+        lines = "\n".join(own.ignore).encode("utf-8", "surrogateescape")
+        inner = _deepened(folder, scope, lines, SETTINGS_FILE, survey) if own.ignore else scope
+        return replace(inner, attached=attached)
+
+    def _rules_file(self, folder: str, name: str) -> bytes | None:
+        """The bytes of a file of rules in a folder; None when there is none. Raises `_UnknownFolder`."""
+        try:
+            return _small_file(f"{self._prefix}{folder}/{name}" if folder else self._prefix + name)
         except OSError as error:
             if error.errno in GONE:
-                return scope
+                return None
             why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-            raise _UnknownFolder(folder, f"has a {RULES_FILE} that cannot be read: {why}") from error
-        inner, refused = scope.deepen(folder, raw)
-        if refused:
-            skipped[path] = printable("; ".join(refused))
-        return inner
+            raise _UnknownFolder(folder, f"has a {name} that cannot be read: {why}") from error
 
     def _scan_part(self, below: str, survey: _Survey) -> None:
         """Survey what is at or below a path that is not the root."""
         try:
-            place = self._find(below, survey.skipped)
+            place = self._find(below, survey)
+            if place is not None and not place.is_folder and self._rules.wants(below):
+                survey.files[below] = _version_of(place.status)
+                if name := name_of(place.scope.attached, self._sidecar_of(place)):
+                    survey.attached[below] = name
         except _UnknownFolder as unknown:
             survey.unreadable[unknown.folder] = unknown.reason
             return
-        if place is None:
-            return
-        if place.is_folder:
+        if place is not None and place.is_folder:
             self._walk(_Branch(below, place.scope, place.is_linked), survey)
-        elif self._rules.wants(below):
-            survey.files[below] = _version_of(place.status)
 
     def _walk(self, top: _Branch, survey: _Survey) -> None:
         """Survey a folder and all below it."""
@@ -295,9 +365,10 @@ class Folder:
         folder, is_linked = branch.folder, branch.is_linked
         prefix = f"{folder}/" if folder else ""
         branches = []
+        found: dict[str, Version] = {}
         with self._listed(folder) as entries:
-            scope = self._enter(folder, branch.scope, survey.skipped)
-            files, leaves_out, wants = survey.files, scope.leaves_out, self._rules.wants
+            scope = self._enter(folder, branch.scope, survey)
+            leaves_out, wants = scope.leaves_out, self._rules.wants
             for entry in entries:
                 name = entry.name
                 path = prefix + name
@@ -309,17 +380,18 @@ class Folder:
                         if place is not None and place.is_folder:
                             branches.append(_Branch(path, scope, is_linked=True))
                         elif place is not None and wants(path):
-                            files[path] = _version_of(place.status)
+                            found[path] = _version_of(place.status)
                     elif not is_file and entry.is_dir(follow_symlinks=False):
                         if not leaves_out(path, name, is_folder=True) and not self._never_belongs(
                             path, is_linked=is_linked
                         ):
                             branches.append(_Branch(path, scope, is_linked))
-                    elif not leaves_out(path, name, is_folder=False) and wants(path):
-                        files[path] = _version_of(entry.stat(follow_symlinks=False))
+                    elif not leaves_out(path, name, is_folder=False) and (wants(path) or name.endswith(SIDECAR_END)):
+                        found[path] = _version_of(entry.stat(follow_symlinks=False))
                 except OSError as error:
                     if error.errno not in GONE:
                         survey.unreadable[folder] = f"does not let its files be looked at: {error.strerror}"
+        _take(found, scope, survey)
         return branches
 
     @contextmanager
@@ -362,8 +434,35 @@ def _is_spelled_well(path: str) -> bool:
     return b"\0" not in raw and not any(name in {b"", b".", b".."} for name in raw.split(b"/"))
 
 
-def _rules_file(absolute: str) -> bytes:
-    """The bytes of a `.ingestorignore`; raises OSError, also when it is no regular file or too large to be one."""
+def _is_attached(path: str) -> bool:
+    """Whether a file of this name speaks of others, and is no document."""
+    return f"/{path}".endswith(_ATTACHED_ENDS)
+
+
+def _take(found: dict[str, Version], scope: Scope, survey: _Survey) -> None:
+    """Tell the documents of a folder from what is attached to them."""
+    sidecars = {path: found.pop(path) for path in [path for path in found if path.endswith(_ATTACHED_ENDS)]}
+    if name := name_of(scope.attached):
+        survey.attached.update(dict.fromkeys(found, name))
+    for path, version in sidecars.items():
+        owner = path.removesuffix(SIDECAR_END)
+        if owner in found:
+            survey.attached[owner] = name_of(scope.attached, version)
+        elif owner != path:
+            survey.skipped[path] = f"a sidecar, and there is no {printable(owner.rpartition('/')[2])} that it tells of"
+    survey.files.update(found)
+
+
+def _deepened(folder: str, scope: Scope, raw: bytes, name: str, survey: _Survey) -> Scope:
+    """The scope inside a folder that has patterns in a file of this name."""
+    inner, refused = scope.deepen(folder, raw)
+    if refused:
+        survey.skipped[f"{folder}/{name}" if folder else name] = printable("; ".join(refused))
+    return inner
+
+
+def _small_file(absolute: str) -> bytes:
+    """The bytes of a file of rules; raises OSError, also when it is no regular file or too large to be one."""
     descriptor = os.open(absolute, READ_FLAGS)
     try:
         mode = os.fstat(descriptor).st_mode

@@ -14,6 +14,7 @@ from typing import Final
 from pathspec import GitIgnoreSpec
 
 from ingestor.core.errors import ConfigError
+from ingestor.core.model import NOTHING, Attached
 
 RULES_FILE: Final = ".ingestorignore"
 
@@ -146,9 +147,13 @@ def _compile(raw: bytes) -> Patterns:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What holds inside one folder: layers of patterns, deepest first, each with the length of its base's prefix."""
+    """What holds inside one folder: layers of patterns, deepest first, each with the length of its base's prefix.
+
+    `attached` is what the folder and those above it say of the files in it.
+    """
 
     layers: tuple[tuple[int, Patterns], ...]
+    attached: Attached = NOTHING
 
     def leaves_out(self, path: str, name: str, *, is_folder: bool) -> bool:
         """Whether a file or folder directly in this folder is left out; `path` is relative to the root."""
@@ -161,7 +166,8 @@ class Scope:
     def deepen(self, folder: str, raw: bytes) -> tuple["Scope", tuple[str, ...]]:
         """The scope inside `folder`, whose `.ingestorignore` holds `raw`, and the lines that count for nothing."""
         patterns = _compile(raw)
-        return Scope(((len(folder) + 1 if folder else 0, patterns), *self.layers)), patterns.refused
+        layers = ((len(folder) + 1 if folder else 0, patterns), *self.layers)
+        return Scope(layers, self.attached), patterns.refused
 
 
 class Rules:

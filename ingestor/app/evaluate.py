@@ -5,22 +5,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ingestor.adapters.clock import SystemClock
-from ingestor.adapters.decoding import decode
 from ingestor.adapters.plot import draw_bars, see_that_it_can_be_drawn
 from ingestor.app.choice import embedding_for
 from ingestor.app.embed import running_model
 from ingestor.app.embedder import currency_of, price_of
-from ingestor.app.parts import cutter_of, folder_of
-from ingestor.core.chunking import Cutter
+from ingestor.app.parts import folder_of, reader_of
 from ingestor.core.errors import ConfigError, IngestorError
 from ingestor.core.evaluating import Examined, Survey, examined, survey
 from ingestor.core.profiles import LOCAL, profile_for
 from ingestor.engine.evaluation import Measured, measure
-from ingestor.ports import Source
+from ingestor.engine.reading import Reader
 from ingestor.settings import EmbeddingSettings, Settings
 
 MIN_TEXTS = 2
@@ -148,23 +146,22 @@ def _examined(settings: Settings, tell: Tell) -> tuple[list[Examined], dict[str,
     if len(settings.each()) > 1:
         raise ConfigError("the settings name several sources", remedy="name the folder: `ingestor evaluate FOLDER`")
     source = folder_of(settings)
-    cutter = cutter_of(settings)
+    reader = reader_of(settings, source)
     snapshot = source.scan()
     documents: list[Examined] = []
     unread = dict(snapshot.unreadable)
     for path in sorted(snapshot.files):
         try:
-            documents.append(_read(source, cutter, path))
+            documents.append(_read(reader, path))
         except IngestorError as error:
             unread[path] = str(error)
         tell(READING, len(snapshot.files))
     return documents, unread
 
 
-def _read(source: Source, cutter: Cutter, path: str) -> Examined:
-    text = decode(source.read(path).raw).text
-    _, chunks = cutter.cut(text, PurePosixPath(path).name)
-    return examined(path, text, chunks)
+def _read(reader: Reader, path: str) -> Examined:
+    text = reader.text_of(path)
+    return examined(path, text.text, reader.document_of(text).chunks)
 
 
 def _see_that_it_is_enough(settings: Settings, found: Survey) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import structlog
@@ -17,14 +18,17 @@ from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.rules import Rules
 from ingestor.adapters.vectors import SqliteVectors
 from ingestor.app.embedder import allowance_of, embedder_of
+from ingestor.core.attaching import Ground
 from ingestor.core.chunking import Cutter
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.guarding import DeletionLimit
+from ingestor.core.model import ChunkSize
+from ingestor.core.profiles import profile_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
 from ingestor.ports import Embedder, Source
-from ingestor.settings import LEDGER_FILE, EmbeddingSettings, Settings
+from ingestor.settings import LEDGER_FILE, MAX_CHUNK_TOKENS, EmbeddingSettings, Settings
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +58,16 @@ def folder_of(settings: Settings, *, may_be_away: bool = False) -> Folder:
         follow_symlinks=settings.watch.follow_symlinks,
         max_file_bytes=settings.watch.max_file_bytes,
         left_out=[settings.data_dir, settings.chroma_path],
+        ground=_ground_of(settings),
+    )
+
+
+def _ground_of(settings: Settings) -> Ground:
+    profile = profile_for(settings.embedding.provider, settings.embedding.model_name)
+    return Ground(
+        settings.watch.metadata,
+        ChunkSize(settings.chunk.max_tokens, settings.chunk.overlap_tokens),
+        min(MAX_CHUNK_TOKENS, profile.max_text_tokens) if profile.is_known else MAX_CHUNK_TOKENS,
     )
 
 
@@ -75,7 +89,12 @@ def cutter_of(settings: Settings) -> Cutter:
 
 def reader_of(settings: Settings, source: Source) -> Reader:
     """What reads, decodes and cuts the documents of a source."""
-    return Reader(source, lambda raw: decode(raw).text, cutter_of(settings))
+    return Reader(source, lambda raw: decode(raw).text, cutter_of(settings), _sized)
+
+
+@lru_cache(maxsize=64)
+def _sized(size: ChunkSize) -> Cutter:
+    return Cutter(size.max_tokens, size.overlap_tokens)
 
 
 def limit_of(settings: Settings) -> DeletionLimit:

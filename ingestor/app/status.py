@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ingestor.adapters.instance import Instance, InstanceRecord
@@ -16,7 +16,8 @@ from ingestor.adapters.ledger import SqliteLedger
 from ingestor.app.collection import endpoint
 from ingestor.app.embedder import allowance_of, currency_of, price_of
 from ingestor.app.parts import VECTORS_FILE, ledger_of, path_below
-from ingestor.core.errors import ConfigError
+from ingestor.core.attaching import SETTINGS_FILE
+from ingestor.core.errors import ConfigError, UnusableMetadata
 from ingestor.core.model import Change, Priority, Problem, Stage
 from ingestor.core.paths import is_at_or_below
 from ingestor.engine.account import local_day
@@ -137,7 +138,7 @@ def _problems(settings: Settings) -> list[tuple[str, Problem]]:
             return []
         compared = json.loads(ledger.note(LAST_RECONCILE_NOTE) or "{}")
         folders = [
-            (path, _unlistable(reason, float(compared.get("at_seconds", 0.0))))
+            (path, _unlistable(path, reason, float(compared.get("at_seconds", 0.0))))
             for path, reason in _unreadable(ledger).items()
         ]
         return sorted(ledger.problems() + folders, key=lambda found: found[0])
@@ -149,8 +150,11 @@ def _unreadable(ledger: SqliteLedger) -> Mapping[str, str]:
     return found
 
 
-def _unlistable(reason: str, since_seconds: float) -> Problem:
-    remedy = "let the user of ingestor read and enter it; what was indexed of it is kept meanwhile"
+def _unlistable(path: str, reason: str, since_seconds: float) -> Problem:
+    if PurePosixPath(path).name == SETTINGS_FILE:
+        remedy = "until then its settings are left out, and what was indexed is kept as it is"
+        return Problem(Stage.READ, UnusableMetadata.__name__, reason, remedy, attempts=1, since_seconds=since_seconds)
+    remedy = "let the user of ingestor read and enter it, or mend the file named; what was indexed is kept meanwhile"
     return Problem(Stage.READ, "UnreadableFolder", reason, remedy, attempts=1, since_seconds=since_seconds)
 
 

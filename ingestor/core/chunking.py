@@ -58,10 +58,8 @@ from ingestor.core.grammars import GRAMMAR_PACKAGES, GRAMMARS, Kind, kind_of
 from ingestor.core.headings import Outline, outline
 from ingestor.core.levels import DEFINITION, INSIDE, SENTENCE, WRAPPED, line_levels
 from ingestor.core.model import Chunk
-from ingestor.core.sizes import DEFAULT_MAX_TOKENS
+from ingestor.core.sizes import DEFAULT_MAX_TOKENS, MIN_MAX_TOKENS
 from ingestor.core.tokens import running_count
-
-MIN_MAX_TOKENS: Final = 16
 
 _ALGORITHM: Final = 2
 """Counts up with every change that may cut a text differently."""

@@ -95,6 +95,10 @@ class UncuttableDocument(DocumentError):
     """Decoding or cutting it ran into a fault of this program."""
 
 
+class UnusableMetadata(DocumentError):
+    """Metadata of one's own - front matter, a sidecar, a `.ingestor.toml` - cannot be told, or is none that may be."""
+
+
 class OversizeDocument(DocumentError):
     """The file is larger than `watch.max_file_bytes`."""
 

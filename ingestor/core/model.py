@@ -43,6 +43,9 @@ class Stat:
     device: int
     inode: int
     is_regular: bool = True
+    attached: str = field(default="", compare=False)
+    """Name of what is attached to the file (`core/attaching.py`), for what was looked at just now: the ledger keeps it
+    with the cutting recipe."""
 
     @property
     def version(self) -> Version:
@@ -63,12 +66,38 @@ class Snapshot:
     """What a scan of the folder, or of a part of it, has found.
 
     `unreadable` maps folders that could not be listed to the reason: nothing below them is known, so nothing below
-    them may be taken for deleted. `skipped` maps paths left out on purpose (symlinks) to the reason.
+    them may be taken for deleted; a `.ingestor.toml` with a fault is told there, too. `skipped` maps paths left out on
+    purpose (symlinks, sidecars without a file) to the reason. `attached` names what is attached to files, where
+    anything is.
     """
 
     files: Mapping[str, Version]
     unreadable: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    attached: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSize:
+    """Sizes of chunks, as estimated for the embedding model."""
+
+    max_tokens: int
+    overlap_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What the folders that a file lies in say of it."""
+
+    layer: Mapping[str, Scalar | tuple[Scalar, ...] | None] = field(default_factory=dict)
+    """Metadata of one's own, see `core/metadata.py`."""
+    size: ChunkSize | None = None
+    """None: as the settings say."""
+    is_known: bool = True
+    """Whether all that these folders say could be told."""
+
+
+NOTHING = Attached()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +107,9 @@ class Content:
     stat: Stat
     raw: bytes
     content_hash: str
+    attached: Attached = NOTHING
+    sidecar: bytes | None = None
+    """The bytes of the file that tells of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +131,12 @@ class Text:
     stat: Stat
     content_hash: str
     text: str
+    metadata: Metadata = field(default_factory=dict)
+    """Of one's own: what the text, its folders and its sidecar say."""
+    size: ChunkSize | None = None
+    """How to cut it; None: as the settings say."""
+    begin: int = 0
+    """The character at which front matter ends, and what is cut begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +149,8 @@ class Document:
     file_type: str
     title: str
     chunks: tuple[Chunk, ...]
+    metadata: Metadata = field(default_factory=dict)
+    """Of one's own, but for the title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +212,9 @@ class Entry:
     stat: Stat
     content_hash: str
     cutting: str
-    """Fingerprint of the cutting recipe that the chunks were made with."""
+    """Fingerprint of the cutting recipe that the chunks were made with, and the name of what was attached to the file.
+
+    A Problem has the name alone."""
     tags: Mapping[str, str]
     """Record id -> tag of the metadata that Chroma is known to hold; an empty tag is not known. See `DAMAGED`, too."""
     doubtful: frozenset[str] = frozenset()

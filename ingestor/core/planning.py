@@ -54,7 +54,7 @@ def plan_document(  # noqa: PLR0913 - each argument is a part of the decision; a
         document_id=document_id,
         stat=document.stat,
         content_hash=document.content_hash,
-        cutting=cutting,
+        cutting=cutting + document.stat.attached,
         tags={record.id: record.tag for record in records},
     )
     held = {} if before is None else {id_: tag for id_, tag in before.tags.items() if id_ not in before.doubtful}
@@ -85,7 +85,7 @@ def plan_uncut(path: str, stat: Stat, content_hash: str, before: Entry, *, cutti
     are, and their tags which metadata they have.
     """
     before_name, name = PurePosixPath(before.path).name, PurePosixPath(path).name
-    is_known = (before.content_hash, before.cutting, before_name) == (content_hash, cutting, name)
+    is_known = (before.content_hash, before.cutting, before_name) == (content_hash, cutting + stat.attached, name)
     if not is_known or before.is_unfinished or before.problem:
         return None
     old, new = _of_file(before.path, before.stat, before.content_hash), _of_file(path, stat, content_hash)
@@ -117,7 +117,7 @@ def plan_problem(  # noqa: PLR0913 - as plan_document
         document_id=document_id,
         stat=stat,
         content_hash=content_hash,
-        cutting="",
+        cutting=stat.attached,
         tags={},
         problem=problem,
     )
@@ -178,8 +178,10 @@ def _records(document: Document, document_id: str, *, model: str, now_seconds: f
 
 
 def _shared_metadata(document: Document, document_id: str, *, model: str, now_seconds: float) -> Metadata:
-    # Every key is always present: Chroma merges metadata on update, so a key left out would keep its old value.
+    # Every key of ours is always there: Chroma merges metadata on update, and a key left out would keep its old value.
+    # Those of the user may come and go: a retag that is whole tells Chroma of what has gone.
     return {
+        **document.metadata,
         **_of_file(document.path, document.stat, document.content_hash),
         "file_type": document.file_type,
         "document_id": document_id,

@@ -8,7 +8,8 @@ Invariant: a path is in the result exactly when processing it could change the c
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ingestor.core.model import Glance, Snapshot, Stat, Version
+from ingestor.core.attaching import UNTELLABLE, recipe_in
+from ingestor.core.model import Glance, Snapshot, Stat
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,16 @@ def differs(stat: Stat | None, glance: Glance | None, cutting: str) -> bool:
     """Whether one path needs processing, given what the file system and the ledger say of it."""
     if glance is None or stat is None:
         return stat is not None or glance is not None
-    return _is_outdated(stat.version, glance, cutting)
-
-
-def _is_outdated(version: Version, glance: Glance, cutting: str) -> bool:
     known, its_cutting, is_unfinished = glance
-    return version != known or is_unfinished or its_cutting not in (cutting, "")
+    return stat.version != known or is_unfinished or not _fits(its_cutting, cutting, stat.attached)
+
+
+def _fits(its_cutting: str, cutting: str, attached: str) -> bool:
+    """Whether a document was cut as it is to be, with what is attached to it now; a Problem was not cut at all."""
+    if attached == UNTELLABLE:
+        # Whatever was attached to it, it keeps until that can be told again.
+        return recipe_in(its_cutting) in (cutting, "")
+    return its_cutting in (cutting + attached, attached)
 
 
 def difference(snapshot: Snapshot, glances: Mapping[str, Glance], cutting: str) -> Difference:
@@ -37,11 +42,16 @@ def difference(snapshot: Snapshot, glances: Mapping[str, Glance], cutting: str) 
 
     What lies below a folder that could not be listed is unknown, and unknown is not gone.
     """
-    files = snapshot.files
+    files, attached = snapshot.files, snapshot.attached
+    bare = (cutting, "")
+    # No call of ours for a file that nothing is attached to: there are very many.
     present = tuple(
         path
         for path, version in files.items()
-        if (glance := glances.get(path)) is None or _is_outdated(version, glance, cutting)
+        if (glance := glances.get(path)) is None
+        or version != glance[0]
+        or glance[2]
+        or (not _fits(glance[1], cutting, attached[path]) if path in attached else glance[1] not in bare)
     )
     gone = tuple(path for path in glances if path not in files and not _is_below_any(path, snapshot.unreadable))
     return Difference(present=present, gone=gone, same=len(files) - len(present))

@@ -4,3 +4,4 @@ from typing import Final
 
 DEFAULT_MAX_TOKENS: Final = 440
 """Of a chunk, by estimate; 99.9 % of such chunks are at most 512 tokens of multilingual-e5, its prefix included."""
+MIN_MAX_TOKENS: Final = 16

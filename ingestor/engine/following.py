@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 import structlog
 
+from ingestor.core.attaching import SETTINGS_FILE, SIDECAR_END
 from ingestor.core.errors import DocumentError, ServiceUnavailable, TransientError
 from ingestor.core.model import Change, Hint, Priority, Stat
 from ingestor.core.reconciling import differs
@@ -71,7 +72,7 @@ class Follower:
         self._cutting = cutting
         self._quiet_seconds = quiet_seconds
         self._rescan_seconds = rescan_seconds
-        self._rules_file = rules_file
+        self._rules_files = frozenset({rules_file, SETTINGS_FILE})
         self._wake = wake
         self._settling = Settling(capacity=MAX_HINTS)
         self._news = asyncio.Event()
@@ -135,6 +136,9 @@ class Follower:
         self._news.set()
 
     def _hear(self, hint: Hint) -> None:
+        if not hint.is_folder and hint.path.endswith(SIDECAR_END):
+            # What is told of is the file that it is attached to; that file may rest, or be in the middle of a write.
+            hint = Hint(hint.path.removesuffix(SIDECAR_END))
         if not self._settling.hear(hint, self._clock.monotonic_seconds()):
             self._doubt = f"more than {MAX_HINTS} paths changed at once"
         self._news.set()
@@ -188,7 +192,7 @@ class Follower:
             return
         folders = {heard.hint.path for heard in ready if heard.hint.is_folder}
         files = [heard for heard in ready if not heard.hint.is_folder]
-        folders |= {_folder_of(heard.hint.path) for heard in files if _name_of(heard.hint.path) == self._rules_file}
+        folders |= {_folder_of(heard.hint.path) for heard in files if _name_of(heard.hint.path) in self._rules_files}
         await self._look_at_files(files)
         await self._reconciler.reconcile_parts(folders)
         self._wake()

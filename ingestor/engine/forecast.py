@@ -72,7 +72,7 @@ class FileCounts:
     """Files with a known problem that would be read again."""
     unreadable_folders: int
     left_out: int
-    """Symbolic links that do not count."""
+    """Symbolic links that do not count, and sidecars without a file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from itertools import chain
 
 import numpy as np
 
+from ingestor.core.attaching import UNTELLABLE
 from ingestor.core.auditing import Correction, Finding, Held, Kind, Trace, audited, findings_of, trace
 from ingestor.core.errors import DocumentError, TransientError
 from ingestor.core.fingerprint import is_owned, source_of, vector_key
@@ -310,9 +311,9 @@ class Auditor:
             return "it was never indexed"
         if entry.problem is not None:
             # It was refused by the model or by Chroma, who are not asked again for the same content.
-            is_same = entry.stat.same_content_as(document.stat)
+            is_same = entry.stat.same_content_as(document.stat) and entry.cutting == document.stat.attached
             return "" if is_same else "it has changed since it was set aside"
-        if entry.is_unfinished:
+        if entry.is_unfinished or document.stat.attached == UNTELLABLE:
             return ""
         plan = plan_document(
             document,

@@ -21,6 +21,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for name in ("one", "two"):
             lines = [f"Line {number} of {name} is told here at some length.\n" for number in range(200)]
             (site.folder / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
+        (site.folder / "one.txt.meta.json").write_text('{"own": 1}', encoding="utf-8")
         site.sync()
         yield site
 
@@ -73,6 +74,13 @@ WRONG: dict[str, Callable[[list[Row]], list[Row]]] = {
     "an old size": lambda rows: [with_metadata(rows[0], file_size=1), *rows[1:]],
     "an old time": lambda rows: [with_metadata(rows[0], last_modified="2001-01-01T00:00:00+00:00"), *rows[1:]],
     "an old name": lambda rows: [with_metadata(rows[0], file_name="former.txt"), *rows[1:]],
+    "metadata of one's own missing": lambda rows: [
+        replace(rows[0], metadata={key: value for key, value in rows[0].metadata.items() if key != "own"}),
+        *rows[1:],
+    ],
+    "metadata of one's own too many": lambda rows: [with_metadata(rows[0], other=1), *rows[1:]],
+    "metadata of one's own of another type": lambda rows: [with_metadata(rows[0], own=True), *rows[1:]],
+    "another title": lambda rows: [with_metadata(rows[0], title="two"), *rows[1:]],
     "lines of another chunk": lambda rows: [
         with_metadata(rows[0], start_line=rows[1].metadata["start_line"], end_line=rows[1].metadata["end_line"]),
         *rows[1:],

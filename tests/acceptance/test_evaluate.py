@@ -23,7 +23,7 @@ TEXTS = (
     "Flour, water and patience.\n\n\nAn hour in a hot oven.",
     "Call the dentist about the water pipe.",
     "Twice a day the water rises and falls, as the moon pulls at the sea.",
-    "---\n---\nSailors of old relied upon them to cross the ocean.",
+    "Sailors of old relied upon them to cross the ocean.",
     "双方代表在第三国会晤，讨论停火的条件。",
     "两个沿海国家就专属经济区的界线争执了二十年。",
 )

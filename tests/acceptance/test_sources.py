@@ -164,7 +164,7 @@ def wait_rows(site: Site) -> list[Row]:
 
 
 def test_a_source_may_have_rules_chunks_and_a_model_of_its_own(site: Site, provider: EmbeddingServer) -> None:
-    own = 'include = ["*.md"]\nchunk = { max_tokens = 16 }\nembedding = { model = "another", dimensions = 32 }'
+    own = 'include = ["*.md"]\nmetadata = { shelf = "science" }\nchunk = { max_tokens = 16 }\nembedding = { model = "another", dimensions = 32 }'
     write(site.root / "papers/long.md", "\n\n".join(f"Sentence number {n} of a longer text." for n in range(20)))
     configure(site, NOTES, f"{PAPERS}\n{own}")
     report = site.sync()
@@ -172,6 +172,10 @@ def test_a_source_may_have_rules_chunks_and_a_model_of_its_own(site: Site, provi
     assert report["sources"]["papers"]["embedded"] > 5
     status = site.command("status", "--json").json()
     assert status["sources"]["papers"]["documents"] == 2
+    found = site.command(
+        "query", "--collection", "papers", "motion", "--where", '{"shelf": "science"}', "--json"
+    ).json()
+    assert {hit["source"] for hit in found} == {"a.md", "long.md"}
     assert {received.model for received in provider.received} == {"unheard-of-model", "another"}
     planned = site.command("plan", "--json").json()["sources"]
     assert planned["papers"]["model"] == "openai/another"

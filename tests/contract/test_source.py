@@ -21,12 +21,15 @@ from ingestor.adapters import folder as folder_module
 from ingestor.adapters.folder import Folder
 from ingestor.adapters.reading import RETRY_SECONDS
 from ingestor.adapters.rules import RULES_FILE, Rules
+from ingestor.core.attaching import SETTINGS_FILE, UNTELLABLE
 from ingestor.core.errors import (
     OversizeDocument,
     ServiceUnavailable,
     UnreadableDocument,
     UnstableDocument,
+    UnusableMetadata,
 )
+from ingestor.core.model import ChunkSize
 from ingestor.ports import Source
 from tests.doubles_folder import MemoryFolder
 
@@ -313,6 +316,111 @@ def test_lines_that_are_no_patterns_are_listed(bench: Bench) -> None:
     assert "line 1" in snapshot.skipped["x/" + RULES_FILE]
 
 
+def test_what_is_attached_is_named_alike_by_scan_look_and_read(bench: Bench) -> None:
+    bench.write("x/a.md", b"text")
+    bench.write("x/b.md", b"text")
+    bench.write("x/y/c.md", b"text")
+    bench.write("d.md", b"text")
+    assert bench.source.scan().attached == {}
+    bench.write("x/a.md.meta.json", b'{"k": 1}')
+    bench.write("x/y/" + SETTINGS_FILE, b"[metadata]\nk = 2\n[chunk]\nmax_tokens = 50")
+    snapshot = bench.source.scan()
+    assert sorted(snapshot.files) == ["d.md", "x/a.md", "x/b.md", "x/y/c.md"]
+    assert sorted(snapshot.attached) == ["x/a.md", "x/y/c.md"]
+    for path in snapshot.files:
+        stat = bench.source.look(path)
+        content = bench.source.read(path)
+        assert stat is not None
+        assert stat.attached == content.stat.attached == snapshot.attached.get(path, "")
+        assert bench.source.scan(path).attached.get(path, "") == stat.attached
+    assert bench.source.read("x/a.md").sidecar == b'{"k": 1}'
+    inner = bench.source.read("x/y/c.md").attached
+    assert (inner.layer, inner.size) == ({"k": 2}, ChunkSize(50, 0))
+
+
+def test_every_change_of_what_is_attached_changes_its_name_and_taking_it_away_too(bench: Bench) -> None:
+    bench.write("x/a.md", b"text")
+    names = [bench.source.scan().attached.get("x/a.md")]
+    for path, raw in (
+        ("x/a.md.meta.json", b"{}"),
+        ("x/a.md.meta.json", b"{ }"),
+        (SETTINGS_FILE, b"[metadata]\nk = 1"),
+        ("x/" + SETTINGS_FILE, b"[metadata]\nk = 2"),
+        ("x/" + SETTINGS_FILE, b"[metadata"),
+    ):
+        bench.write(path, raw)
+        names.append(bench.source.scan().attached.get("x/a.md"))
+    assert len(set(names)) == len(names)
+    assert names[-1] == UNTELLABLE
+    for path in ("x/a.md.meta.json", SETTINGS_FILE, "x/" + SETTINGS_FILE):
+        bench.delete(path)
+    assert bench.source.scan().attached == {}
+
+
+def test_what_is_attached_is_no_document_whatever_the_rules_say(make: Callable[[Rules], Bench]) -> None:
+    bench = make(Rules(["*.md", "*.json", "*.toml"], ["!.*"]))
+    for path in ("a.md", "a.md.meta.json", "b.json", "x/" + SETTINGS_FILE):
+        bench.write(path)
+        bench.source.scan(path)
+    bench.write("x/c.md")
+    assert sorted(bench.source.scan().files) == ["a.md", "b.json", "x/c.md"]
+    for path in ("a.md.meta.json", "x/" + SETTINGS_FILE):
+        assert bench.source.look(path) is None
+        assert bench.source.scan(path).files == {}
+
+
+def test_a_sidecar_counts_unless_it_is_left_out_itself(make: Callable[[Rules], Bench]) -> None:
+    bench = make(Rules(["*.md"], []))
+    bench.write("a.md")
+    bench.write("a.md.meta.json", b"{}")
+    assert list(bench.source.scan().attached) == ["a.md"]
+    bench.write(RULES_FILE, b"*.meta.json")
+    assert bench.source.scan().attached == {}
+    assert bench.source.read("a.md").sidecar is None
+
+
+def test_a_sidecar_without_its_file_is_told(bench: Bench) -> None:
+    bench.write("x/gone.md.meta.json", b"{}")
+    snapshot = bench.source.scan()
+    assert snapshot.files == {}
+    assert "sidecar" in snapshot.skipped["x/gone.md.meta.json"]
+
+
+def test_a_settings_file_ignores_as_a_rules_file_of_its_folder_does(bench: Bench) -> None:
+    bench.write("x/" + SETTINGS_FILE, b'ignore = ["*.log", "/y/", "[z-a]"]')
+    bench.write("x/" + RULES_FILE, b"!keep.log\n")
+    for path in ("x/a.log", "x/keep.log", "x/y/b.md", "x/z/y/c.md", "y/d.md"):
+        bench.write(path)
+    snapshot = bench.source.scan()
+    assert sorted(snapshot.files) == ["x/keep.log", "x/z/y/c.md", "y/d.md"]
+    assert "line 3" in snapshot.skipped["x/" + SETTINGS_FILE]
+    assert bench.source.look("x/a.log") is None
+
+
+def test_a_settings_file_with_a_fault_is_told_by_its_path_and_hides_nothing(bench: Bench) -> None:
+    bench.write("x/a.md", b"text")
+    bench.write("x/y/b.md", b"text")
+    bench.write("x/" + SETTINGS_FILE, b'ignore = ["*.log"]\n[metadata]\nsource = 1\n')
+    bench.write("x/c.log")
+    snapshot = bench.source.scan()
+    assert sorted(snapshot.files) == ["x/a.md", "x/y/b.md"]
+    assert list(snapshot.unreadable) == ["x/" + SETTINGS_FILE]
+    assert "the key source" in snapshot.unreadable["x/" + SETTINGS_FILE]
+    assert set(snapshot.attached.values()) == {UNTELLABLE}
+    assert bench.source.read("x/a.md").stat.attached == UNTELLABLE
+
+
+def test_a_settings_file_whose_ignore_cannot_be_told_makes_its_folder_unknown(bench: Bench) -> None:
+    bench.write("x/a.md", b"text")
+    bench.write("b.md", b"text")
+    bench.write("x/" + SETTINGS_FILE, b'ignore = ["secret/')
+    snapshot = bench.source.scan()
+    assert list(snapshot.files) == ["b.md"]
+    assert SETTINGS_FILE in snapshot.unreadable["x"]
+    with pytest.raises(UnreadableDocument):
+        bench.source.look("x/a.md")
+
+
 NAMES = st.sampled_from(["a", "b", "c", "d.md", "e.tmp", ".f", "g h", "文"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 LINES = st.sampled_from(
@@ -434,6 +542,37 @@ def test_a_rules_file_that_cannot_be_read_makes_its_folder_unknown(public_disk: 
             public_disk.source.look("x/a.md")
     assert snapshot.files == {}
     assert RULES_FILE in snapshot.unreadable["x"]
+
+
+@pytest.mark.parametrize("follow_symlinks", [False, True])
+def test_a_settings_file_or_a_sidecar_that_is_a_symbolic_link_is_not_followed(
+    tmp_path: Path, *, follow_symlinks: bool
+) -> None:
+    disk = Disk(tmp_path / "root", Rules([], []), follow_symlinks=follow_symlinks)
+    disk.write("a.md", b"text")
+    disk.write("x/b.md", b"text")
+    disk.write("inside.json", b'{"k": 1}')
+    (tmp_path / "outside.toml").write_text("[metadata]\nk = 1\n", "utf-8")
+    (disk.root / "a.md.meta.json").symlink_to("inside.json")
+    (disk.root / "x" / SETTINGS_FILE).symlink_to(tmp_path / "outside.toml")
+    snapshot = disk.source.scan()
+    assert sorted(snapshot.files) == ["a.md", "inside.json"]
+    assert not snapshot.attached
+    assert "symbolic link" in snapshot.skipped["a.md.meta.json"]
+    assert "symbolic link" in snapshot.unreadable["x"]
+    assert disk.source.read("a.md").sidecar is None
+
+
+def test_a_sidecar_that_is_no_file_is_a_fault_of_its_document(disk: Disk) -> None:
+    disk.write("a.md", b"text")
+    os.mkfifo(disk.root / "a.md.meta.json")
+    assert list(disk.source.scan().attached) == ["a.md"]
+    with pytest.raises(UnusableMetadata, match=r"a\.md\.meta\.json"):
+        disk.source.read("a.md")
+    (disk.root / "a.md.meta.json").unlink()
+    (disk.root / "a.md.meta.json").mkdir()
+    assert disk.source.scan().attached == {}
+    assert disk.source.read("a.md").sidecar is None
 
 
 def test_a_rules_file_that_is_something_else_makes_its_folder_unknown(
@@ -753,7 +892,7 @@ def test_an_error_of_the_system_is_a_fault_of_the_file_or_passes(
 
 def test_threads_may_share_a_folder_and_no_descriptor_is_left_open(linked: Path) -> None:
     source = Disk(linked, Rules([], []), follow_symlinks=True).source
-    (linked / RULES_FILE).mkdir()
+    (linked / "unknown" / RULES_FILE).mkdir(parents=True)
     paths = ["a.md", "docs/b.md", "out.md", "gone", "docs", "folder/b.md", "a.md/under", "docs/up", "circle"]
 
     def work(path: str) -> bytes | None:

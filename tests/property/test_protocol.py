@@ -5,6 +5,7 @@ mutants below are the protocol with one of its steps left out: each has to be fo
 """
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ from tests.world import World
 PATHS = ("a", "b", "d/c", "d/e", "f/g")
 FOLDERS = ("d", "f", "moved")
 LINES = ("one", "two", "three", "four", "five")
+ATTACHED = ("a.meta.json", "d/c.meta.json", "d/.ingestor.toml", ".ingestor.toml")
 
 paths = st.sampled_from(PATHS)
 contents = st.lists(st.sampled_from(LINES), max_size=5).map("\n".join)
@@ -104,6 +106,22 @@ class Disturbed(RuleBasedStateMachine):
     def touch(self, path: str) -> None:
         if self.world.folder.look(path) is not None:
             self.world.folder.touch(path)
+
+    @rule(path=st.sampled_from(ATTACHED), value=st.sampled_from((1, 2, ["x", "y"])))
+    def attach(self, path: str, value: object) -> None:
+        """Metadata of one's own, for a file or for all below a folder."""
+        told = json.dumps(value)
+        self.world.folder.write(
+            path, (f'{{"own": {told}}}' if path.endswith(".json") else f"metadata.own = {told}").encode()
+        )
+
+    @rule(path=st.sampled_from(ATTACHED))
+    def detach_or_spoil(self, path: str) -> None:
+        """A settings file with a fault would leave its files what they have, which no fresh ingestion gives them."""
+        if path == "a.meta.json":
+            self.world.folder.write(path, b"{")
+        else:
+            self.world.folder.delete(path)
 
     @rule(old=paths, new=paths)
     def copy(self, old: str, new: str) -> None:

@@ -302,3 +302,41 @@ async def test_the_watch_is_stopped_at_the_end() -> None:
     async with following_scene(Scene()) as scene:
         assert scene.watch.is_running
     assert not scene.watch.is_running
+
+
+async def test_a_hint_of_a_sidecar_is_one_of_its_file() -> None:
+    async with following_scene(settled_scene("x/a.md", "b.md")) as scene:
+        scene.folder.write("x/a.md.meta.json", b"{}")
+        scene.watch.emit(Hint("x/a.md.meta.json", is_closed=True))
+        await scene.queued("x/a.md")
+        scene.ledger.queue.clear()
+        scene.folder.delete("x/a.md.meta.json")
+        scene.watch.emit(Hint("x/a.md.meta.json"))
+        scene.watch.emit(Hint("gone.md.meta.json"))
+        scene.folder.write("c.md", b"x")
+        scene.watch.emit(Hint("c.md", is_closed=True))
+        await scene.queued("c.md")
+
+
+async def test_a_hint_of_a_settings_file_has_its_folder_compared() -> None:
+    async with following_scene(settled_scene("x/a.md", "x/y/b.md", "c.md")) as scene:
+        scene.folder.write("x/.ingestor.toml", b"metadata.a = 1")
+        scene.watch.emit(Hint("x/.ingestor.toml", is_closed=True))
+        await scene.queued("x/a.md", "x/y/b.md")
+        scene.ledger.queue.clear()
+        scene.folder.delete("x/.ingestor.toml")
+        scene.watch.emit(Hint("x/.ingestor.toml"))
+        scene.folder.write("d.md", b"x")
+        scene.watch.emit(Hint("d.md", is_closed=True))
+        await scene.queued("d.md")
+
+
+def settled_scene(*paths: str) -> Scene:
+    """A scene whose ledger knows all of its files."""
+    scene = Scene()
+    for path in paths:
+        scene.folder.write(path, b"x")
+        stat = scene.folder.look(path)
+        assert stat is not None
+        scene.ledger.documents[path] = Entry(path, path, stat, "hash", "c1", tags={})
+    return scene

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from ingestor.core.attaching import UNTELLABLE
 from ingestor.core.model import Snapshot, Stat
 from ingestor.core.reconciling import difference, differs
 
@@ -61,3 +62,30 @@ def test_what_lies_below_an_unreadable_folder_is_not_taken_for_gone() -> None:
 
 def test_an_unreadable_root_deletes_nothing() -> None:
     assert difference(Snapshot({}, unreadable={"": "Permission denied"}), {"a": KNOWN}, "c1").gone == ()
+
+
+@pytest.mark.parametrize(
+    ("its_cutting", "attached", "expected"),
+    [
+        ("c1", "+one", True),
+        ("c1+one", "+one", False),
+        ("c1+one", "+two", True),
+        ("c1+one", "", True),
+        ("c2+one", "+one", True),
+        ("+one", "+one", False),
+        ("+one", "", True),
+        ("", "+one", True),
+        ("c1", UNTELLABLE, False),
+        ("c1+one", UNTELLABLE, False),
+        ("c2+one", UNTELLABLE, True),
+        ("untried", UNTELLABLE, True),
+        ("+one", UNTELLABLE, False),
+        ("c1" + UNTELLABLE, "", True),
+        ("c1" + UNTELLABLE, "+one", True),
+    ],
+)
+def test_what_is_attached_counts_unless_it_cannot_be_told(its_cutting: str, attached: str, *, expected: bool) -> None:
+    glance = (STAT.version, its_cutting, False)
+    assert differs(replace(STAT, attached=attached), glance, "c1") is expected
+    snapshot = Snapshot({"a": STAT.version}, attached={"a": attached} if attached else {})
+    assert bool(difference(snapshot, {"a": glance}, "c1").present) is expected

@@ -94,6 +94,51 @@ def test_systemd_credentials_are_secrets(place: Path, monkeypatch: pytest.Monkey
     assert key.get_secret_value() == SECRET
 
 
+@pytest.mark.parametrize("origin", ["toml", "environment", "group", "secret"])
+def test_metadata_of_ones_own_is_a_table_or_a_json_object(
+    place: Path, monkeypatch: pytest.MonkeyPatch, origin: str
+) -> None:
+    match origin:
+        case "toml":
+            (place / "ingestor.toml").write_text('[watch.metadata]\nteam = "x"\ntags = ["a"]\nauthor.name = ""\n')
+        case "environment":
+            monkeypatch.setenv("INGESTOR_WATCH__METADATA", '{"team": "x", "tags": ["a"], "author": {"name": ""}}')
+        case "group":
+            monkeypatch.setenv("INGESTOR_WATCH", '{"metadata": {"team": "x", "tags": ["a"], "author": {"name": ""}}}')
+        case _:
+            file = place / "secrets" / "INGESTOR_WATCH__METADATA"
+            file.write_text('{"team": "x", "tags": ["a"], "author": {"name": ""}}')
+    loaded = load_settings()
+    assert loaded.settings.watch.metadata == {"team": "x", "tags": ("a",), "author.name": ""}
+    (row,) = (row for row in loaded.rows() if row.name == "watch.metadata")
+    assert row.value == '{"team": "x", "tags": ["a"], "author.name": ""}'
+    assert row.origin != "default"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('{"source": "x"}', "the key source"),
+        ('{"a": NaN}', "the key a"),
+        ("[1]", "JSON object"),
+        ("team=x", "JSON object"),
+        ('{"a":' * 5_000, "JSON object"),
+    ],
+)
+def test_metadata_that_cannot_be_taken_is_an_error_of_the_setting(
+    monkeypatch: pytest.MonkeyPatch, written: str, said: str
+) -> None:
+    monkeypatch.setenv("INGESTOR_WATCH__METADATA", written)
+    sentence = refused()
+    assert "setting watch.metadata (INGESTOR_WATCH__METADATA) is wrong" in sentence
+    assert said in sentence
+
+
+def test_a_key_of_metadata_is_no_variable_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGESTOR_WATCH__METADATA__TEAM", "x")
+    assert "unknown setting INGESTOR_WATCH__METADATA__TEAM" in refused()
+
+
 def test_paths_of_a_file_are_taken_from_its_folder(place: Path) -> None:
     other = place / "other"
     other.mkdir()
@@ -225,7 +270,8 @@ def test_the_readme_lists_every_setting_as_it_is() -> None:
         name, shown_variable, default, meaning = (cell.strip() for cell in row.strip("|").split(" | "))
         field = fields[name.strip("`")]
         assert shown_variable == f"`{variable(name.strip('` '))}`"
-        assert default.strip("`") == ("" if field.default in {None, "", ()} else str(field.default))
+        in_force = field.get_default(call_default_factory=True)
+        assert default.strip("`") == ("" if in_force in (None, "", (), {}) else str(in_force))
         assert meaning == described[name.strip("`")]
 
 
