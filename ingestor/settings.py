@@ -42,6 +42,7 @@ from pydantic_settings import (
 from ingestor.core.choosing import choice_of
 from ingestor.core.errors import ConfigError
 from ingestor.core.escaping import escaped
+from ingestor.core.formats import Format
 from ingestor.core.profiles import PROVIDERS, checked_dimensions, profile_for
 from ingestor.core.sizes import DEFAULT_MAX_TOKENS
 
@@ -107,6 +108,7 @@ def _sendable(value: SecretStr | None) -> SecretStr | None:
 Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_lines)]
 Name = Annotated[str, AfterValidator(_one_line)]
 Names = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_lines)]
+Formats = Annotated[tuple[Format, ...], NoDecode, BeforeValidator(_lines)]
 Place = Annotated[Path, AfterValidator(_place)]
 Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]
 
@@ -227,6 +229,19 @@ class EmbeddingSettings(_Group):
         return self.model or PROVIDERS[self.provider].default_model
 
 
+class ConvertSettings(_Group):
+    """How files that are no text are made text; needs `pip install 'ingestor[documents]'`."""
+
+    formats: Formats = ()
+    """Formats to convert, of `pdf`, `docx`, `pptx`, `xlsx`, `epub`, `html`, `ipynb`; empty: all."""
+    timeout_seconds: float = Field(default=60.0, ge=0.1, le=3600)
+    """Seconds after which a conversion is given up; the file becomes a Problem."""
+    max_memory_bytes: int = Field(default=1024**3, ge=640 * 1024**2, le=1024**5)
+    """Address space, in bytes, of a process that converts; a file that needs more becomes a Problem."""
+    max_text_bytes: int = Field(default=10 * 1024 * 1024, ge=1, le=1024**3)
+    """Files whose text is larger than this, in bytes of UTF-8, become a Problem."""
+
+
 class VectorSettings(_Group):
     """The store of vectors that were paid for."""
 
@@ -322,6 +337,7 @@ class Settings(BaseSettings):
     watch: WatchSettings = WatchSettings()
     chunk: ChunkSettings = ChunkSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
+    convert: ConvertSettings = ConvertSettings()
     vectors: VectorSettings = VectorSettings()
     chroma: ChromaSettings = ChromaSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 from ingestor.adapters.reading import GONE, PERMISSION_REMEDY, READ_FLAGS, FileReader, kind_of, stat_of
 from ingestor.adapters.rules import RULES_FILE, Rules, Scope
 from ingestor.core.errors import IngestorError, ServiceUnavailable, UnreadableDocument
+from ingestor.core.formats import Format, format_of
 from ingestor.core.model import Content, Snapshot, Stat, Version
 from ingestor.core.shortage import shortage
 
@@ -82,7 +83,8 @@ class _Branch:
 class Folder:
     """A folder of the real file system. Thread-safe: it keeps nothing between calls.
 
-    `left_out` are folders that never belong to the source, such as our own when they lie inside the root. With
+    `left_out` are folders that never belong to the source, such as our own when they lie inside the root. Files of a
+    format in `unconverted` are listed as such and not among the files. With
     `follow_symlinks` a link to what lies inside the root is followed, except below another followed link: what it leads
     to has a name of its own, and circles end. `now_ns` (since the epoch) and `sleep` serve to judge a file's age.
     """
@@ -95,6 +97,7 @@ class Folder:
         follow_symlinks: bool,
         max_file_bytes: int,
         left_out: Sequence[AnyPath] = (),
+        unconverted: frozenset[Format] = frozenset(),
         now_ns: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -102,6 +105,7 @@ class Folder:
         self._prefix = self._root.rstrip("/") + "/"
         self._rules = rules
         self._follows = follow_symlinks
+        self._unconverted = unconverted
         prefix = self._real_prefix()
         self._left_out = frozenset(
             real.removeprefix(prefix)
@@ -120,7 +124,11 @@ class Folder:
             self._scan_part(below, survey)
         # A disk unmounted during the scan looks like folders deleted one after the other.
         self._check_root_is(identity)
-        return Snapshot(survey.files, survey.unreadable, survey.skipped)
+        files, unconverted = survey.files, frozenset[str]()
+        if self._unconverted:
+            unconverted = frozenset(path for path in files if format_of(path) in self._unconverted)
+            files = {path: version for path, version in files.items() if path not in unconverted}
+        return Snapshot(files, survey.unreadable, survey.skipped, unconverted)
 
     def look(self, path: str) -> Stat | None:
         """Stat one path; see the port."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+from ingestor.adapters import conversion
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.clock import SystemClock
 from ingestor.adapters.decoding import decode
@@ -16,6 +17,7 @@ from ingestor.adapters.vectors import SqliteVectors
 from ingestor.app.embedder import allowance_of, embedder_of
 from ingestor.core.chunking import Cutter
 from ingestor.core.errors import ConfigError, ServiceUnavailable
+from ingestor.core.formats import Format
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.pipeline import Parts, Pipeline
@@ -48,6 +50,7 @@ def folder_of(settings: Settings) -> Folder:
         follow_symlinks=settings.watch.follow_symlinks,
         max_file_bytes=settings.watch.max_file_bytes,
         left_out=[settings.data_dir, settings.chroma_path],
+        unconverted=frozenset(each for each in Format if not each.is_text) - _converted(settings),
     )
 
 
@@ -68,8 +71,27 @@ def cutter_of(settings: Settings) -> Cutter:
 
 
 def reader_of(settings: Settings, source: Source) -> Reader:
-    """What reads, decodes and cuts the documents of a source."""
-    return Reader(source, lambda raw: decode(raw).text, cutter_of(settings))
+    """What reads, decodes, converts and cuts the documents of a source; the caller closes it."""
+    return Reader(source, lambda raw: decode(raw).text, cutter_of(settings), conversion=_conversion_of(settings))
+
+
+def _converted(settings: Settings) -> frozenset[Format]:
+    """The formats that are converted: those of the settings, where the library is installed."""
+    return frozenset((settings.convert.formats or Format) if conversion.is_installed() else ())
+
+
+def _conversion_of(settings: Settings) -> conversion.Converter | None:
+    formats = _converted(settings)
+    if not formats:
+        return None
+    return conversion.Converter(
+        formats,
+        timeout_seconds=settings.convert.timeout_seconds,
+        max_memory_bytes=settings.convert.max_memory_bytes,
+        max_text_bytes=settings.convert.max_text_bytes,
+        # One is for live changes.
+        max_children=max(1, len(os.sched_getaffinity(0)) - 1) + 1,
+    )
 
 
 def limit_of(settings: Settings) -> DeletionLimit:
@@ -91,9 +113,10 @@ async def pipeline_of(
     with ExitStack() as stack:
         ledger = stack.enter_context(contextlib.closing(SqliteLedger(in_data_dir(settings, LEDGER_FILE))))
         vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
+        reader = stack.enter_context(contextlib.closing(reader_of(settings, source)))
         parts = Parts(
             source=source,
-            reader=reader_of(settings, source),
+            reader=reader,
             ledger=ledger,
             vectors=vectors,
             embedder=embedder,

@@ -35,15 +35,20 @@ def _is_outdated(version: Version, glance: Glance, cutting: str) -> bool:
 def difference(snapshot: Snapshot, glances: Mapping[str, Glance], cutting: str) -> Difference:
     """Compare a scan with the ledger's glances of the same part of the folder.
 
-    What lies below a folder that could not be listed is unknown, and unknown is not gone.
+    What lies below a folder that could not be listed is unknown, and unknown is not gone; nor is a file that cannot be
+    converted any more.
     """
-    files = snapshot.files
+    files, unconverted = snapshot.files, snapshot.unconverted
     present = tuple(
         path
         for path, version in files.items()
         if (glance := glances.get(path)) is None or _is_outdated(version, glance, cutting)
     )
-    gone = tuple(path for path in glances if path not in files and not _is_below_any(path, snapshot.unreadable))
+    gone = tuple(
+        path
+        for path in glances
+        if path not in files and path not in unconverted and not _is_below_any(path, snapshot.unreadable)
+    )
     return Difference(present=present, gone=gone, same=len(files) - len(present))
 
 

@@ -4,15 +4,18 @@ Invariant: the document is what the file held at one instant; nothing of it is l
 """
 
 import mimetypes
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Protocol
 
 import structlog
 
-from ingestor.core.errors import IngestorError, UncuttableDocument
-from ingestor.core.model import Chunk, Document, Text
+from ingestor.core.errors import IngestorError, UnconvertibleDocument, UncuttableDocument
+from ingestor.core.formats import Format, format_of
+from ingestor.core.model import Chunk, Content, Converted, Document, Text
 from ingestor.core.shortage import shortage
 from ingestor.ports import Source
 
@@ -27,8 +30,26 @@ class Cutter(Protocol):
     def recipe(self) -> str:
         """Fingerprint of everything that decides where chunks begin and end."""
 
-    def cut(self, text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
-        """Title and chunks of a text."""
+    def cut(self, text: str, file_name: str, pages: Sequence[int] = ()) -> tuple[str, tuple[Chunk, ...]]:
+        """Title and chunks of a text; none holds parts of two of the pages, which begin with these lines, from 1."""
+
+
+class Conversion(Protocol):
+    """Makes text of other formats; thread-safe."""
+
+    @property
+    def formats(self) -> frozenset[Format]:
+        """What is converted."""
+
+    @property
+    def max_children(self) -> int:
+        """How many files are converted at once; a further one waits."""
+
+    def convert(self, raw: bytes, format_: Format) -> Converted:
+        """The text of a file; HTML and notebooks are given in UTF-8. Raises `DocumentError` or `TransientError`."""
+
+    def close(self) -> None:
+        """End what runs. May be called twice."""
 
 
 _TEXT_TYPES = {
@@ -47,18 +68,38 @@ _log = structlog.get_logger(__name__)
 
 
 class Reader:
-    """Reads, decodes and cuts; runs on any thread."""
+    """Reads, decodes, converts and cuts; runs on any thread. Without a `conversion` only what is text can be read."""
 
-    def __init__(self, source: Source, decode: Decode, cutter: Cutter) -> None:
+    def __init__(self, source: Source, decode: Decode, cutter: Cutter, *, conversion: Conversion | None = None) -> None:
         self._source = source
         self._decode = decode
         self._cutter = cutter
+        self._conversion = conversion
         self._types = mimetypes.MimeTypes()
 
     @property
     def cutting(self) -> str:
         """Fingerprint of the cutting recipe."""
         return self._cutter.recipe
+
+    @property
+    def max_conversions(self) -> int:
+        """How many files are converted at once."""
+        return self._conversion.max_children if self._conversion else 1
+
+    def converts(self, path: str) -> bool:
+        """Whether a file is to be converted, which may take long."""
+        return self._conversion is not None and format_of(path) in self._conversion.formats
+
+    def lacks(self, path: str) -> bool:
+        """Whether a file would have to be converted, and nothing here can."""
+        format_ = format_of(path)
+        return format_ is not None and not format_.is_text and not self.converts(path)
+
+    def close(self) -> None:
+        """End conversions that run."""
+        if self._conversion is not None:
+            self._conversion.close()
 
     def read(self, path: str) -> Document:
         """Read and cut a document; raises `DocumentError` or `TransientError`."""
@@ -71,18 +112,33 @@ class Reader:
         """
         content = self._source.read(path)
         with _fault_told(path):
-            return Text(path, content.stat, content.content_hash, self._decode(content.raw))
+            format_ = format_of(path) if self.converts(path) else None
+            if self._conversion is None or format_ is None or not format_.begins(content.raw):
+                return _text(path, content, self._decode(content.raw))
+            if not format_.is_text:
+                converted = self._conversion.convert(content.raw, format_)
+                return _text(path, content, converted.text, format_, converted.pages)
+            source = self._decode(content.raw)
+            try:
+                return _text(path, content, self._conversion.convert(source.encode(), format_).text, format_)
+            except UnconvertibleDocument as error:
+                # It is text all the same, and is indexed as where nothing converts it.
+                _log.info("document.taken_as_text", path=path, reason=str(error))
+                return _text(path, content, source)
 
     def document_of(self, text: Text) -> Document:
         """Cut a text; raises `DocumentError` or `TransientError`."""
         name = PurePosixPath(text.path).name
         with _fault_told(text.path):
-            title, chunks = self._cutter.cut(text.text, name)
+            kind = name if text.converted_from is None else f"{PurePosixPath(name).stem}.md"
+            title, chunks = self._cutter.cut(text.text, kind, text.pages)
+        if text.pages:
+            chunks = tuple(replace(each, page=bisect_right(text.pages, each.start_line)) for each in chunks)
         return Document(
             path=text.path,
             stat=text.stat,
             content_hash=text.content_hash,
-            file_type=self._file_type(name),
+            file_type=text.converted_from.file_type if text.converted_from else self._file_type(name),
             title=title,
             chunks=chunks,
         )
@@ -90,6 +146,12 @@ class Reader:
     def _file_type(self, name: str) -> str:
         suffix = PurePosixPath(name).suffix.lower()
         return _TEXT_TYPES.get(suffix) or self._types.guess_type(name)[0] or "text/plain"
+
+
+def _text(
+    path: str, content: Content, text: str, converted_from: Format | None = None, pages: tuple[int, ...] = ()
+) -> Text:
+    return Text(path, content.stat, content.content_hash, text, converted_from, pages)
 
 
 @contextmanager
