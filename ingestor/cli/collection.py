@@ -87,6 +87,8 @@ def _as_json(hit: "Hit") -> dict[str, Any]:
 def _print(hit: "Hit") -> None:
     metadata = hit.metadata
     place = f"{metadata.get('source', '?')}:{metadata.get('start_line', '?')}-{metadata.get('end_line', '?')}"
+    if page := metadata.get("page"):
+        place += f" (page {page})"
     heading = metadata.get("heading") or metadata.get("title") or ""
     excerpt = " ".join(hit.document.split())
     if len(excerpt) > _EXCERPT_CHARACTERS:

@@ -54,4 +54,5 @@ _ENDINGS: Final = {each.value: each for each in Format} | {"htm": Format.HTML, "
 
 def format_of(path: str) -> Format | None:
     """The format that the name of a file tells; None for a text."""
-    return _ENDINGS.get(path.rpartition(".")[2].lower())
+    _, dot, ending = path.rpartition(".")
+    return _ENDINGS.get(ending.lower()) if dot else None
