@@ -43,7 +43,7 @@ _MIME: Final = {
     "html": "text/html",
 }
 _NICENESS: Final = 5
-_GRACE_SECONDS: Final = 5
+_GRACE_SECONDS: Final = 2
 """By so much the kernel's alarm comes after the parent's: it is for a parent that has died."""
 _TITLE: Final = re.compile(r"<title\b[^>]*>(.*?)</title\s*>", re.IGNORECASE | re.DOTALL)
 _HEAD: Final = re.compile(r"<(?:meta|link|base)\b[^>]*>", re.IGNORECASE)
@@ -257,15 +257,15 @@ def _answer(output: BinaryIO, fields: dict[str, object], text: bytes = b"") -> N
 def main() -> None:
     """Convert until the input ends, or nothing comes for a while."""
     max_memory_bytes, max_text_bytes, timeout_seconds, idle_seconds = map(int, sys.argv[1:])
-    _limit(resource.RLIMIT_AS, max_memory_bytes)
-    _limit(resource.RLIMIT_CORE, 0)
     with suppress(PermissionError):  # a courtesy to the work on text files; a service may be kept from it
         os.nice(_NICENESS)
     try:
+        _limit(resource.RLIMIT_AS, max_memory_bytes)
+        _limit(resource.RLIMIT_CORE, 0)
         converter = _opened()
+        _open_no_more()
     except Exception:  # noqa: BLE001 - whatever it is, the parent is told that no file is at fault
         sys.exit(CANNOT_START)
-    _open_no_more()
     given, output = sys.stdin.buffer, sys.stdout.buffer
     while select.select([given], [], [], idle_seconds)[0] and (line := given.readline()):
         format_name, size = line.decode().split()

@@ -170,12 +170,17 @@ def is_confined(pid: int) -> bool:
     return "Max file size             0 " in limits
 
 
-def test_a_child_that_was_killed_while_it_waited_costs_the_next_file_nothing() -> None:
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_a_child_that_was_killed_while_it_waited_costs_the_next_file_nothing(
+    monkeypatch: pytest.MonkeyPatch, *, is_seen: bool
+) -> None:
     converter = converter_of()
     assert is_sound(converter)
     (pid,) = converter.children
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: not lives(pid), lambda: "it lives")
+    if not is_seen:
+        monkeypatch.setattr(conversion._Child, "has_ended", False)
     assert is_sound(converter)
     converter.close()
 
@@ -219,10 +224,11 @@ def test_the_children_of_a_parent_that_dies_end_too(tmp_path: Path) -> None:
     program = tmp_path / "parent.py"
     program.write_text(
         "import json, sys, threading\n"
-        "from tests.fault.test_conversion_faults import GOOD, SLOW, Format, converter_of\n"
+        "from tests.fault.test_conversion_faults import GOOD, Format, converter_of, documents\n"
+        "endless = documents.pdf([['words ' * 10] * 40] * 2_000)\n"
         "converter = converter_of(timeout_seconds=2.0)\n"
         "converter.convert(GOOD, Format.PDF)\n"
-        "threading.Thread(target=converter.convert, args=(SLOW, Format.PDF)).start()\n"
+        "threading.Thread(target=converter.convert, args=(endless, Format.PDF)).start()\n"
         "converter.convert(GOOD, Format.PDF)\n"
         "print(json.dumps(converter.children), flush=True)\n"
         "threading.Event().wait()\n",
@@ -236,7 +242,8 @@ def test_the_children_of_a_parent_that_dies_end_too(tmp_path: Path) -> None:
         pids = json.loads(parent.stdout.readline())
         parent.kill()
     assert len(pids) == 2
-    eventually(lambda: not any(map(lives, pids)), lambda: f"{[pid for pid in pids if lives(pid)]} live on")
+    # Busy with a file that takes longer than this, and with none.
+    eventually(lambda: not any(map(lives, pids)), lambda: f"{[pid for pid in pids if lives(pid)]} live on", seconds=20)
 
 
 def test_conversions_that_run_end_when_the_converter_is_closed() -> None:
