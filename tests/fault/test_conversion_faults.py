@@ -225,7 +225,7 @@ def test_the_children_of_a_parent_that_dies_end_too(tmp_path: Path) -> None:
     program.write_text(
         "import json, sys, threading\n"
         "from tests.fault.test_conversion_faults import GOOD, Format, converter_of, documents\n"
-        "endless = documents.pdf([['words ' * 10] * 40] * 2_000)\n"
+        "endless = documents.pdf([['words ' * 10] * 40] * 6_000)\n"
         "converter = converter_of(timeout_seconds=2.0)\n"
         "converter.convert(GOOD, Format.PDF)\n"
         "threading.Thread(target=converter.convert, args=(endless, Format.PDF)).start()\n"
@@ -243,7 +243,7 @@ def test_the_children_of_a_parent_that_dies_end_too(tmp_path: Path) -> None:
         parent.kill()
     assert len(pids) == 2
     # Busy with a file that takes longer than this, and with none.
-    eventually(lambda: not any(map(lives, pids)), lambda: f"{[pid for pid in pids if lives(pid)]} live on", seconds=20)
+    eventually(lambda: not any(map(lives, pids)), lambda: f"{[pid for pid in pids if lives(pid)]} live on", seconds=15)
 
 
 def test_conversions_that_run_end_when_the_converter_is_closed() -> None:
