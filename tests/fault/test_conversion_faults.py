@@ -220,16 +220,23 @@ def test_a_child_that_cannot_start_is_no_fault_of_the_file(tmp_path: Path, monke
     converter.close()
 
 
+def bytes_read(pid: int) -> int:
+    """How much a process has read since its start."""
+    return int(Path(f"/proc/{pid}/io").read_text(encoding="utf-8").split()[1])
+
+
 def test_the_children_of_a_parent_that_dies_end_too(tmp_path: Path) -> None:
     program = tmp_path / "parent.py"
     program.write_text(
-        "import json, sys, threading\n"
-        "from tests.fault.test_conversion_faults import GOOD, Format, converter_of, documents\n"
-        "endless = documents.pdf([['words ' * 10] * 40] * 6_000)\n"
-        "converter = converter_of(timeout_seconds=2.0)\n"
+        "import json, sys, threading, time\n"
+        "from tests.fault.test_conversion_faults import GOOD, Format, bytes_read, converter_of, documents\n"
+        "endless = documents.pdf([['words ' * 10] * 40] * 5_000)\n"
+        "converter = converter_of(timeout_seconds=4.0)\n"
         "converter.convert(GOOD, Format.PDF)\n"
         "threading.Thread(target=converter.convert, args=(endless, Format.PDF)).start()\n"
         "converter.convert(GOOD, Format.PDF)\n"
+        "while max(map(bytes_read, converter.children)) < len(endless):\n"
+        "    time.sleep(0.01)\n"
         "print(json.dumps(converter.children), flush=True)\n"
         "threading.Event().wait()\n",
         encoding="utf-8",
