@@ -43,6 +43,7 @@ from pydantic_settings import (
 from ingestor.core.choosing import choice_of
 from ingestor.core.errors import ConfigError, IngestorError, UnusableMetadata
 from ingestor.core.escaping import escaped
+from ingestor.core.formats import Format
 from ingestor.core.metadata import Layer, layer_of
 from ingestor.core.profiles import PROVIDERS, checked_dimensions, profile_for
 from ingestor.core.sizes import DEFAULT_MAX_TOKENS, MIN_MAX_TOKENS
@@ -136,6 +137,7 @@ Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_lines)]
 OwnMetadata = Annotated[Layer, NoDecode, BeforeValidator(_own_metadata)]
 Name = Annotated[str, AfterValidator(_one_line)]
 Names = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_lines)]
+Formats = Annotated[tuple[Format, ...], NoDecode, BeforeValidator(_lines)]
 Place = Annotated[Path, AfterValidator(_place)]
 Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]
 
@@ -286,6 +288,19 @@ class EmbeddingSettings(_Group):
         return type(self)(**(fields | dict(given)))
 
 
+class ConvertSettings(_Group):
+    """How files that are no text are made text; needs `pip install 'ingestor[documents]'`."""
+
+    formats: Formats = ()
+    """Formats to convert, of `pdf`, `docx`, `pptx`, `xlsx`, `epub`, `html`, `ipynb`; empty: all."""
+    timeout_seconds: float = Field(default=60.0, ge=0.1, le=3600)
+    """Seconds after which a conversion is given up; the file becomes a Problem."""
+    max_memory_bytes: int = Field(default=1024**3, ge=640 * 1024**2, le=1024**5)
+    """Address space, in bytes, of a process that converts; a file that needs more becomes a Problem."""
+    max_text_bytes: int = Field(default=10 * 1024 * 1024, ge=1, le=1024**3)
+    """Files whose text is larger than this, in bytes of UTF-8, become a Problem."""
+
+
 class VectorSettings(_Group):
     """The store of vectors that were paid for."""
 
@@ -362,6 +377,17 @@ class LogSettings(_Group):
     """`auto`: for people on a terminal, JSON otherwise."""
 
 
+def _tables(value: object) -> object:
+    """Sources from one string: a JSON array of objects."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        message = "it is no JSON array of objects"
+        raise ValueError(message) from None
+
+
 def _without_secrets(value: object) -> object:
     if isinstance(value, Mapping) and "api_key" in value:
         message = "api_key does not belong here: the key is that of the embedding settings, or the provider's variable"
@@ -409,13 +435,14 @@ class Settings(BaseSettings):
 
     watch_dir: Place = Path("watched_dir")
     """The folder that is the collection."""
-    sources: tuple[SourceSettings, ...] = ()
+    sources: Annotated[tuple[SourceSettings, ...], NoDecode, BeforeValidator(_tables)] = ()
     """Several folders, each with a collection, in place of `watch_dir`: see "Several folders" below."""
     data_dir: Place = Path(".ingestor")
     """Folder of the ledger, the vector store and the managed Chroma database."""
     watch: WatchSettings = WatchSettings()
     chunk: ChunkSettings = ChunkSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
+    convert: ConvertSettings = ConvertSettings()
     vectors: VectorSettings = VectorSettings()
     chroma: ChromaSettings = ChromaSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -23,7 +23,8 @@ class LineCutter:
     def __init__(self, recipe: str = "lines") -> None:
         self.recipe = recipe
 
-    def cut(self, text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
+    def cut(self, text: str, file_name: str, pages: Sequence[int] = ()) -> tuple[str, tuple[Chunk, ...]]:
+        assert not pages
         lines = enumerate(text.split("\n"), start=1)
         return PurePosixPath(file_name).stem, tuple(Chunk(line, number, number) for number, line in lines if line)
 

@@ -20,6 +20,7 @@ from ingestor.adapters.reading import GONE, PERMISSION_REMEDY, READ_FLAGS, FileR
 from ingestor.adapters.rules import RULES_FILE, Rules, Scope
 from ingestor.core.attaching import SETTINGS_FILE, SIDECAR_END, Ground, deepened, folder_settings, name_of
 from ingestor.core.errors import DocumentError, IngestorError, ServiceUnavailable, UnreadableDocument, UnusableMetadata
+from ingestor.core.formats import Format, format_of
 from ingestor.core.model import NOTHING, Content, Snapshot, Stat, Version
 from ingestor.core.shortage import shortage
 
@@ -85,7 +86,8 @@ class _Branch:
 class Folder:
     """A folder of the real file system. Thread-safe: it keeps nothing between calls.
 
-    `left_out` are folders that never belong to the source, such as our own when they lie inside the root. With
+    `left_out` are folders that never belong to the source, such as our own when they lie inside the root. Files of a
+    format in `unconverted` are listed as such and not among the files. With
     `follow_symlinks` a link to what lies inside the root is followed, except below another followed link: what it leads
     to has a name of its own, and circles end. `ground` is what holds where no folder says otherwise. `now_ns` (since
     the epoch) and `sleep` serve to judge a file's age.
@@ -100,6 +102,7 @@ class Folder:
         max_file_bytes: int,
         left_out: Sequence[AnyPath] = (),
         ground: Ground = Ground(),  # noqa: B008 - a frozen value
+        unconverted: frozenset[Format] = frozenset(),
         now_ns: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -109,6 +112,7 @@ class Folder:
         self._ground = ground
         self._scope = replace(rules.scope, attached=ground.attached)
         self._follows = follow_symlinks
+        self._unconverted = unconverted
         prefix = self._real_prefix()
         self._left_out = frozenset(
             real.removeprefix(prefix)
@@ -127,7 +131,11 @@ class Folder:
             self._scan_part(below, survey)
         # A disk unmounted during the scan looks like folders deleted one after the other.
         self._check_root_is(identity)
-        return Snapshot(survey.files, survey.unreadable, survey.skipped, survey.attached)
+        files, unconverted = survey.files, frozenset[str]()
+        if self._unconverted:
+            unconverted = frozenset(path for path in files if format_of(path) in self._unconverted)
+            files = {path: version for path, version in files.items() if path not in unconverted}
+        return Snapshot(files, survey.unreadable, survey.skipped, survey.attached, unconverted)
 
     def look(self, path: str) -> Stat | None:
         """Stat one path; see the port."""

@@ -1,6 +1,7 @@
 """`evaluate`: models compared on the documents of a folder."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -146,16 +147,16 @@ def _examined(settings: Settings, tell: Tell) -> tuple[list[Examined], dict[str,
     if len(settings.each()) > 1:
         raise ConfigError("the settings name several sources", remedy="name the folder: `ingestor evaluate FOLDER`")
     source = folder_of(settings)
-    reader = reader_of(settings, source)
     snapshot = source.scan()
     documents: list[Examined] = []
     unread = dict(snapshot.unreadable)
-    for path in sorted(snapshot.files):
-        try:
-            documents.append(_read(reader, path))
-        except IngestorError as error:
-            unread[path] = str(error)
-        tell(READING, len(snapshot.files))
+    with contextlib.closing(reader_of(settings, source)) as reader:
+        for path in sorted(snapshot.files):
+            try:
+                documents.append(_read(reader, path))
+            except IngestorError as error:
+                unread[path] = str(error)
+            tell(READING, len(snapshot.files))
     return documents, unread
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from ingestor.adapters import conversion
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.clock import SystemClock
 from ingestor.adapters.decoding import decode
@@ -21,6 +22,7 @@ from ingestor.app.embedder import allowance_of, embedder_of
 from ingestor.core.attaching import Ground
 from ingestor.core.chunking import Cutter
 from ingestor.core.errors import ConfigError, ServiceUnavailable
+from ingestor.core.formats import Format
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import ChunkSize
 from ingestor.core.profiles import profile_for
@@ -59,6 +61,7 @@ def folder_of(settings: Settings, *, may_be_away: bool = False) -> Folder:
         max_file_bytes=settings.watch.max_file_bytes,
         left_out=[settings.data_dir, settings.chroma_path],
         ground=_ground_of(settings),
+        unconverted=frozenset(each for each in Format if not each.is_text) - _converted(settings),
     )
 
 
@@ -88,13 +91,34 @@ def cutter_of(settings: Settings) -> Cutter:
 
 
 def reader_of(settings: Settings, source: Source) -> Reader:
-    """What reads, decodes and cuts the documents of a source."""
-    return Reader(source, lambda raw: decode(raw).text, cutter_of(settings), _sized)
+    """What reads, decodes, converts and cuts the documents of a source; the caller closes it."""
+    return Reader(
+        source, lambda raw: decode(raw).text, cutter_of(settings), _sized, conversion=_conversion_of(settings)
+    )
 
 
 @lru_cache(maxsize=64)
 def _sized(size: ChunkSize) -> Cutter:
     return Cutter(size.max_tokens, size.overlap_tokens)
+
+
+def _converted(settings: Settings) -> frozenset[Format]:
+    """The formats that are converted: those of the settings, where the library is installed."""
+    return frozenset((settings.convert.formats or Format) if conversion.is_installed() else ())
+
+
+def _conversion_of(settings: Settings) -> conversion.Converter | None:
+    formats = _converted(settings)
+    if not formats:
+        return None
+    return conversion.Converter(
+        formats,
+        timeout_seconds=settings.convert.timeout_seconds,
+        max_memory_bytes=settings.convert.max_memory_bytes,
+        max_text_bytes=settings.convert.max_text_bytes,
+        # One is for live changes.
+        max_children=max(1, len(os.sched_getaffinity(0)) - 1) + 1,
+    )
 
 
 def limit_of(settings: Settings) -> DeletionLimit:
@@ -139,9 +163,10 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
             if settings.embedding not in embedders:
                 embedders[settings.embedding] = embedder_of(settings.embedding)
             ledger = stack.enter_context(contextlib.closing(SqliteLedger(in_data_dir(settings, settings.ledger_file))))
+            reader = stack.enter_context(contextlib.closing(reader_of(settings, each.folder)))
             parts = Parts(
                 source=each.folder,
-                reader=reader_of(settings, each.folder),
+                reader=reader,
                 ledger=ledger,
                 vectors=vectors,
                 embedder=embedders[settings.embedding],

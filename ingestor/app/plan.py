@@ -21,6 +21,8 @@ from ingestor.core.profiles import PROVIDERS, profile_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.account import local_day
 from ingestor.engine.forecast import Forecast, Forecaster, Known
+from ingestor.engine.reading import Reader
+from ingestor.ports import Source
 from ingestor.settings import EmbeddingSettings, Settings
 
 
@@ -83,8 +85,13 @@ def plan(settings: Settings, tell: Callable[[int, int], None]) -> Planned:
     chosen = settings.embedding
     profile = profile_for(chosen.provider, chosen.model_name)
     allowance = allowance_of(chosen)
-    with ledger_of(settings) as ledger, _known_of(settings) as known:
-        forecast = _forecaster(settings, ledger, known).forecast(tell)
+    source = folder_of(settings)
+    with (
+        ledger_of(settings) as ledger,
+        _known_of(settings) as known,
+        contextlib.closing(reader_of(settings, source)) as reader,
+    ):
+        forecast = _forecaster(settings, source, reader, ledger, known).forecast(tell)
         measured = ledger.totals().usage if ledger else Usage()
         spent_tokens = ledger.tokens_on(local_day(time.time())) if ledger else 0
     tokens = forecast.texts.tokens
@@ -108,13 +115,14 @@ def plan(settings: Settings, tell: Callable[[int, int], None]) -> Planned:
     )
 
 
-def _forecaster(settings: Settings, ledger: SqliteLedger | None, known: Known) -> Forecaster:
+def _forecaster(
+    settings: Settings, source: Source, reader: Reader, ledger: SqliteLedger | None, known: Known
+) -> Forecaster:
     chosen = settings.embedding
     profile = profile_for(chosen.provider, chosen.model_name)
-    source = folder_of(settings)
     return Forecaster(
         source,
-        reader_of(settings, source),
+        reader,
         ledger,
         known,
         recipe=recipe_of(chosen),

@@ -103,6 +103,8 @@ def _print(hit: "Hit") -> None:
     place = hit.id
     if "source" in metadata:
         place = f"{metadata['source']}:{metadata.get('start_line', '?')}-{metadata.get('end_line', '?')}"
+    if page := metadata.get("page"):
+        place += f" (page {page})"
     heading = metadata.get("heading") or metadata.get("title") or ""
     excerpt = " ".join(hit.document.split())
     if len(excerpt) > _EXCERPT_CHARACTERS:

@@ -112,10 +112,11 @@ class Cutter:
         """Fingerprint of everything besides the text that decides chunks."""
         return self._recipe
 
-    def cut(self, text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
+    def cut(self, text: str, file_name: str, pages: Sequence[int] = ()) -> tuple[str, tuple[Chunk, ...]]:
         """Title and chunks of a text whose lines end in a bare line feed; the name tells what kind of text it is.
 
-        A chunk has no blank lines around it, but keeps the indentation of its first line.
+        A chunk has no blank lines around it, but keeps the indentation of its first line. `pages` are lines, from 1, in
+        their order: a new chunk begins with each, and with an overlap just before it.
         """
         path = PurePosixPath(file_name)
         kind = kind_of(file_name)
@@ -124,6 +125,7 @@ class Cutter:
         if not text or text.isspace():
             return title, ()
         starts, levels = line_levels(text, kind, shape)
+        page_starts = _line_starts(text, pages)
         if (splitter := self._code.get(path.suffix.lower())) is not None:
             self._mark_statements(text, splitter, starts, levels)
         counts = running_count(text)
@@ -133,7 +135,8 @@ class Cutter:
         heights = np.array(levels)
         sizes = np.zeros(len(levels), dtype=np.int32) if kind is Kind.LINES else _passage_sizes(before, heights)
         ranks = _ranks(text, starts, heights, np.searchsorted(self._size_classes, sizes, side="right"))
-        return title, tuple(self._chunks(text, shape, starts, before, ranks))
+        borders = np.searchsorted(starts, page_starts).tolist()
+        return title, tuple(self._chunks(text, shape, starts, before, ranks, borders))
 
     def _mark_statements(self, text: str, splitter: CodeSplitter, starts: list[int], levels: list[int]) -> None:
         """Lower the level of lines that begin no statement, in definitions that are larger than a unit."""
@@ -186,12 +189,18 @@ class Cutter:
                     yield place
                 place += len(part)
 
-    def _chunks(
-        self, text: str, shape: Outline, starts: list[int], before: NDArray[np.int32], ranks: NDArray[np.uint64]
+    def _chunks(  # noqa: PLR0913, PLR0917 - what is known of one text, and no more
+        self,
+        text: str,
+        shape: Outline,
+        starts: list[int],
+        before: NDArray[np.int32],
+        ranks: NDArray[np.uint64],
+        borders: Sequence[int],
     ) -> Iterator[Chunk]:
         bounds = np.array([*starts, len(text)])
         line, counted = 1, 0
-        for first, last in self._segments(before, ranks):
+        for first, last in self._segments(before, ranks, borders):
             start = first
             if self._overlap_tokens:
                 start = min(first, int(np.searchsorted(before, before[first] - self._overlap_tokens)))
@@ -206,13 +215,15 @@ class Cutter:
             counted = begin
             yield Chunk(body, line, line + body.count("\n"), shape.path_at(begin))
 
-    def _segments(self, before: NDArray[np.int32], ranks: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+    def _segments(
+        self, before: NDArray[np.int32], ranks: NDArray[np.uint64], borders: Sequence[int]
+    ) -> Iterator[tuple[int, int]]:
         """Cut the whole into runs of atoms of at most `_capacity` tokens, as (first, after the last), in order.
 
-        `before[i]` are the tokens before atom i; one more stands for the end.
+        `before[i]` are the tokens before atom i; one more stands for the end. A run begins with each of `borders`.
         """
         first = 0
-        for last in (*self._cuts(before, ranks), len(ranks)):
+        for last in sorted({*self._cuts(before, ranks), *borders, len(ranks)} - {0}):
             while before[last] - before[first] > self._capacity:
                 cut = self._forced_cut(before, ranks, first, last)
                 yield first, cut
@@ -241,6 +252,17 @@ class Cutter:
         low = int(np.searchsorted(before, lowest))
         high = int(np.searchsorted(before, highest, side="right"))
         return high - 1 - int(np.argmax(ranks[low:high][::-1]))
+
+
+def _line_starts(text: str, lines: Sequence[int]) -> list[int]:
+    """Where lines begin in a text; they count from 1 and are in order."""
+    starts: list[int] = []
+    line, place = 1, 0
+    for wanted in lines:
+        while line < wanted and (found := text.find("\n", place)) >= 0:
+            line, place = line + 1, found + 1
+        starts.append(place)
+    return starts
 
 
 def _size_classes(least: int, most: int) -> list[int]:

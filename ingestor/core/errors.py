@@ -91,6 +91,10 @@ class UndecodableDocument(DocumentError):
     """The bytes are binary, or text in no encoding that could be told for certain."""
 
 
+class UnconvertibleDocument(DocumentError):
+    """The file is damaged, locked, without text, or does harm to the converter that its format needs."""
+
+
 class UncuttableDocument(DocumentError):
     """Decoding or cutting it ran into a fault of this program."""
 
@@ -100,7 +104,7 @@ class UnusableMetadata(DocumentError):
 
 
 class OversizeDocument(DocumentError):
-    """The file is larger than `watch.max_file_bytes`."""
+    """The file is larger than `watch.max_file_bytes`, or its text than `convert.max_text_bytes`."""
 
 
 class RejectedByModel(DocumentError):

@@ -9,6 +9,8 @@ from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
+from ingestor.core.formats import Format
+
 Scalar: TypeAlias = str | int | float | bool
 Metadata: TypeAlias = Mapping[str, Scalar]
 
@@ -68,13 +70,15 @@ class Snapshot:
     `unreadable` maps folders that could not be listed to the reason: nothing below them is known, so nothing below
     them may be taken for deleted; a `.ingestor.toml` with a fault is told there, too. `skipped` maps paths left out on
     purpose (symlinks, sidecars without a file) to the reason. `attached` names what is attached to files, where
-    anything is.
+    anything is. `unconverted` are files that nothing here can convert to text: they are not looked into, and what was
+    indexed of them stays.
     """
 
     files: Mapping[str, Version]
     unreadable: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     attached: Mapping[str, str] = field(default_factory=dict)
+    unconverted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,17 @@ class Chunk:
     end_line: int
     heading: str = ""
     """Path of the headings above the chunk, " > " separated."""
+    page: int = 0
+    """Page, slide or sheet that the chunk begins on, from 1; 0 in a document that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What a file of another format says, as Markdown."""
+
+    text: str
+    pages: tuple[int, ...] = ()
+    """The line, from 1, that each page, slide or sheet begins with, from the first on; empty where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +152,10 @@ class Text:
     """How to cut it; None: as the settings say."""
     begin: int = 0
     """The character at which front matter ends, and what is cut begins."""
+    converted_from: Format | None = None
+    """The format that it was converted from; None for the text that the file itself is."""
+    pages: tuple[int, ...] = ()
+    """As in `Converted`."""
 
 
 @dataclass(frozen=True, slots=True)

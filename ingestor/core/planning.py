@@ -31,7 +31,20 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from ingestor.core.fingerprint import chunk_fingerprint, file_tag, own_tag, record_id
-from ingestor.core.model import DAMAGED, Chunk, Document, Entry, Metadata, Outcome, Plan, Problem, Record, Retag, Stat
+from ingestor.core.model import (
+    DAMAGED,
+    Chunk,
+    Document,
+    Entry,
+    Metadata,
+    Outcome,
+    Plan,
+    Problem,
+    Record,
+    Retag,
+    Scalar,
+    Stat,
+)
 
 _NANOSECONDS = 1_000_000_000
 _FIRST_SECOND = int(datetime.min.replace(tzinfo=UTC).timestamp())
@@ -192,12 +205,14 @@ def _shared_metadata(document: Document, document_id: str, *, model: str, now_se
 
 
 def _own_metadata(chunk: Chunk, ordinal: int) -> Metadata:
-    return {
+    own: dict[str, Scalar] = {
         "chunk": ordinal,
         "start_line": chunk.start_line,
         "end_line": chunk.end_line,
         "heading": chunk.heading,
     }
+    # Only where there are pages: records of other documents keep the metadata, and the tags, that they have.
+    return own | {"page": chunk.page} if chunk.page else own
 
 
 def _retag(record: Record, held_tag: str, old: Metadata, old_tag: str) -> Retag:

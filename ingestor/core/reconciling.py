@@ -40,9 +40,10 @@ def _fits(its_cutting: str, cutting: str, attached: str) -> bool:
 def difference(snapshot: Snapshot, glances: Mapping[str, Glance], cutting: str) -> Difference:
     """Compare a scan with the ledger's glances of the same part of the folder.
 
-    What lies below a folder that could not be listed is unknown, and unknown is not gone.
+    What lies below a folder that could not be listed is unknown, and unknown is not gone; nor is a file that cannot be
+    converted any more.
     """
-    files, attached = snapshot.files, snapshot.attached
+    files, attached, unconverted = snapshot.files, snapshot.attached, snapshot.unconverted
     bare = (cutting, "")
     # No call of ours for a file that nothing is attached to: there are very many.
     present = tuple(
@@ -53,7 +54,11 @@ def difference(snapshot: Snapshot, glances: Mapping[str, Glance], cutting: str) 
         or glance[2]
         or (not _fits(glance[1], cutting, attached[path]) if path in attached else glance[1] not in bare)
     )
-    gone = tuple(path for path in glances if path not in files and not _is_below_any(path, snapshot.unreadable))
+    gone = tuple(
+        path
+        for path in glances
+        if path not in files and path not in unconverted and not _is_below_any(path, snapshot.unreadable)
+    )
     return Difference(present=present, gone=gone, same=len(files) - len(present))
 
 

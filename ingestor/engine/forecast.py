@@ -246,7 +246,7 @@ class Forecaster:
                 problems=max(0, tally.faulty) + unsettled,
                 retried=tally.retried,
                 unreadable_folders=len(snapshot.unreadable),
-                left_out=len(snapshot.skipped),
+                left_out=len(snapshot.skipped) + len(snapshot.unconverted),
             ),
             kinds={kind: tally.kinds[kind] for kind in Kind if kind in tally.kinds},
             obstacles=tuple(tally.obstacles.values()),

@@ -4,7 +4,8 @@ Invariant: the document is what the file held at one instant; nothing of it is l
 """
 
 import mimetypes
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -13,11 +14,12 @@ from typing import Protocol
 import structlog
 
 from ingestor.core.attaching import own_metadata
-from ingestor.core.errors import IngestorError, UncuttableDocument
+from ingestor.core.errors import IngestorError, UnconvertibleDocument, UncuttableDocument
+from ingestor.core.formats import Format, format_of
 from ingestor.core.frontmatter import front_matter_of
 from ingestor.core.grammars import Kind, kind_of
 from ingestor.core.metadata import TITLE
-from ingestor.core.model import Chunk, ChunkSize, Content, Document, Text
+from ingestor.core.model import Chunk, ChunkSize, Content, Converted, Document, Text
 from ingestor.core.shortage import shortage
 from ingestor.ports import Source
 
@@ -32,8 +34,26 @@ class Cutter(Protocol):
     def recipe(self) -> str:
         """Fingerprint of everything that decides where chunks begin and end."""
 
-    def cut(self, text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
-        """Title and chunks of a text."""
+    def cut(self, text: str, file_name: str, pages: Sequence[int] = ()) -> tuple[str, tuple[Chunk, ...]]:
+        """Title and chunks of a text; none holds parts of two of the pages, which begin with these lines, from 1."""
+
+
+class Conversion(Protocol):
+    """Makes text of other formats; thread-safe."""
+
+    @property
+    def formats(self) -> frozenset[Format]:
+        """What is converted."""
+
+    @property
+    def max_children(self) -> int:
+        """How many files are converted at once; a further one waits."""
+
+    def convert(self, raw: bytes, format_: Format) -> Converted:
+        """The text of a file; HTML and notebooks are given in UTF-8. Raises `DocumentError` or `TransientError`."""
+
+    def close(self) -> None:
+        """End what runs. May be called twice."""
 
 
 _TEXT_TYPES = {
@@ -52,21 +72,50 @@ _log = structlog.get_logger(__name__)
 
 
 class Reader:
-    """Reads, decodes and cuts; runs on any thread. `sized` gives the cutter of a folder that has sizes of its own."""
+    """Reads, decodes, converts and cuts; runs on any thread. Without a `conversion` only what is text can be read.
+
+    `sized` gives the cutter of a folder that has sizes of its own.
+    """
 
     def __init__(
-        self, source: Source, decode: Decode, cutter: Cutter, sized: Callable[[ChunkSize], Cutter] | None = None
+        self,
+        source: Source,
+        decode: Decode,
+        cutter: Cutter,
+        sized: Callable[[ChunkSize], Cutter] | None = None,
+        *,
+        conversion: Conversion | None = None,
     ) -> None:
         self._source = source
         self._decode = decode
         self._cutter = cutter
         self._sized = sized or (lambda _: cutter)
+        self._conversion = conversion
         self._types = mimetypes.MimeTypes()
 
     @property
     def cutting(self) -> str:
         """Fingerprint of the cutting recipe."""
         return self._cutter.recipe
+
+    @property
+    def max_conversions(self) -> int:
+        """How many files are converted at once."""
+        return self._conversion.max_children if self._conversion else 1
+
+    def converts(self, path: str) -> bool:
+        """Whether a file is to be converted, which may take long."""
+        return self._conversion is not None and format_of(path) in self._conversion.formats
+
+    def lacks(self, path: str) -> bool:
+        """Whether a file would have to be converted, and nothing here can."""
+        format_ = format_of(path)
+        return format_ is not None and not format_.is_text and not self.converts(path)
+
+    def close(self) -> None:
+        """End conversions that run."""
+        if self._conversion is not None:
+            self._conversion.close()
 
     def read(self, path: str) -> Document:
         """Read and cut a document; raises `DocumentError` or `TransientError`."""
@@ -79,25 +128,40 @@ class Reader:
         """
         content = self._source.read(path)
         with _fault_told(path):
-            return _with_own(path, content, self._decode(content.raw))
+            format_ = format_of(path) if self.converts(path) else None
+            if self._conversion is None or format_ is None or not format_.begins(content.raw):
+                return _text(path, content, self._decode(content.raw))
+            if not format_.is_text:
+                converted = self._conversion.convert(content.raw, format_)
+                return _text(path, content, converted.text, format_, converted.pages)
+            source = self._decode(content.raw)
+            try:
+                return _text(path, content, self._conversion.convert(source.encode(), format_).text, format_)
+            except UnconvertibleDocument as error:
+                # It is text all the same, and is indexed as where nothing converts it.
+                _log.info("document.taken_as_text", path=path, reason=str(error))
+                return _text(path, content, source)
 
     def document_of(self, text: Text) -> Document:
         """Cut a text; raises `DocumentError` or `TransientError`."""
         name = PurePosixPath(text.path).name
         with _fault_told(text.path):
             cutter = self._cutter if text.size is None else self._sized(text.size)
-            title, chunks = cutter.cut(text.text[text.begin :], name)
+            kind = name if text.converted_from is None else f"{PurePosixPath(name).stem}.md"
+            title, chunks = cutter.cut(text.text[text.begin :], kind, text.pages)
         if lines_above := text.text.count("\n", 0, text.begin):
             chunks = tuple(
                 replace(each, start_line=each.start_line + lines_above, end_line=each.end_line + lines_above)
                 for each in chunks
             )
+        if text.pages:
+            chunks = tuple(replace(each, page=bisect_right(text.pages, each.start_line)) for each in chunks)
         own = dict(text.metadata)
         return Document(
             path=text.path,
             stat=text.stat,
             content_hash=text.content_hash,
-            file_type=self._file_type(name),
+            file_type=text.converted_from.file_type if text.converted_from else self._file_type(name),
             title=str(own.pop(TITLE, title)),
             chunks=chunks,
             metadata=own,
@@ -108,9 +172,12 @@ class Reader:
         return _TEXT_TYPES.get(suffix) or self._types.guess_type(name)[0] or "text/plain"
 
 
-def _with_own(path: str, content: Content, text: str) -> Text:
+def _text(
+    path: str, content: Content, text: str, converted_from: Format | None = None, pages: tuple[int, ...] = ()
+) -> Text:
     """A text with what its front matter and what is attached to it say. Raises `UnusableMetadata`."""
-    front = front_matter_of(text, path) if kind_of(PurePosixPath(path).name) is Kind.MARKDOWN else None
+    is_markdown = converted_from is None and kind_of(PurePosixPath(path).name) is Kind.MARKDOWN
+    front = front_matter_of(text, path) if is_markdown else None
     return Text(
         path,
         content.stat,
@@ -119,6 +186,8 @@ def _with_own(path: str, content: Content, text: str) -> Text:
         metadata=own_metadata(content, path, front.layer if front else {}),
         size=content.attached.size,
         begin=front.end if front else 0,
+        converted_from=converted_from,
+        pages=pages,
     )
 
 

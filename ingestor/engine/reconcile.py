@@ -33,6 +33,7 @@ UNREADABLE_NOTE = "unreadable_folders"
 """Folders that could not be listed, with their reasons, as JSON; the first `MAX_TOLD` of them."""
 MAX_TOLD = 100
 """What is left out is told path by path, but no more than this at once."""
+CONVERTER_REMEDY = "pip install 'ingestor[documents]', and name their formats in convert.formats, then start again"
 _AFTER_SECONDS = 0.001
 """Paths that are gone are queued behind those that are new, so that a rename is seen as one."""
 
@@ -49,6 +50,8 @@ class Reconciled:
     held: int
     """Deletions that wait for approval; they are not queued."""
     skipped: int
+    unconverted: int
+    """Files that nothing here can convert to text."""
     unreadable: int
     seconds: float
 
@@ -75,6 +78,7 @@ class Reconciler:
         self._cutting = cutting
         self._limit = limit
         self._told_left_out: frozenset[str] = frozenset()
+        self._told_unconverted: frozenset[str] = frozenset()
         self._unreadable: Mapping[str, str] = {}
         self.held = 0
         """Deletions that wait for approval."""
@@ -123,6 +127,7 @@ class Reconciler:
             same=found.same,
             held=held,
             skipped=len(snapshot.skipped),
+            unconverted=len(snapshot.unconverted),
             unreadable=len(snapshot.unreadable),
             seconds=round(self._clock.monotonic_seconds() - began_seconds, 3),
         )
@@ -131,6 +136,7 @@ class Reconciler:
         self._tell_left_out(snapshot)
         if not below:
             self._told_left_out = frozenset(snapshot.skipped)
+            self._tell_unconverted(snapshot.unconverted)
             self._tally.unchanged = found.same
             await self._keep(reconciled, now_seconds)
         await self._keep_unreadable(below, snapshot.unreadable)
@@ -167,6 +173,12 @@ class Reconciler:
             _log.info("paths.left_out", more=len(news) - MAX_TOLD)
         self._told_left_out |= snapshot.skipped.keys()
 
+    def _tell_unconverted(self, paths: frozenset[str]) -> None:
+        """Say once how many files are not looked into, and say it again when more have come."""
+        if paths - self._told_unconverted:
+            _log.warning("files.unconverted", count=len(paths), example=min(paths), remedy=CONVERTER_REMEDY)
+        self._told_unconverted = paths
+
     async def _missing(
         self, below: str, snapshot: Snapshot, glances: Mapping[str, Glance], found: Difference
     ) -> tuple[int, bool]:
@@ -177,7 +189,7 @@ class Reconciler:
             totals = await self._lane.run(self._ledger.totals)
             known, files = totals.documents + totals.problems, max(1, len(snapshot.files))
         else:
-            known, files = len(glances), len(snapshot.files)
+            known, files = len(glances), len(snapshot.files) + len(snapshot.unconverted)
         missing = await asyncio.to_thread(vanished, found.gone, glances, snapshot.files.values())
         is_too_much = self._limit.holds_back(gone=missing, known=known, found=files)
         return missing, is_too_much and not await self.is_approved()
@@ -211,6 +223,7 @@ class Reconciler:
             "same": reconciled.same,
             "held": reconciled.held,
             "skipped": reconciled.skipped,
+            "unconverted": reconciled.unconverted,
             "unreadable": reconciled.unreadable,
             "seconds": reconciled.seconds,
         }

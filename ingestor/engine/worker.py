@@ -32,6 +32,7 @@ from ingestor.core.errors import (
     ChromaUnavailable,
     DocumentError,
     TransientError,
+    UnconvertibleDocument,
     UncuttableDocument,
     UndecodableDocument,
     UnstableDocument,
@@ -73,7 +74,11 @@ RETRY = Backoff(first_seconds=5.0, max_seconds=300.0, max_attempts=8)
 REST = Backoff(first_seconds=0.25, max_seconds=30.0, max_attempts=12)
 """After a file changed while it was read, or its document was in another task's hands."""
 
-_STAGES: dict[type[DocumentError], Stage] = {UndecodableDocument: Stage.DECODE, UncuttableDocument: Stage.CUT}
+_STAGES: dict[type[DocumentError], Stage] = {
+    UndecodableDocument: Stage.DECODE,
+    UnconvertibleDocument: Stage.DECODE,
+    UncuttableDocument: Stage.CUT,
+}
 """Stages that are one step for the worker."""
 
 _log = structlog.get_logger(__name__)
@@ -141,6 +146,11 @@ class Worker:
         self._reads = {
             Priority.LIVE: asyncio.Semaphore(MAX_LIVE_READS),
             Priority.BACKFILL: asyncio.Semaphore(MAX_READS),
+        }
+        # A conversion may take a minute, on a thread that text files need as well; one is kept for live changes.
+        self._conversions = {
+            Priority.LIVE: asyncio.Semaphore(1),
+            Priority.BACKFILL: asyncio.Semaphore(max(1, reader.max_conversions - 1)),
         }
         self._news = asyncio.Event()
         self._has_live_news = False
@@ -316,10 +326,15 @@ class Worker:
             task.stage = Stage.WRITE
             await self._write(Write(plan_removal(task.removed), (), task.change), began_seconds)
             return
+        if self._reader.lacks(task.path):
+            # What it says is not known, and what was indexed of it stays.
+            await self._acknowledge([task.change])
+            return
         is_live = task.change.is_live
+        turns = self._conversions if self._reader.converts(task.path) else self._reads
         with self._embedding.announced(is_live=is_live):
             # Until its texts are in the line: those behind it must not crowd the lanes that live changes need, too.
-            async with self._reads[task.change.priority]:
+            async with turns[task.change.priority]:
                 plan = await self._plan_present(task.path, task.claim)
                 task.stage = Stage.EMBED
                 request = await self._embedding.request([record.text for record in plan.embed], is_live=is_live)

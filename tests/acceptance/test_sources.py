@@ -164,7 +164,8 @@ def wait_rows(site: Site) -> list[Row]:
 
 
 def test_a_source_may_have_rules_chunks_and_a_model_of_its_own(site: Site, provider: EmbeddingServer) -> None:
-    own = 'include = ["*.md"]\nmetadata = { shelf = "science" }\nchunk = { max_tokens = 16 }\nembedding = { model = "another", dimensions = 32 }'
+    own = 'include = ["*.md"]\nmetadata = { shelf = "science" }\nchunk = { max_tokens = 16 }\n'
+    own += 'embedding = { model = "another", dimensions = 32 }'
     write(site.root / "papers/long.md", "\n\n".join(f"Sentence number {n} of a longer text." for n in range(20)))
     configure(site, NOTES, f"{PAPERS}\n{own}")
     report = site.sync()

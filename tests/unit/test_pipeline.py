@@ -368,10 +368,10 @@ async def test_a_fault_of_ours_in_one_document_stops_nobody(
 ) -> None:
     cut = world.cutter.cut
 
-    def faulty(text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
+    def faulty(text: str, file_name: str, pages: Sequence[int]) -> tuple[str, tuple[Chunk, ...]]:
         if file_name == "b.md":
             raise fault
-        return cut(text, file_name)
+        return cut(text, file_name, pages)
 
     monkeypatch.setattr(world.cutter, "cut", faulty)
     await world.sync()

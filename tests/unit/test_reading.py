@@ -1,5 +1,7 @@
 """What the reader holds of a file while it works on it."""
 
+from collections.abc import Sequence
+
 from ingestor.core.model import UNKNOWN_STAT, Chunk, Content
 from ingestor.engine.reading import Reader
 from tests.doubles_folder import MemoryFolder
@@ -28,7 +30,8 @@ class Lines:
 
     recipe = "lines"
 
-    def cut(self, text: str, file_name: str) -> tuple[str, tuple[Chunk, ...]]:
+    def cut(self, text: str, file_name: str, pages: Sequence[int] = ()) -> tuple[str, tuple[Chunk, ...]]:
+        assert not pages
         EVENTS.append("cut")
         return file_name, (Chunk(text, 1, 1),)
 
