@@ -18,6 +18,7 @@ from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, open_sink
 from ingestor.adapters.folder_lock import FolderLock
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.app.embedder import recipe_of
+from ingestor.app.switch import resume
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
 from ingestor.settings import Settings
@@ -95,7 +96,9 @@ def open_collection(
     What was opened is closed with `stack`, or at once when the opening fails.
     """
     with ExitStack() as opened:
-        sink = sink_of(settings, open_client(settings, running, opened))
+        client = open_client(settings, running, opened)
+        _end_switch(settings, client)
+        sink = sink_of(settings, client)
         stack.callback(opened.pop_all().close)
         return sink
 
@@ -119,6 +122,13 @@ def sink_of(settings: Settings, client: "ClientAPI") -> ChromaSink:
     for sentence in sink.unapplied:
         _log.warning("collection.setting_not_applied", reason=sentence)
     return sink
+
+
+def _end_switch(settings: Settings, client: "ClientAPI") -> None:
+    """Complete a switch that a death has interrupted, where this process is the one that may write."""
+    holder = Instance(settings.data_dir).running()
+    if holder is not None and holder.pid == os.getpid():
+        resume(settings, client)
 
 
 def _client_of(settings: Settings, running: InstanceRecord | None, stack: ExitStack) -> "ClientAPI":
