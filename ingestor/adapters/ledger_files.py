@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ingestor.adapters.durability import sync_file, sync_folder
 from ingestor.adapters.ledger import SqliteLedger
-from ingestor.core.errors import LedgerCorrupt, ServiceUnavailable
+from ingestor.core.errors import IngestorError, LedgerCorrupt, ServiceUnavailable
 from ingestor.core.shortage import shortage
 
 BUSY_SECONDS = 30.0
@@ -62,21 +62,17 @@ class LedgerFiles:
 
         Nobody else may have `target` open.
         """
-        path, fresh = self._folder / target, self._folder / f"{target}.new"
+        fresh = self._folder / f"{target}.new"
         _unlink(fresh)
-        with _faults_named(self._folder / name), closing(_opened(fresh)) as made:
-            _back_up(self._folder / name, made)
-            made.executemany(_SET_NOTE, notes.items())
-            made.commit()
-        if change is not None:
-            with closing(SqliteLedger(fresh)) as ledger:
-                change(ledger)
-        with _faults_named(fresh), closing(_opened(fresh)) as made:
-            made.execute("PRAGMA journal_mode=DELETE")  # all of it in one file, which may be renamed
-        _unlink(path)
+        try:
+            self._make(fresh, self._folder / name, notes, change)
+        except IngestorError:
+            _unlink(fresh)  # it may be what has filled the disk
+            raise
+        _unlink(self._folder / target)
         with _faults_named(fresh):
             sync_file(fresh)
-            fresh.replace(path)
+            fresh.replace(self._folder / target)
             sync_folder(self._folder)
 
     def take(self, name: str, target: str) -> None:
@@ -95,6 +91,19 @@ class LedgerFiles:
         """Delete a ledger; idempotent. Nobody else may have it open."""
         _unlink(self._folder / name)
         sync_folder(self._folder)
+
+    def _make(
+        self, fresh: Path, path: Path, notes: Mapping[str, str], change: Callable[[SqliteLedger], None] | None
+    ) -> None:
+        with _faults_named(path), closing(_opened(fresh)) as made:
+            _back_up(path, made)
+            made.executemany(_SET_NOTE, notes.items())
+            made.commit()
+        if change is not None:
+            with closing(SqliteLedger(fresh)) as ledger:
+                change(ledger)
+        with _faults_named(fresh), closing(_opened(fresh)) as made:
+            made.execute("PRAGMA journal_mode=DELETE")  # all of it in one file, which may be renamed
 
 
 def _opened(path: Path) -> sqlite3.Connection:

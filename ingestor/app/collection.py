@@ -21,6 +21,7 @@ from ingestor.app.embedder import recipe_of
 from ingestor.app.switch import resume
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
+from ingestor.core.model import Recipe
 from ingestor.settings import Settings
 
 if TYPE_CHECKING:
@@ -114,9 +115,12 @@ def open_client(settings: Settings, running: InstanceRecord | None, stack: Async
         return client
 
 
-def sink_of(settings: Settings, client: "ClientAPI") -> ChromaSink:
-    """Open the collection that the settings name, or make it. Raises what `open_sink` raises."""
-    recipe = recipe_of(settings.embedding)
+def sink_of(settings: Settings, client: "ClientAPI", recipe: Recipe | None = None) -> ChromaSink:
+    """Open the collection that the settings name, or make it; `recipe` is theirs unless it is given.
+
+    Raises what `open_sink` raises.
+    """
+    recipe = recipe or recipe_of(settings.embedding)
     hnsw = HnswConfig(**settings.chroma.hnsw.model_dump())
     sink = open_sink(client, settings.chroma.collection, recipe, hnsw, fingerprint=recipe_fingerprint(recipe))
     for sentence in sink.unapplied:

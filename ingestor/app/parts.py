@@ -89,6 +89,8 @@ class Sourced:
     settings: Settings
     folder: Folder
     sink: ChromaSink
+    embedder: Embedder | None = None
+    """What gives vectors; None: the model of the settings."""
 
 
 @asynccontextmanager
@@ -109,7 +111,7 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
         vectors = stack.enter_context(contextlib.closing(vectors_of(sources[0].settings)))
         for each in sources:
             settings = each.settings
-            if settings.embedding not in embedders:
+            if each.embedder is None and settings.embedding not in embedders:
                 embedders[settings.embedding] = embedder_of(settings.embedding)
             ledger = stack.enter_context(contextlib.closing(SqliteLedger(in_data_dir(settings, settings.ledger_file))))
             parts = Parts(
@@ -117,7 +119,7 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
                 reader=reader_of(settings, each.folder),
                 ledger=ledger,
                 vectors=vectors,
-                embedder=embedders[settings.embedding],
+                embedder=each.embedder or embedders[settings.embedding],
                 sink=each.sink,
                 clock=SystemClock(),
                 estimate_tokens=estimate_tokens,

@@ -89,7 +89,7 @@ async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only
             for task in beside:
                 task.cancel()
         await pipeline.account.tell()
-        tell(_progress(pipeline))
+        tell(progress_of(pipeline))
         totals = await pipeline.totals()
         return _report(pipeline, totals, unreadable, time.monotonic() - began_seconds)
 
@@ -146,11 +146,12 @@ async def work_through(pipeline: Pipeline) -> int:
 
 async def _tell(pipeline: Pipeline, tell: Callable[[SyncProgress], None]) -> None:
     while True:
-        tell(_progress(pipeline))
+        tell(progress_of(pipeline))
         await asyncio.sleep(PROGRESS_SECONDS)
 
 
-def _progress(pipeline: Pipeline) -> SyncProgress:
+def progress_of(pipeline: Pipeline) -> SyncProgress:
+    """How far a pipeline is."""
     tally = pipeline.tally
     return SyncProgress(
         documents=tally.finished,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ingestor.cli import collection, daemon, documents, embed, evaluate, models, plan, settings, verify
+from ingestor.cli import collection, daemon, documents, embed, evaluate, models, plan, rebuild, settings, verify
 from ingestor.cli.allocator import give_back_freed_memory
 
 NEW_OBJECTS = 10_000
@@ -50,6 +50,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "retry": documents.retry,
     "approve": documents.approve,
     "verify": verify.verify,
+    "rebuild": rebuild.rebuild,
     "models": models.models,
     "evaluate": evaluate.evaluate,
     "embed": embed.embed,
