@@ -120,8 +120,8 @@ async def fill(  # noqa: PLR0913 - what it begins from, and how it tells and end
     One that is not patient ends with the first comparison that is not, and when an outside service stays away.
     """
     serving_sink, next_sink = await asyncio.to_thread(_sinks, ground)
-    before = Sourced(ground.serving.settings, ground.source, serving_sink, ground.serving.embedder())
-    await _begin_ledger(ground, before, next_sink)
+    await _begin_ledger(ground, serving_sink, next_sink)
+    before = _served(ground, serving_sink)
     after = Sourced(ground.next_settings, ground.source, next_sink)
     async with pipelines_of([before, after]) as pipelines:
         lines = [line_of(ground.settings, pipeline) for pipeline in pipelines]
@@ -145,13 +145,18 @@ def _sinks(ground: Ground) -> tuple[ChromaSink, ChromaSink]:
         raise RecipeMismatch(f"a rebuild is unfinished: {error}", remedy=remedy) from error
 
 
-async def _begin_ledger(ground: Ground, before: Sourced, next_sink: ChromaSink) -> None:
+def _served(ground: Ground, sink: ChromaSink) -> Sourced:
+    """The serving collection as a source; a model of its own, since a pipeline closes it."""
+    return Sourced(ground.serving.settings, ground.source, sink, ground.serving.embedder())
+
+
+async def _begin_ledger(ground: Ground, serving_sink: ChromaSink, next_sink: ChromaSink) -> None:
     """Make the ledger of the next collection, unless a rebuild was begun before."""
     settings = ground.settings
     if (settings.data_dir / next_ledger(settings)).is_file():
         return
     # A ledger that was lost, or speaks of another collection, is first made to speak of this one.
-    async with pipelines_of([before]):
+    async with pipelines_of([_served(ground, serving_sink)]):
         pass
     notes = {
         COLLECTION_NOTE: next_sink.collection_id,

@@ -1,0 +1,412 @@
+"""A rebuild: killed at every step, beside a folder that changes, without a provider, a key, a model or a Chroma."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chromadb.errors import ChromaError, NotFoundError
+
+from ingestor.adapters.chroma_server import ChromaServer
+from tests.acceptance.test_killed import kill_when
+from tests.checker import client_of, document_ids, served
+from tests.daemon import KEY, Site, assert_equal, eventually, provider_settings
+from tests.embedding_server import EmbeddingServer, vector_of
+
+OLD_DIMENSIONS, NEW_DIMENSIONS = 64, 32
+"""What tells the vectors of the old recipe from those of the new one."""
+NEW = {"INGESTOR_EMBEDDING__DIMENSIONS": str(NEW_DIMENSIONS)}
+SLOW_SECONDS = 3.0
+"""Of a call, until enough was seen: a rebuild that has not ended meanwhile."""
+CONCURRENCY, BATCH_INPUTS = 2, 4
+IN_FLIGHT = CONCURRENCY * BATCH_INPUTS
+DIES_AFTER_ONE_STEP = """
+import os, signal, sys
+from ingestor.app.switch import Exchange
+from ingestor.cli import main
+make = Exchange.__init__
+def mortal(self, *arguments):
+    make(self, *arguments)
+    def dying(act):
+        return lambda rows: (act(rows), os.kill(os.getpid(), signal.SIGKILL))
+    self._acts = {step: dying(act) for step, act in self._acts.items()}
+Exchange.__init__ = mortal
+sys.argv = ["ingestor", "rebuild"]
+main()
+"""
+
+
+@pytest.fixture
+def provider() -> Iterator[EmbeddingServer]:
+    with EmbeddingServer(dimensions=OLD_DIMENSIONS, api_key=KEY) as server:
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path: Path, provider: EmbeddingServer) -> Iterator[Site]:
+    settings = provider_settings(
+        provider, EMBEDDING__MAX_CONCURRENCY=CONCURRENCY, EMBEDDING__MAX_BATCH_INPUTS=BATCH_INPUTS
+    )
+    with Site(tmp_path, settings) as made:
+        yield made
+
+
+def fill(site: Site, count: int, name: str = "text") -> None:
+    for number in range(count):
+        file = site.folder / f"{name}-{number}.txt"
+        file.write_text(f"The {name} with the number {number} tells of {name}.\n", encoding="utf-8")
+
+
+def synced(site: Site) -> dict[str, dict[str, int]]:
+    """What a sync with the new settings does."""
+    done = site.command("sync", "--json", **NEW)
+    assert done.code == 0, done.err
+    report: dict[str, dict[str, int]] = done.json()
+    return report
+
+
+def assert_new(site: Site) -> None:
+    assert_equal(site.folder, site.at_rest(), dimensions=NEW_DIMENSIONS)
+
+
+def counts(port: int, names: tuple[str, ...]) -> list[int | None]:
+    """How many records the collections of these names hold; None for a name that is not there."""
+    found: list[int | None] = []
+    with client_of(port) as client:
+        for name in names:
+            try:
+                found.append(client.get_collection(name, embedding_function=None).count())
+            except NotFoundError:
+                found.append(None)
+    return found
+
+
+def test_killed_after_each_step_of_the_switch_the_name_is_never_that_of_a_part(
+    site: Site, provider: EmbeddingServer, tmp_path: Path
+) -> None:
+    site.settings |= {"INGESTOR_CHROMA__MODE": "http", "INGESTOR_CHROMA__HOST": "127.0.0.1"}
+    server = ChromaServer(tmp_path / "elsewhere", site.port)
+    server.start()
+    try:
+        fill(site, 6)
+        site.sync()
+        seen = []
+        while True:
+            done = subprocess.run(
+                [sys.executable, "-c", DIES_AFTER_ONE_STEP],
+                cwd=site.root,
+                env=site.environment(**NEW),
+                capture_output=True,
+                check=False,
+                timeout=60,
+            )
+            seen.append(counts(site.port, ("documents", "documents-next")))
+            if done.returncode == 0:
+                break
+            assert done.returncode == -signal.SIGKILL, done.stderr
+            if seen[-1][0] is None:
+                # Between both renames a question is answered all the same, and nothing is made under the name.
+                assert len(site.command("query", "text 3", "--json", **NEW).json()) == 5
+                assert counts(site.port, ("documents",)) == [None]
+        # The ledger is kept; the old one steps aside; the new one steps in; its ledger is taken; its file is dropped.
+        assert seen == [[6, 6], [None, 6], [6, None], [6, None], [6, None], [6, None]]
+        with served(site.port) as rows:
+            assert_equal(site.folder, rows(), dimensions=NEW_DIMENSIONS)
+        assert synced(site)["embedding"]["texts"] == 0
+        assert provider.texts == 6 + 6 + 1  # the question, too
+    finally:
+        server.stop()
+
+
+def test_killed_at_any_moment_a_rebuild_goes_on_and_pays_for_nothing_twice(
+    site: Site, provider: EmbeddingServer
+) -> None:
+    fill(site, 40)
+    site.sync()
+    ids = document_ids(site.at_rest())
+    paid = provider.texts
+    provider.latency_seconds = 0.1
+    site.settings |= NEW
+    kills = (0, 16)
+    for texts in kills:
+        daemon = site.start("rebuild")
+        kill_when(daemon, provider, paid + texts)
+        assert_served_whole(site)
+        (site.folder / f"text-{texts}.txt").rename(site.folder / f"renamed-{texts}.txt")
+        (site.folder / f"text-{texts + 2}.txt").unlink()
+        (site.folder / f"new-{texts}.txt").write_text(f"A file that is new after {texts} texts.", encoding="utf-8")
+    told = site.command("status", "--json").json()["rebuild"]
+    assert 0 < told["unfinished"]["documents"] < 40
+    assert told["unfinished"]["name"] == "documents-next"
+    assert told["unfinished"]["model"] == f"openai/unheard-of-model@{NEW_DIMENSIONS}"
+
+    last = site.start("rebuild")
+    eventually(site.servers, last.log)
+    for pid in site.servers():  # Chroma dies in the middle, too
+        os.kill(pid, signal.SIGKILL)
+    assert last.process.wait(60) == 0, last.log()
+    print(last.log())
+
+    assert_new(site)
+    now = document_ids(site.at_rest())
+    assert {path: now[path] for path in ids.keys() & now.keys()} == {
+        path: id_ for path, id_ in ids.items() if path in now
+    }
+    assert all(now[f"renamed-{texts}.txt"] == ids[f"text-{texts}.txt"] for texts in kills)
+    # Of both recipes: what there is and was, once each, and what was on its way when the process died.
+    assert provider.texts <= paid + 40 + 2 * len(kills) + len(kills) * IN_FLIGHT
+    assert site.sync()["embedding"]["texts"] == 0
+
+
+def assert_served_whole(site: Site) -> None:
+    """What is served is of the old recipe, none of it missing but what the last rebuild has seen go."""
+    rows = site.at_rest()
+    assert len(rows) >= 38
+    assert {len(row.embedding) for row in rows} == {OLD_DIMENSIONS}
+
+
+class Onlooker(threading.Thread):
+    """Asks for the collection by its name without a pause, as a client with no idea of a rebuild does."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._port = port
+        self._is_over = threading.Event()
+        self.longest_gap_seconds = 0.0
+        self.fewest = sys.maxsize
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        with client_of(self._port) as client:
+            last_seconds = time.monotonic()
+            while not self._is_over.is_set():
+                try:
+                    held = client.get_collection("documents", embedding_function=None).count()
+                except NotFoundError:
+                    continue
+                except ChromaError as error:
+                    self.failures.append(repr(error))
+                    continue
+                now_seconds = time.monotonic()
+                self.longest_gap_seconds = max(self.longest_gap_seconds, now_seconds - last_seconds)
+                self.fewest, last_seconds = min(self.fewest, held), now_seconds
+
+    def end(self) -> None:
+        self._is_over.set()
+        self.join()
+
+
+def sources(site: Site) -> dict[str, int]:
+    """Length of the vectors of every source that is served."""
+    with served(site.port) as rows:
+        return {row.source: len(row.embedding) for row in rows()}
+
+
+def test_a_daemon_follows_the_folder_before_within_and_after_the_switch(
+    site: Site, provider: EmbeddingServer, tell: Callable[[str], None]
+) -> None:
+    fill(site, 60)
+    site.sync()
+    site.settings |= NEW
+    provider.latency_seconds = SLOW_SECONDS
+    daemon = site.start("run", "--rebuild").wait_ready()
+    onlooker = Onlooker(site.port)
+    onlooker.start()
+    try:
+        (site.folder / "text-0.txt").unlink()
+        (site.folder / "text-1.txt").rename(site.folder / "renamed.txt")
+        (site.folder / "edited.txt").write_text("Written while the collection is rebuilt.", encoding="utf-8")
+        wanted = {f"text-{number}.txt" for number in range(2, 60)} | {"renamed.txt", "edited.txt"}
+        eventually(lambda: sources(site) == dict.fromkeys(wanted, OLD_DIMENSIONS), daemon.log)
+        assert not daemon.events("collection.switched")
+        refused = site.command("rebuild")
+        assert refused.code == 5
+        assert "ingestor run --rebuild" in refused.err
+        found = site.command("query", "Written while the collection is rebuilt.", "-n", "1", "--json")
+        assert found.json()[0]["source"] == "edited.txt"
+        assert "documents-next" in site.command("status").out
+
+        provider.latency_seconds = 0.0
+        eventually(lambda: daemon.events("collection.switched"), daemon.log)
+        (site.folder / "after.txt").write_text("Written after the switch.", encoding="utf-8")
+        with site.reading() as reading:
+            reading.dimensions = NEW_DIMENSIONS
+            reading.wait_equal()
+    finally:
+        onlooker.end()
+    assert onlooker.fewest >= 59
+    assert not onlooker.failures
+    tell(f"a client missed the name for at most {1_000 * onlooker.longest_gap_seconds:.0f} ms")
+    assert "--prune" in site.command("status").out
+    pruned = site.command("rebuild", "--prune", "--json")
+    assert pruned.json()["chunks"] == 60
+    assert daemon.terminate() == 0
+    # Each text once for each of both recipes, the question, and the last file once.
+    assert provider.texts == 2 * (60 + 1) - 1 + 1 + 1
+
+
+def test_a_model_that_cannot_be_had_any_more_stops_nobody(site: Site, provider: EmbeddingServer) -> None:
+    fill(site, 30)
+    site.sync()
+    site.settings |= {
+        "INGESTOR_EMBEDDING__PROVIDER": "dashscope",
+        "INGESTOR_EMBEDDING__MODEL": "text-embedding-v4",
+    }
+    provider.latency_seconds = SLOW_SECONDS
+    daemon = site.start("run", "--rebuild").wait_ready()
+    (site.folder / "text-0.txt").unlink()
+    (site.folder / "text-1.txt").rename(site.folder / "renamed.txt")
+    (site.folder / "new.txt").write_text("Nobody can embed this for the old collection.", encoding="utf-8")
+    wanted = {f"text-{number}.txt" for number in range(2, 30)} | {"renamed.txt"}
+    eventually(lambda: set(sources(site)) == wanted and daemon.events("rebuild.model_absent"), daemon.log)
+    (absent,) = daemon.events("rebuild.model_absent")
+    assert "openai/unheard-of-model" in absent["reason"]
+    done = site.command("query", "anything")
+    assert done.code == 2
+    assert "needs a key" in done.err
+
+    provider.latency_seconds = 0.0
+    eventually(lambda: daemon.events("collection.switched"), daemon.log)
+    with site.reading() as reading:
+        reading.dimensions = OLD_DIMENSIONS
+        assert "new.txt" in document_ids(reading.wait_equal())
+    assert len(daemon.events("rebuild.model_absent")) == 1
+    assert daemon.terminate() == 0
+
+
+def test_a_provider_that_refuses_or_stays_away_and_a_spent_budget_end_a_rebuild_that_goes_on(
+    site: Site, provider: EmbeddingServer
+) -> None:
+    fill(site, 24)
+    site.sync()
+    paid = provider.texts
+    refused = site.command("rebuild", **NEW, INGESTOR_EMBEDDING__API_KEY="wrong")
+    assert refused.code == 2
+    assert "INGESTOR_EMBEDDING__API_KEY" in refused.err
+    day = {"INGESTOR_EMBEDDING__MAX_TOKENS_PER_DAY": str(provider.counters.tokens + 130)}
+    spent = site.command("rebuild", **NEW, **day)
+    assert spent.code == 4, spent.err
+    assert "in a day is spent" in spent.err
+    assert paid < provider.texts < paid + 24
+    assert {len(row.embedding) for row in site.at_rest()} == {OLD_DIMENSIONS}
+    third = site.command("rebuild", INGESTOR_EMBEDDING__DIMENSIONS="16")
+    assert third.code == 2
+    assert "--abandon" in third.err
+
+    done = site.command("rebuild", "--json", **NEW)
+    assert done.code == 0, done.err
+    assert done.json()["comparison"]["documents"] == 24
+    assert provider.texts == 2 * 24
+    assert_new(site)
+
+
+def test_records_of_others_are_carried_over_and_those_without_a_text_stop_the_switch(
+    site: Site, provider: EmbeddingServer
+) -> None:
+    fill(site, 3)
+    daemon = site.start("run").wait_ready()
+    with site.reading() as reading, client_of(site.port) as client:
+        reading.wait_equal()
+        collection = client.get_collection("documents", embedding_function=None)
+        collection.add(
+            ids=["by-hand", "with-metadata", "wordless"],
+            embeddings=np.ones((3, OLD_DIMENSIONS), dtype=np.float32),
+            documents=["Written by hand.", "With metadata.", None],  # type: ignore[list-item]  # Chroma takes it
+            metadatas=[None, {"kind": "note", "rank": 2}, None],  # type: ignore[list-item]  # as above
+        )
+    assert daemon.terminate() == 0
+    site.settings |= NEW
+
+    stopped = site.command("rebuild", "--yes")
+    assert stopped.code == 3
+    assert "wordless" in stopped.err
+    assert "--drop-foreign" in stopped.err
+    paid = provider.texts
+    done = site.command("rebuild", "--drop-foreign", "--json")
+    assert (done.code, done.json()["comparison"]["carried"]) == (0, 2), done.err
+    assert provider.texts == paid == 3 + 3 + 2
+
+    with _served(site) as rows:
+        assert {id_: len(vector) for id_, (_, vector) in rows.items() if ":" not in id_} == {
+            "by-hand": NEW_DIMENSIONS,
+            "with-metadata": NEW_DIMENSIONS,
+        }
+        assert rows["with-metadata"][0] == {"kind": "note", "rank": 2}
+        assert rows["by-hand"][1] == pytest.approx(list(vector_of("Written by hand.", NEW_DIMENSIONS)), abs=1e-5)
+    assert site.command("verify", "--json").json()["foreign_records"] == 2
+
+
+@contextlib.contextmanager
+def _served(site: Site) -> Iterator[dict[str, tuple[dict[str, object] | None, list[float]]]]:
+    server = ChromaServer(site.chroma_path, site.port)
+    server.start()
+    try:
+        with client_of(site.port) as client:
+            page = client.get_collection("documents", embedding_function=None).get(include=["metadatas", "embeddings"])
+            assert page["metadatas"] is not None
+            assert page["embeddings"] is not None
+            yield {
+                id_: (dict(metadata) if metadata else None, [float(number) for number in vector])
+                for id_, metadata, vector in zip(page["ids"], page["metadatas"], page["embeddings"], strict=True)
+            }
+    finally:
+        server.stop()
+
+
+def test_a_rollback_takes_the_old_collection_back_and_a_rebuild_the_new_one_and_nothing_is_paid_again(
+    site: Site, provider: EmbeddingServer
+) -> None:
+    fill(site, 5)
+    site.sync()
+    before = {row.id for row in site.at_rest()}
+    assert site.command("rebuild", "--rollback").code == 2
+    assert site.command("rebuild", "--json", **NEW).json()["is_switched"]
+    (site.folder / "text-0.txt").rename(site.folder / "renamed.txt")
+    assert synced(site)["documents"]["renamed"] == 1
+
+    back = site.command("rebuild", "--rollback")
+    assert back.code == 0, back.err
+    assert f"openai/unheard-of-model@{OLD_DIMENSIONS}" in back.out
+    assert site.sync()["documents"]["renamed"] == 1
+    rows = site.at_rest()
+    assert_equal(site.folder, rows, dimensions=OLD_DIMENSIONS)
+    assert {row.id for row in rows} == before
+    nothing = site.command("rebuild", "--json")
+    assert (nothing.code, nothing.json()["is_needed"]) == (0, False)
+
+    again = site.command("rebuild", "--json", **NEW)
+    assert again.json()["is_switched"], again.err
+    assert site.command("rebuild", "--status", "--json").json()["kept"]["chunks"] == 5
+    kept = site.command("rebuild", INGESTOR_EMBEDDING__DIMENSIONS="16")
+    assert kept.code == 2
+    assert "--prune" in kept.err
+    assert provider.texts == 2 * 5
+    assert_new(site)
+
+
+def test_another_index_or_distance_costs_nothing_and_what_is_unfinished_can_be_dropped(
+    site: Site, provider: EmbeddingServer
+) -> None:
+    fill(site, 5)
+    site.sync()
+    index = {"INGESTOR_CHROMA__HNSW__SPACE": "l2"}
+    assert site.command("sync", **index).code == 2
+    assert site.command("rebuild", "--json", **index).json()["is_switched"]
+    assert site.command("rebuild", "--prune", **index).code == 0
+    assert site.command("rebuild", "--json", **index, INGESTOR_CHROMA__HNSW__MAX_NEIGHBORS="16").json()["is_switched"]
+    assert provider.texts == 5
+    assert site.command("rebuild", "--prune").code == 0
+    assert site.command("rebuild", "--abandon").code == 2
+
+    assert site.command("rebuild", **index, **NEW, INGESTOR_EMBEDDING__API_KEY="wrong").code == 2
+    assert site.command("rebuild", "--status", "--json").json()["unfinished"]["documents"] == 0
+    assert site.command("rebuild", "--abandon", "--json").json()["documents"] == 0
+    assert site.command("rebuild", "--status", "--json").json() == {"unfinished": None, "kept": None}
+    assert not list(site.data_dir.glob("ledger.*.*"))
