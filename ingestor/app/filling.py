@@ -9,6 +9,7 @@ and whatever kills the process, the next start goes on with what is there.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from ingestor.app.beside import MODEL_NOTE, kept, next_ledger, next_name
 from ingestor.app.collection import sink_of
 from ingestor.app.embedder import recipe_of
 from ingestor.app.line import line_of
-from ingestor.app.parts import Sourced, pipelines_of
+from ingestor.app.parts import Sourced, ledger_of, pipelines_of
 from ingestor.app.serving import Serving, serving_of
 from ingestor.core.auditing import emptied
 from ingestor.core.errors import ConfigError, RecipeMismatch, TransientError
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 8.0
-"""How long what waits for an outside service is waited for, when nothing else is left to do: once it is tried again."""
+"""What waits for an outside service is waited for, when nothing else is left to do, if it is tried again this soon."""
 AGAIN_SECONDS = 60.0
 """Pause of a daemon between two comparisons of which the first was not sound."""
 MAX_ROUNDS = 20
@@ -127,7 +128,8 @@ async def fill(  # noqa: PLR0913 - what it begins from, and how it tells and end
         lines = [line_of(ground.settings, pipeline) for pipeline in pipelines]
         finished = asyncio.Event()
         daemon = Daemon(lines, _Hushed(notifier), supervise=supervise)
-        judge = _Judge(lines, serving_sink, next_sink, tell, is_patient=is_patient, drops_foreign=drops_foreign)
+        sinks = serving_sink, next_sink
+        judge = _Judge(ground.next_settings, lines, sinks, tell, is_patient=is_patient, drops_foreign=drops_foreign)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(daemon.run(finished))
             try:
@@ -151,9 +153,9 @@ def _served(ground: Ground, sink: ChromaSink) -> Sourced:
 
 
 async def _begin_ledger(ground: Ground, serving_sink: ChromaSink, next_sink: ChromaSink) -> None:
-    """Make the ledger of the next collection, unless a rebuild was begun before."""
-    settings = ground.settings
-    if (settings.data_dir / next_ledger(settings)).is_file():
+    """Make the ledger of the next collection, unless a rebuild was begun before and its collection is there still."""
+    settings, files = ground.settings, LedgerFiles(ground.settings.data_dir)
+    if files.note(next_ledger(settings), COLLECTION_NOTE) == next_sink.collection_id:
         return
     # A ledger that was lost, or speaks of another collection, is first made to speak of this one.
     async with pipelines_of([_served(ground, serving_sink)]):
@@ -163,7 +165,6 @@ async def _begin_ledger(ground: Ground, serving_sink: ChromaSink, next_sink: Chr
         MODEL_NOTE: described(recipe_of(settings.embedding)),
         FOREIGN_NOTE: "0",
     }
-    files = LedgerFiles(settings.data_dir)
     await asyncio.to_thread(files.set_note, settings.ledger_file, MODEL_NOTE, described(ground.serving.recipe))
     await asyncio.to_thread(files.copy, settings.ledger_file, next_ledger(settings), notes, _empty)
 
@@ -182,36 +183,34 @@ class _Judge:
 
     def __init__(  # noqa: PLR0913 - the parts it looks at
         self,
+        settings: Settings,
         lines: list[Line],
-        serving_sink: ChromaSink,
-        next_sink: ChromaSink,
+        sinks: tuple[ChromaSink, ChromaSink],
         tell: Callable[[Pipeline], None],
         *,
         is_patient: bool,
         drops_foreign: bool,
     ) -> None:
         serving, following = lines
+        self._settings = settings
         self._serving = serving.pipeline
         self._pipeline = following.pipeline
         self._reconciled = following.follower.reconciled
-        self._serving_sink = serving_sink
-        self._next_sink = next_sink
+        self._serving_sink, self._next_sink = sinks
         self._tell = tell
         self._is_patient = is_patient
         self._drops_foreign = drops_foreign
 
     async def judge(self, stop: asyncio.Event) -> Filled:
         """Go on until there is a verdict."""
-        loop = asyncio.get_running_loop()
-        stuck_seconds, rounds, pause_seconds = loop.time() + PATIENCE_SECONDS, 0, POLL_SECONDS
+        rounds, pause_seconds = 0, POLL_SECONDS
         while not await happens_within(stop, pause_seconds):
             pause_seconds = POLL_SECONDS
             self._tell(self._pipeline)
             if not self._reconciled.is_set() or not await self._pipeline.is_idle():
-                stuck_seconds = loop.time() + PATIENCE_SECONDS
                 continue
             if (await self._pipeline.totals()).retrying:
-                if self._is_patient or loop.time() < stuck_seconds:
+                if self._is_patient or await asyncio.to_thread(self._due_seconds) < PATIENCE_SECONDS:
                     continue
                 return self._filled(outage=self._pipeline.tally.outage or "some files do not come to rest")
             try:
@@ -236,6 +235,12 @@ class _Judge:
     async def _compared(self) -> Comparison | None:
         carried = await carry(self._serving_sink, self._next_sink, self._pipeline)
         return await compare(self._serving, self._pipeline, self._next_sink, carried, drops_foreign=self._drops_foreign)
+
+    def _due_seconds(self) -> float:
+        """In how many seconds what failed is tried again."""
+        with ledger_of(self._settings) as ledger:
+            due_seconds = ledger.next_due_seconds() if ledger is not None else None
+        return 0.0 if due_seconds is None else due_seconds - time.time()
 
     def _filled(self, comparison: Comparison | None = None, outage: str = "") -> Filled:
         return Filled(self._next_sink.collection_id, self._pipeline.account.usage, comparison, outage)

@@ -108,7 +108,7 @@ async def rebuild_beside(
     Ends at once when the collection is as the settings have it.
     """
     await asyncio.to_thread(resume, settings, client)
-    if ChromaCatalog(client).find(settings.chroma.collection) is None:
+    if await asyncio.to_thread(ChromaCatalog(client).find, settings.chroma.collection) is None:
         return
     ground = await asyncio.to_thread(ground_of, settings, folder_of(settings), client)
     if ground is None:

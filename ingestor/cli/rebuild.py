@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingestor.cli.daemon import progress_told
-from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
+from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
 from ingestor.cli.output import (
     EXIT_OUT_OF_REACH,
     EXIT_PROBLEMS,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 def rebuild(  # noqa: PLR0913, PLR0917 - the options of the command
+    folder: FolderArgument = None,
     status: Annotated[bool, typer.Option("--status", help="Tell what is unfinished and what is kept.")] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="Take the kept collection back.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Delete the kept collection.")] = False,
@@ -42,7 +43,7 @@ def rebuild(  # noqa: PLR0913, PLR0917 - the options of the command
 ) -> None:
     """Build the collection anew for changed settings, while the old one serves. Exit code 3: it was not switched."""
     with errors_explained(debug=debug):
-        loaded = settings_of(config, debug=debug, is_quiet=err.is_terminal)
+        loaded = settings_of(config, debug=debug, folder=folder, is_quiet=err.is_terminal)
         wanted = [name for name, is_asked in _asked(status, rollback, prune, abandon).items() if is_asked]
         if len(wanted) > 1:
             raise ConfigError(f"{' and '.join(wanted)} are two commands", remedy="give one of them")
