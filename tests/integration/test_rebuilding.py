@@ -13,6 +13,7 @@ from ingestor.app.beside import kept, unfinished
 from ingestor.app.query import query
 from ingestor.app.rebuild import Rebuilt, abandon, prune, rebuild, rollback
 from ingestor.app.sync import Report, sync
+from ingestor.cli import rebuild as command
 from ingestor.core.errors import AuthenticationFailed, ConfigError, RecipeMismatch
 from ingestor.engine import comparing
 from ingestor.engine.carrying import carry
@@ -308,6 +309,26 @@ async def test_a_record_of_the_next_collection_that_is_not_what_was_written_stop
 
 def _told(differences: Sequence[str], words: str) -> bool:
     return any(words in difference for difference in differences)
+
+
+async def test_what_a_rebuild_costs_is_told_before_it_is_asked_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.fill(3)
+    await place.sync()
+    asked: list[str] = []
+    monkeypatch.setattr("typer.confirm", lambda sentence, **_: asked.append(sentence))
+    command._ask(place.settings(NEW_DIMENSIONS, model="text-embedding-3-small"))
+    command._ask(place.settings())  # the same texts, whose vectors are there
+    (sentence,) = asked
+    assert sentence.startswith("3 texts, about ")
+    assert "openai/text-embedding-3-small, for about 0.0000 USD. Go on?" in sentence
+
+
+def test_two_commands_at_once_are_refused(place: Place) -> None:
+    done = place.site.command("rebuild", "--prune", "--rollback")
+    assert done.code == 2
+    assert "--rollback and --prune are two commands" in done.err
 
 
 async def test_nothing_indexed_and_a_collection_in_memory_cannot_be_rebuilt(place: Place) -> None:
