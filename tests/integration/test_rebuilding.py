@@ -14,13 +14,14 @@ from ingestor.app.query import query
 from ingestor.app.rebuild import Rebuilt, abandon, prune, rebuild, rollback
 from ingestor.app.sync import Report, sync
 from ingestor.cli import rebuild as command
+from ingestor.core.backoff import Backoff
 from ingestor.core.errors import AuthenticationFailed, ConfigError, RecipeMismatch
-from ingestor.engine import comparing
+from ingestor.engine import comparing, pipeline
 from ingestor.engine.carrying import carry
 from ingestor.settings import Settings
 from tests.checker import client_of, document_ids, served
 from tests.daemon import KEY, Site, assert_equal, free_port, provider_settings
-from tests.embedding_server import EmbeddingServer, vector_of
+from tests.embedding_server import EmbeddingServer, Fault, FaultKind, vector_of
 
 OLD_DIMENSIONS, NEW_DIMENSIONS = 64, 32
 
@@ -181,6 +182,42 @@ async def test_a_refused_key_ends_a_rebuild_that_goes_on_or_can_be_dropped(place
     assert (await rollback(place.settings(16))).model == f"openai/unheard-of-model@{OLD_DIMENSIONS}"
     dropped = await abandon(place.settings(16))
     assert (dropped.model, dropped.chunks) == ("openai/unheard-of-model@16", 6)
+
+
+async def test_a_provider_that_goes_away_in_the_middle_ends_a_rebuild_that_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.fill(12)
+    await place.sync()
+    new = place.settings(NEW_DIMENSIONS, max_concurrency=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "EMBEDDING_RETRY", Backoff(0.01, 0.02, max_attempts=2))
+        patched.setattr(filling, "PATIENCE_SECONDS", 0.0)
+        for kind in (FaultKind.BASE64, *[FaultKind.STATUS] * 20):  # the first call is answered
+            place.provider.inject(Fault(kind))
+        done = await place.rebuild(new)
+    assert not done.is_switched
+    assert "HTTP 500" in done.outage
+    place.assert_equal(OLD_DIMENSIONS)
+    with client_of(place.site.port) as client:
+        assert client.get_collection("documents-next", embedding_function=None).count() == 4
+    place.provider._faults.clear()
+    assert (await place.rebuild(new)).is_switched
+    place.assert_equal(NEW_DIMENSIONS)
+    assert place.provider.texts == 12 + 12
+
+
+async def test_what_a_rebuild_left_that_died_before_it_had_a_ledger_goes_only_if_it_is_empty(place: Place) -> None:
+    place.fill(2)
+    await place.sync()
+    with client_of(place.site.port) as client:
+        client.create_collection("documents-next", embedding_function=None)
+        for names in (["documents"], ["documents", "documents-next"]):
+            with pytest.raises(ConfigError, match="no rebuild is unfinished"):
+                await abandon(place.settings())
+            assert place.names() == names
+            left = client.get_or_create_collection("documents-next", embedding_function=None)
+            left.add(ids=["somebody's"], embeddings=np.ones((1, 2), dtype=np.float32))
 
 
 async def test_a_spent_budget_ends_a_rebuild_that_goes_on_the_next_day(place: Place) -> None:
