@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ingestor.adapters.chroma_server import ChromaServer
+from ingestor.adapters.instance import Instance
 from ingestor.app import filling
 from ingestor.app.beside import kept, unfinished
 from ingestor.app.query import query
@@ -15,7 +16,7 @@ from ingestor.app.rebuild import Rebuilt, abandon, prune, rebuild, rollback
 from ingestor.app.sync import Report, sync
 from ingestor.cli import rebuild as command
 from ingestor.core.backoff import Backoff
-from ingestor.core.errors import AuthenticationFailed, ConfigError, RecipeMismatch
+from ingestor.core.errors import AlreadyRunning, AuthenticationFailed, ConfigError, RecipeMismatch
 from ingestor.engine import comparing, pipeline
 from ingestor.engine.carrying import carry
 from ingestor.settings import Settings
@@ -366,6 +367,17 @@ def test_two_commands_at_once_are_refused(place: Place) -> None:
     done = place.site.command("rebuild", "--prune", "--rollback")
     assert done.code == 2
     assert "--rollback and --prune are two commands" in done.err
+
+
+async def test_beside_a_daemon_a_rebuild_is_refused_and_the_daemon_named_that_does_it(place: Place) -> None:
+    daemon = Instance(place.site.data_dir)
+    daemon.acquire()
+    try:
+        with pytest.raises(AlreadyRunning) as refused:
+            await place.rebuild(place.settings())
+    finally:
+        daemon.release()
+    assert "`ingestor run --rebuild`" in refused.value.remedy
 
 
 async def test_nothing_indexed_and_a_collection_in_memory_cannot_be_rebuilt(place: Place) -> None:
