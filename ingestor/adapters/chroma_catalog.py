@@ -142,6 +142,14 @@ class ChromaCatalog:
                 f"there is a collection {name!r} already", remedy="choose another name, or delete that collection"
             )
 
+    def delete_if_empty(self, row: CollectionRow) -> bool:
+        """Delete a collection unless it holds records; returns whether it is gone. Raises `CollectionLost`."""
+        with translation(f"counting the records of {row.name!r}", ServiceUnavailable):
+            is_empty = self._current(row).count() == 0
+        if is_empty:
+            self.delete(row)
+        return is_empty
+
     def _current(self, row: CollectionRow) -> "Collection":
         with translation(f"looking for the collection {row.name!r}", ServiceUnavailable):
             found = self._client.get_collection(row.name, embedding_function=None)

@@ -151,7 +151,8 @@ class ChromaSink:
                     ids=ids[start:stop],
                     # Stacked by the batch: those of a large document would be in memory twice.
                     embeddings=np.asarray(vectors[start:stop], dtype=np.float32),
-                    metadatas=[dict(record.metadata) for record in records[start:stop]],
+                    # A record of somebody else's may have none, and Chroma refuses what is empty.
+                    metadatas=[dict(record.metadata) or None for record in records[start:stop]],  # type: ignore[misc]  # it takes None
                     documents=[record.text for record in records[start:stop]],
                 )
 
@@ -445,7 +446,8 @@ def _mismatch(
     return RecipeMismatch(
         f"the collection {name!r} was built with {_described(theirs, space)},"
         f" and the settings name {_described(recipe, hnsw.space)}",
-        remedy="take the old settings back, or choose another INGESTOR_CHROMA__COLLECTION",
+        remedy="run `ingestor rebuild` to build it anew beside the old one, take the old settings back,"
+        " or choose another INGESTOR_CHROMA__COLLECTION",
     )
 
 

@@ -20,9 +20,11 @@ from ingestor.adapters.folder_lock import FolderLock
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.rename_note import RenameNote
 from ingestor.app.embedder import function_of, recipe_of
+from ingestor.app.switch import resume
 from ingestor.core.asking import Function
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
+from ingestor.core.model import Recipe
 from ingestor.settings import Settings
 
 if TYPE_CHECKING:
@@ -118,7 +120,9 @@ def open_collection(
     What was opened is closed with `stack`, or at once when the opening fails.
     """
     with ExitStack() as opened:
-        sink = sink_of(settings, open_client(settings, running, opened))
+        client = open_client(settings, running, opened)
+        _end_switch(settings, client)
+        sink = sink_of(settings, client)
         stack.callback(opened.pop_all().close)
         return sink
 
@@ -130,6 +134,8 @@ def open_collections(
     by_name = {each.chroma.collection: each for each in settings.each()}
     with ExitStack() as opened:
         client = open_client(settings, running, opened)
+        for each in settings.each():
+            _end_switch(each, client)
         sinks = {name: sink_of(each, client) for name, each in by_name.items()}
         stack.callback(opened.pop_all().close)
         return sinks
@@ -146,10 +152,13 @@ def open_client(settings: Settings, running: InstanceRecord | None, stack: Async
         return client
 
 
-def sink_of(settings: Settings, client: "ClientAPI") -> ChromaSink:
-    """Open the collection that the settings name, or make it. Raises what `open_sink` raises."""
+def sink_of(settings: Settings, client: "ClientAPI", recipe: Recipe | None = None) -> ChromaSink:
+    """Open the collection that the settings name, or make it; `recipe` is theirs unless it is given.
+
+    Raises what `open_sink` raises.
+    """
     refuse_renamed(settings, client)
-    recipe = recipe_of(settings.embedding)
+    recipe = recipe or recipe_of(settings.embedding)
     hnsw = HnswConfig(**settings.chroma.hnsw.model_dump())
     function = _function_of(settings)
     sink = open_sink(
@@ -190,6 +199,13 @@ def refuse_renamed(settings: Settings, client: "ClientAPI") -> None:
             f"`ingestor collections rename {called} {named}`",
         )
     note.clear()
+
+
+def _end_switch(settings: Settings, client: "ClientAPI") -> None:
+    """Complete a switch that a death has interrupted, where this process is the one that may write."""
+    holder = Instance(settings.data_dir).running()
+    if holder is not None and holder.pid == os.getpid():
+        resume(settings, client)
 
 
 def _client_of(settings: Settings, running: InstanceRecord | None, stack: ExitStack) -> "ClientAPI":

@@ -3,34 +3,43 @@
 import asyncio
 import os
 import signal
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
+from typing import TypeVar
 
 import structlog
 
 from ingestor.adapters import chroma_client
 from ingestor.adapters.chroma_server import ChromaServer
-from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.instance import InstanceRecord
 from ingestor.adapters.notify import Notifier
-from ingestor.adapters.rules import RULES_FILE
-from ingestor.adapters.watcher import Watcher
-from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_collections, serve
-from ingestor.app.parts import folder_of, path_below, pipelines_of, sourced
-from ingestor.core.errors import ServiceUnavailable
-from ingestor.core.paths import is_at_or_below
-from ingestor.engine.daemon import Daemon, Line
+from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_client, open_collections, serve
+from ingestor.app.line import line_of
+from ingestor.app.parts import folder_of, pipelines_of, sourced
+from ingestor.app.rebuild import rebuild_beside
+from ingestor.core.errors import ConfigError, ServiceUnavailable
+from ingestor.engine.daemon import Daemon
 from ingestor.engine.news import happens_within
-from ingestor.engine.pipeline import Pipeline
 from ingestor.settings import Settings
 
 CONNECT_PAUSE_SECONDS = 5.0
 """Pause of a daemon between two attempts to reach a Chroma server that is elsewhere."""
 
+_T = TypeVar("_T")
+
 _log = structlog.get_logger(__name__)
 
 
-async def run(settings: Settings) -> None:
-    """Follow the folder until SIGINT or SIGTERM."""
+async def run(settings: Settings, *, is_rebuild: bool = False) -> None:
+    """Follow the folder until SIGINT or SIGTERM.
+
+    With `is_rebuild` a collection of other settings is rebuilt meanwhile, and followed after the switch.
+    """
+    if is_rebuild and len(settings.each()) > 1:
+        raise ConfigError(
+            "a daemon that follows several sources rebuilds none of their collections",
+            remedy="stop it, run `ingestor rebuild --collection NAME`, and start it again",
+        )
     async with AsyncExitStack() as stack:
         notifier = Notifier()
         stop = _stop_signal()
@@ -41,7 +50,13 @@ async def run(settings: Settings) -> None:
         loading = asyncio.get_running_loop().run_in_executor(None, chroma_client.load)
         server = serve(settings, stack)
         await loading
-        sinks = await _reached(settings, stack, stop, server)
+        if is_rebuild:
+            async with AsyncExitStack() as beside:
+                client = await _reached(open_client, settings, beside, stop, server)
+                if client is not None:
+                    announce(instance, settings, "run", served=True)
+                    await rebuild_beside(settings, client, stop, notifier, server)
+        sinks = await _reached(open_collections, settings, stack, stop, server)
         if sinks is None:
             return
         announce(instance, settings, "run", served=True)
@@ -53,36 +68,26 @@ async def run(settings: Settings) -> None:
         )
         sources = sourced(settings, sinks)
         pipelines = await stack.enter_async_context(pipelines_of(sources))
-        lines = [_line(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
+        lines = [line_of(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
         await Daemon(lines, notifier, supervise=server.ensure if server else None).run(stop)
     _log.info("daemon.stopped")
 
 
-def _line(settings: Settings, pipeline: Pipeline) -> Line:
-    """What follows a source."""
-    ours = (settings.data_dir, settings.chroma_path)
-    left_out = [below for folder in ours if (below := path_below(settings.watch_dir, folder))]
-    watch = Watcher(
-        settings.watch_dir,
-        polling=settings.watch.polling,
-        follow_symlinks=settings.watch.follow_symlinks,
-        ignore=lambda path: any(is_at_or_below(path, folder) for folder in left_out),
-    )
-    follower = pipeline.follower(watch, quiet_seconds=settings.watch.quiet_seconds, rules_file=RULES_FILE)
-    return Line(pipeline, follower, watch)
-
-
 async def _reached(
-    settings: Settings, stack: AsyncExitStack, stop: asyncio.Event, server: ChromaServer | None
-) -> dict[str, ChromaSink] | None:
-    """Open the collections, waiting for a server that is elsewhere; None when told to stop meanwhile.
+    opening: Callable[[Settings, InstanceRecord | None, AsyncExitStack | ExitStack], _T],
+    settings: Settings,
+    stack: AsyncExitStack,
+    stop: asyncio.Event,
+    server: ChromaServer | None,
+) -> _T | None:
+    """Open the collection, or its database, waiting for a server that is elsewhere; None when told to stop meanwhile.
 
     A server of our own that dies just now is started again; raises `ServiceUnavailable` when it dies too often.
     """
     record = InstanceRecord(os.getpid(), "run", "", 0.0, SERVER_HOST, settings.chroma.port)
     while not stop.is_set():
         try:
-            return await asyncio.to_thread(open_collections, settings, record, stack)
+            return await asyncio.to_thread(opening, settings, record, stack)
         except ServiceUnavailable as error:
             _log.error("chroma.unreachable", reason=str(error), remedy=error.remedy)
             await happens_within(stop, CONNECT_PAUSE_SECONDS)

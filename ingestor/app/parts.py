@@ -138,6 +138,8 @@ class Sourced:
     settings: Settings
     folder: Folder
     sink: ChromaSink
+    embedder: Embedder | None = None
+    """What gives vectors; None: the model of the settings."""
 
 
 @asynccontextmanager
@@ -158,9 +160,7 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
         vectors = stack.enter_context(contextlib.closing(vectors_of(sources[0].settings)))
         for each in sources:
             settings = each.settings
-            if is_prepared:
-                _take_over_ledger(settings)
-            if settings.embedding not in embedders:
+            if each.embedder is None and settings.embedding not in embedders:
                 embedders[settings.embedding] = embedder_of(settings.embedding)
             ledger = stack.enter_context(contextlib.closing(SqliteLedger(in_data_dir(settings, settings.ledger_file))))
             reader = stack.enter_context(contextlib.closing(reader_of(settings, each.folder)))
@@ -169,7 +169,7 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
                 reader=reader,
                 ledger=ledger,
                 vectors=vectors,
-                embedder=embedders[settings.embedding],
+                embedder=each.embedder or embedders[settings.embedding],
                 sink=each.sink,
                 clock=SystemClock(),
                 estimate_tokens=estimate_tokens,
@@ -195,6 +195,9 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
 def sourced(settings: Settings, sinks: Mapping[str, ChromaSink]) -> list[Sourced]:
     """Every source with its folder and its collection. Where there are several, none waits for the disk of another."""
     sources = settings.each()
+    for each in sources:
+        if each.source_name:
+            _take_over_ledger(each)
     may_be_away = len(sources) > 1
     return [Sourced(each, folder_of(each, may_be_away=may_be_away), sinks[each.chroma.collection]) for each in sources]
 

@@ -11,6 +11,8 @@ from ingestor.app.collection import configured, indexed, open_client, settings_f
 from ingestor.app.embedder import embedding_of
 from ingestor.app.parts import vectors_of
 from ingestor.app.records import held, opened_target, refuse_texts
+from ingestor.app.serving import asked
+from ingestor.core.errors import ConfigError
 from ingestor.core.handmade import checked_vector
 from ingestor.core.model import Hit
 from ingestor.engine.lane import Lane
@@ -42,7 +44,7 @@ async def query(  # noqa: PLR0913 - the question and its filters
     running = indexed(settings)
     with ExitStack() as stack:
         client = await asyncio.to_thread(open_client, settings, running, stack)
-        sink, vector = await asyncio.to_thread(_opened, settings, client, question, ids, is_ours)
+        sink, vector, settings = await asyncio.to_thread(_opened, settings, client, question, ids, is_ours)
         lane = stack.enter_context(contextlib.closing(Lane("search")))
         among = ids or None
         if vector is not None:
@@ -67,11 +69,18 @@ def _opened(
     question: str | Sequence[object],
     ids: Sequence[str],
     is_ours: bool,  # noqa: FBT001 - called by another thread, by position
-) -> tuple[ChromaSink, Vector | None]:
-    """What is searched, and the vector that it is searched for, where one was given."""
+) -> tuple[ChromaSink, Vector | None, Settings]:
+    """What is searched, the vector that it is searched for, where one was given, and the settings of its model."""
     is_text = isinstance(question, str)
+    serving = asked(settings, client) if is_ours else None
+    if serving is not None:
+        settings = serving.settings
+    if is_text and serving is not None and serving.reason:
+        message = f"the collection {settings.chroma.collection!r} cannot be asked: {serving.reason}"
+        raise ConfigError(message, remedy="give its model back, or wait until the rebuild has switched")
     if is_text and is_ours:
-        sink_of(settings, client)  # made where it is missing, and held against the settings
+        # Made where it is missing, and held against the settings.
+        sink_of(settings, client, serving.recipe if serving is not None else None)
     target = opened_target(settings, client, is_ours=is_ours)
     vector = None
     if is_text:
@@ -79,4 +88,4 @@ def _opened(
     else:
         vector = checked_vector(question, target.row.dimensions, target.where)
     held(target, ids)
-    return view_sink(client, settings.chroma.collection), vector
+    return view_sink(client, settings.chroma.collection), vector, settings

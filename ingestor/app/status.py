@@ -13,6 +13,7 @@ from typing import Any
 
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.ledger import SqliteLedger
+from ingestor.app.beside import Beside, kept, unfinished
 from ingestor.app.collection import endpoint
 from ingestor.app.embedder import allowance_of, currency_of, price_of
 from ingestor.app.parts import VECTORS_FILE, ledger_of, path_below
@@ -64,6 +65,10 @@ class Status:
     """Folders that could not be listed; `problems` names them."""
     watching: str
     outage: str
+    unfinished: Beside | None
+    """The collection that a rebuild is filling."""
+    kept: Beside | None
+    """The collection that a rebuild has replaced."""
 
 
 def status(settings: Settings) -> list[Status]:
@@ -104,6 +109,8 @@ def _status(settings: Settings) -> Status:
         unreadable_folders=unreadable,
         watching=str(state.get("watching", "")) if running else "",
         outage=str(state.get("outage", "")) if running else "",
+        unfinished=unfinished(settings),
+        kept=kept(settings),
     )
 
 

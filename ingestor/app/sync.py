@@ -109,7 +109,7 @@ async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only
                 task.cancel()
         for pipeline in pipelines:
             await pipeline.account.tell()
-        tell(_progress(pipelines))
+        tell(progress_of(pipelines))
         totals = [await pipeline.totals() for pipeline in pipelines]
         return _report(pipelines, totals, scanned, time.monotonic() - began_seconds)
 
@@ -194,11 +194,12 @@ def usage_of(pipelines: Sequence[Pipeline]) -> Usage:
 
 async def _tell(pipelines: Sequence[Pipeline], tell: Callable[[SyncProgress], None]) -> None:
     while True:
-        tell(_progress(pipelines))
+        tell(progress_of(pipelines))
         await asyncio.sleep(PROGRESS_SECONDS)
 
 
-def _progress(pipelines: Sequence[Pipeline]) -> SyncProgress:
+def progress_of(pipelines: Sequence[Pipeline]) -> SyncProgress:
+    """How far pipelines are."""
     tallies = [pipeline.tally for pipeline in pipelines]
     return SyncProgress(
         documents=sum(tally.finished for tally in tallies),

@@ -15,6 +15,7 @@ from ingestor.cli.chosen import (
 )
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import errors_explained, moment, out, print_json, print_rows, shown, sized
+from ingestor.cli.rebuild import told_kept, told_unfinished
 from ingestor.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -135,6 +136,10 @@ def _status_json(found: "Status") -> dict[str, Any]:
         "last_reconcile": found.last_reconcile,
         "watching": found.watching,
         "outage": found.outage,
+        "rebuild": {
+            "unfinished": found.unfinished.as_json() if found.unfinished else None,
+            "kept": found.kept.as_json() if found.kept else None,
+        },
     }
 
 
@@ -188,4 +193,8 @@ def _print_status(found: "Status") -> None:
         rows["held back"] = f"{found.held_deletions} deletions, until `ingestor approve` or the files come back"
     if found.outage:
         rows["outage"] = found.outage
+    if found.unfinished:
+        rows["rebuild"] = told_unfinished(found.unfinished)
+    if found.kept:
+        rows["kept"] = told_kept(found.kept)
     print_rows(rows)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from ingestor.app.sync import Report, SyncProgress
 
 
-def run(folder: FolderArgument = None, config: ConfigOption = None, debug: DebugOption = False) -> None:
+def run(
+    folder: FolderArgument = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Rebuild a collection of other settings while it is followed.")
+    ] = False,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
+) -> None:
     """Follow a folder until SIGINT or SIGTERM: the daemon."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, folder=folder)
@@ -23,7 +30,7 @@ def run(folder: FolderArgument = None, config: ConfigOption = None, debug: Debug
 
         from ingestor.app import daemon as app
 
-        asyncio.run(app.run(loaded.settings))
+        asyncio.run(app.run(loaded.settings, is_rebuild=rebuild))
 
 
 def sync(
@@ -35,7 +42,7 @@ def sync(
         loaded = settings_of(config, debug=debug, folder=folder, is_quiet=err.is_terminal)
         from ingestor.app import sync as app
 
-        with _progress_told() as tell:
+        with progress_told() as tell:
             report = run_in_order(app.sync(loaded.settings, tell))
         finish(report, as_json=as_json)
 
@@ -64,7 +71,8 @@ def finish(report: "Report", *, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress_told() -> Iterator[Callable[["SyncProgress"], None]]:
+def progress_told() -> Iterator[Callable[["SyncProgress"], None]]:
+    """Tell how far work is: a bar on a terminal, lines elsewhere."""
     if err.is_terminal:
         with _bar() as tell:
             yield tell

@@ -155,6 +155,11 @@ def forgotten(entry: Entry) -> Entry:
     return replace(entry, cutting=UNTRIED, tags={}, doubtful=entry.doubtful | entry.tags.keys())
 
 
+def emptied(entry: Entry) -> Entry:
+    """Make an entry of a document of which a new collection holds nothing: its identity alone stays."""
+    return replace(entry, cutting=UNTRIED, tags={}, doubtful=frozenset(), problem=None)
+
+
 def _adopted(path: str, strays: list[Trace]) -> Correction:
     """Make an entry of records that nobody knows.
 

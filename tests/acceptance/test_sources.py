@@ -183,6 +183,22 @@ def test_a_source_may_have_rules_chunks_and_a_model_of_its_own(site: Site, provi
     assert planned["papers"]["documents"]["unchanged"] == 2
 
 
+def test_the_collection_of_one_source_is_rebuilt_and_one_that_is_shared_is_not(site: Site) -> None:
+    configure(site, NOTES, PAPERS)
+    site.sync()
+    configure(site, NOTES, f'{PAPERS}\nembedding = {{ model = "another" }}')
+    refused = site.command("sync")
+    assert (refused.code, "ingestor rebuild" in refused.err) == (2, True)
+    assert "name one of them" in site.command("rebuild").err
+    assert "rebuild --collection" in site.command("run", "--rebuild").err
+    rebuilt = site.command("rebuild", "--collection", "papers", "--json")
+    assert rebuilt.json()["is_switched"], rebuilt.err
+    assert site.sync()["documents"]["unchanged"] == 3
+    assert site.command("rebuild", "--collection", "papers", "--prune").code == 0
+    configure(site, NOTES, SHARED)
+    assert "share the collection" in site.command("rebuild").err
+
+
 def test_a_problem_is_told_with_its_source_and_retried_there(site: Site) -> None:
     (site.root / "papers/bad.txt").write_bytes(b"\x00\xff\xfe\x00binary" * 40)
     configure(site, NOTES, SHARED)
