@@ -188,6 +188,9 @@ class Sink(Protocol):
     def confirm(self) -> None:
         """Raise `CollectionLost` when the collection does not bear its name any more."""
 
+    def reopen(self) -> None:
+        """Work with the collection that bears the name now: the one before was copied into it."""
+
 
 MAX_READ = 300
 """Records of one `Sink.read`."""
@@ -235,8 +238,17 @@ class Ledger(Protocol):
         These have the same inode and size, or else the same content; a few of them where many have the same content.
         """
 
-    def mark(self, entries: Sequence[Entry]) -> None:
-        """Write entries with what is about to become doubtful, before Chroma is touched."""
+    def mark(self, entries: Sequence[Entry], dropped: int = 0) -> None:
+        """Write entries with what is about to become doubtful, before Chroma is touched.
+
+        `dropped` records are about to be deleted: each becomes a tombstone of the index.
+        """
+
+    def tombstones(self) -> int:
+        """How many records were deleted since the index was made, as far as it was counted."""
+
+    def set_tombstones(self, count: int) -> None:
+        """Count from there: the index is a new one, or was asked itself."""
 
     def amend(self, corrections: Sequence[tuple[Entry | None, Entry]]) -> list[str]:
         """Replace entries (before, after) that nobody has changed or works on meanwhile; returns the paths replaced.

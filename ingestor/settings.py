@@ -346,6 +346,8 @@ class ChromaSettings(_Group):
     """Name of the collection."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3600)
     """Seconds after which a call of Chroma is given up."""
+    max_tombstone_ratio: float = Field(default=2.0, ge=0)
+    """Deleted records in the index, per live one, above which the daemon copies the collection afresh; 0: never."""
     hnsw: HnswSettings = HnswSettings()
     """The index."""
 

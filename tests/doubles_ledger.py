@@ -33,6 +33,7 @@ class MemoryLedger:
         self.usage = Usage()
         self.tokens: Counter[str] = Counter()
         self.notes: dict[str, str] = {}
+        self.dropped = 0
 
     def glances(self, below: str = "") -> dict[str, Glance]:
         return {
@@ -60,7 +61,14 @@ class MemoryLedger:
         near = [entry for entry in entries if (entry.stat.inode, entry.stat.size_bytes) == key]
         return near or [entry for entry in entries if entry.content_hash == content_hash]
 
-    def mark(self, entries: Sequence[Entry]) -> None:
+    def tombstones(self) -> int:
+        return self.dropped
+
+    def set_tombstones(self, count: int) -> None:
+        self.dropped = count
+
+    def mark(self, entries: Sequence[Entry], dropped: int = 0) -> None:
+        self.dropped += dropped
         for entry in entries:
             rival = self.entries([entry.path]).get(entry.path)
             assert rival is None or rival.document_id == entry.document_id, "two documents at one path"

@@ -186,6 +186,10 @@ class MemorySink:
         if self.is_renamed:
             raise CollectionLost("the collection was renamed by somebody else")
 
+    def reopen(self) -> None:
+        self._do("reopen", 0, lambda: None)
+        self._collection_id = self._next_id()
+
     def _next_id(self) -> str:
         return f"collection-{next(self._generations)}"
 

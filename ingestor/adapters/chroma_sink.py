@@ -126,6 +126,11 @@ class ChromaSink:
         return str(self._collection.id)
 
     @property
+    def client(self) -> "ClientAPI":
+        """What it was opened with, for what concerns collections as a whole."""
+        return self._client
+
+    @property
     def dimensions(self) -> int:
         """Length of the vectors; 0 until the first add of a model that does not say."""
         return int(self._metadata["embedding_dimensions"])
@@ -284,6 +289,13 @@ class ChromaSink:
                 f"the collection {name!r} was replaced by somebody else",
                 remedy="start again: it is filled anew, without an embedding call",
             )
+
+    def reopen(self) -> None:
+        """Work with the collection that bears the name now. Raises `CollectionLost` when none does."""
+        name = self._collection.name
+        with translation(f"opening the collection {name!r}", ServiceUnavailable):
+            self._collection = self._client.get_collection(name, embedding_function=None)
+        self._metadata = _scalars(self._collection.metadata)
 
     def _page(self, ids: list[str], *, with_vectors: bool) -> "GetResult | None":
         """Records as Chroma tells of them; None when it has lost the vector of one, or drops it just now."""

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,6 +93,7 @@ _notes = sa.Table(
 
 _DAY_TOKENS = "tokens of "
 """What the counter of a day's tokens is named by, before the day."""
+_TOMBSTONES = "tombstones"
 _UNDECODABLE = "Could not decode"
 """How SQLite's client begins when a text of a row is no text any more: an operational error, by its class."""
 
@@ -131,6 +132,11 @@ _DUE = (
     .limit(sa.bindparam("most"))
 )
 _LEASE = sa.update(_queue).where(_queue.c.path == sa.bindparam("at")).values(is_leased=True)
+
+_NEW_COUNT: Insert = insert(_counters)
+_COUNT = _NEW_COUNT.on_conflict_do_update(
+    index_elements=[_counters.c.name], set_={"value": _counters.c.value + _NEW_COUNT.excluded.value}
+)
 
 
 class SqliteLedger:
@@ -196,10 +202,22 @@ class SqliteLedger:
                 return own
             return found or [_entry(row) for row in connection.execute(_ALIKE, {"content": content_hash})]
 
-    def mark(self, entries: Sequence[Entry]) -> None:
+    def mark(self, entries: Sequence[Entry], dropped: int = 0) -> None:
         """See `ports.Ledger.mark`."""
         with self._writing() as connection:
             _put_entries(connection, entries)
+            if dropped:
+                connection.execute(_COUNT, [{"name": _TOMBSTONES, "value": dropped}])
+
+    def tombstones(self) -> int:
+        """See `ports.Ledger.tombstones`."""
+        return self._counter(_TOMBSTONES)
+
+    def set_tombstones(self, count: int) -> None:
+        """See `ports.Ledger.set_tombstones`."""
+        with self._writing() as connection:
+            connection.execute(sa.delete(_counters).where(_counters.c.name == _TOMBSTONES))
+            connection.execute(_COUNT, [{"name": _TOMBSTONES, "value": count}])
 
     def amend(self, corrections: Sequence[tuple[Entry | None, Entry]]) -> list[str]:
         """See `ports.Ledger.amend`."""
@@ -370,22 +388,23 @@ class SqliteLedger:
         with self._writing() as connection:
             _put_entries(connection, [change(_entry(row)) for row in connection.execute(sa.select(_documents))])
 
+    def rewrite_file(self) -> None:
+        """Rewrite the file so that nothing is left in it of rows that were deleted; nobody else may have it open."""
+        with self._faults_named(), self._engine.connect() as connection:
+            plain = connection.connection.driver_connection
+            if plain is not None:
+                plain.execute("VACUUM")
+                plain.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def add_usage(self, usage: Usage, day: str) -> None:
         """See `ports.Ledger.add_usage`."""
-        statement: Insert = insert(_counters)
-        statement = statement.on_conflict_do_update(
-            index_elements=[_counters.c.name], set_={"value": _counters.c.value + statement.excluded.value}
-        )
         counted = {**asdict(usage), _DAY_TOKENS + day: usage.tokens}
         with self._writing(_NORMAL) as connection:
-            connection.execute(statement, [{"name": name, "value": value} for name, value in counted.items()])
+            connection.execute(_COUNT, [{"name": name, "value": value} for name, value in counted.items()])
 
     def tokens_on(self, day: str) -> int:
         """See `ports.Ledger.tokens_on`."""
-        query = sa.select(_counters.c.value).where(_counters.c.name == _DAY_TOKENS + day)
-        with self._reading() as connection:
-            found: int = connection.execute(query).scalar() or 0
-        return found
+        return self._counter(_DAY_TOKENS + day)
 
     def note(self, name: str) -> str | None:
         """See `ports.Ledger.note`."""
@@ -396,6 +415,12 @@ class SqliteLedger:
         """See `ports.Ledger.set_note`."""
         with self._writing() as connection:
             _upsert_note(connection, name, value)
+
+    def _counter(self, name: str) -> int:
+        query = sa.select(_counters.c.value).where(_counters.c.name == name)
+        with self._reading() as connection:
+            found: int = connection.execute(query).scalar() or 0
+        return found
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -432,6 +457,16 @@ class SqliteLedger:
         return LedgerCorrupt(
             message, remedy="move the file away; the next start rebuilds it from the collection and the folder"
         )
+
+
+def note_in(file: Path, name: str) -> str | None:
+    """A note in a file that may be a ledger, which is not changed; None when it has none, or is none."""
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+    except sqlite3.Error:
+        return None
+    return str(found[0]) if found else None
 
 
 class _Unreadable(Exception):

@@ -89,6 +89,20 @@ class SqliteVectors:
         wanted = list(dict.fromkeys(keys))
         return self._with_file(lambda connection: set(_read(connection, wanted)))
 
+    def forget(self, keys: Iterable[bytes]) -> int:
+        """Delete vectors, and rewrite the file so that nothing of them is left in it; returns how many there were."""
+        named = [(key,) for key in keys]
+
+        def delete(connection: sqlite3.Connection) -> int:
+            with connection:
+                gone = connection.executemany("DELETE FROM vectors WHERE key = ?", named).rowcount if named else 0
+                connection.executemany("DELETE FROM uses WHERE key = ?", named)
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return gone
+
+        return self._with_file(delete)
+
     def put(self, vectors: Mapping[bytes, Vector]) -> None:
         """See `ports.VectorStore.put`."""
         self._unkept.update(vectors)

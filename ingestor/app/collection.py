@@ -18,8 +18,10 @@ from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, open_sink
 from ingestor.adapters.folder_lock import FolderLock
 from ingestor.adapters.instance import Instance, InstanceRecord
+from ingestor.adapters.journal import Journal
 from ingestor.adapters.rename_note import RenameNote
 from ingestor.app.embedder import function_of, recipe_of
+from ingestor.app.parts import in_data_dir
 from ingestor.app.switch import resume
 from ingestor.core.asking import Function
 from ingestor.core.errors import ConfigError, ServiceUnavailable
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 SERVER_HOST = "127.0.0.1"
+FORGET_FILE = "forget.json"
 START_ATTEMPTS = 3
 """Starts of the managed Chroma server before it is given up: something may kill it while it starts."""
 
@@ -42,8 +45,17 @@ def hold(settings: Settings, command: str, stack: AsyncExitStack | ExitStack) ->
     instance = Instance(settings.data_dir)
     instance.acquire()
     stack.callback(instance.release)
+    unfinished = forgetting(settings).read()
+    if unfinished is not None:
+        path = unfinished["path"]
+        _log.warning("forget.unfinished", path=path, remedy=f"run `ingestor forget {path}` again")
     announce(instance, settings, command, served=False)
     return instance
+
+
+def forgetting(settings: Settings) -> Journal:
+    """Where it is noted that a document is being forgotten."""
+    return Journal(in_data_dir(settings, FORGET_FILE))
 
 
 def announce(instance: Instance, settings: Settings, command: str, *, served: bool, port: int = 0) -> None:

@@ -14,6 +14,7 @@ from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.instance import InstanceRecord
 from ingestor.adapters.notify import Notifier
 from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_client, open_collections, serve
+from ingestor.app.compaction import compactors_of
 from ingestor.app.line import line_of
 from ingestor.app.parts import folder_of, pipelines_of, sourced
 from ingestor.app.rebuild import rebuild_beside
@@ -69,7 +70,9 @@ async def run(settings: Settings, *, is_rebuild: bool = False) -> None:
         sources = sourced(settings, sinks)
         pipelines = await stack.enter_async_context(pipelines_of(sources))
         lines = [line_of(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
-        await Daemon(lines, notifier, supervise=server.ensure if server else None).run(stop)
+        compactors = compactors_of(sources, pipelines)
+        supervise = server.ensure if server else None
+        await Daemon(lines, notifier, supervise=supervise, beside=[each.run for each in compactors]).run(stop)
     _log.info("daemon.stopped")
 
 

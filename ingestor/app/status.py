@@ -55,6 +55,8 @@ class Status:
     totals: Totals | None
     """None when nothing was ever indexed."""
     cost: Cost
+    tombstones: int
+    """Deleted records that the index holds, as far as it was counted."""
     vectors_bytes: int
     """Size of the vector store."""
     max_vectors_bytes: int
@@ -81,13 +83,14 @@ def _status(settings: Settings) -> Status:
     totals: Totals | None = None
     reconcile: Mapping[str, Any] | None = None
     state: Mapping[str, Any] = {}
-    held = unreadable = tokens_today = 0
+    held = unreadable = tokens_today = tombstones = 0
     with ledger_of(settings) as ledger:
         if ledger is not None:
             totals = ledger.totals()
             reconcile = json.loads(ledger.note(LAST_RECONCILE_NOTE) or "null")
             state = json.loads(ledger.note(STATE_NOTE) or "{}")
             held = int(ledger.note(HELD_NOTE) or 0)
+            tombstones = ledger.tombstones()
             unreadable = len(_unreadable(ledger))
             tokens_today = ledger.tokens_on(local_day(time.time()))
     if totals is not None and running is None:
@@ -102,6 +105,7 @@ def _status(settings: Settings) -> Status:
         daemon=running,
         totals=totals,
         cost=_cost(settings.embedding, totals, tokens_today),
+        tombstones=tombstones,
         vectors_bytes=_size_bytes(settings.data_dir / VECTORS_FILE),
         max_vectors_bytes=settings.vectors.max_bytes,
         last_reconcile=reconcile,
@@ -193,11 +197,11 @@ def _faulty(settings: Settings) -> list[str]:
 
 def relative_path(settings: Settings, wanted: str) -> str:
     """A path as users give it - in the file system, or relative to a watched folder - as records name it."""
-    places = (_below(each, wanted) for each in settings.each())
+    places = (below(each, wanted) for each in settings.each())
     return next((place for place in places if place is not None), wanted)
 
 
-def _below(settings: Settings, wanted: str) -> str | None:
+def below(settings: Settings, wanted: str) -> str | None:
     """A path as users give it, relative to the watched folder; None when it lies elsewhere."""
     place = Path(wanted)
     if not (place.is_absolute() or place.exists()):
@@ -208,7 +212,7 @@ def _below(settings: Settings, wanted: str) -> str | None:
 
 def _at_or_below(settings: Settings, paths: Sequence[str], wanted: str) -> list[str]:
     """Those of a source's paths that one means which users give."""
-    place = _below(settings, wanted)
+    place = below(settings, wanted)
     return [] if place is None else [path for path in paths if is_at_or_below(path, place)]
 
 

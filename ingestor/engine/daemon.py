@@ -6,7 +6,7 @@ reconcile heals); a signal ends it within the grace, with what is in work finish
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,7 +65,8 @@ class Daemon:
     """Follows the sources until told to stop.
 
     `supervise` blocks and keeps an outside service alive, each second; it is given a complaint about the service, or
-    "", and tells whether the service was started again.
+    "", and tells whether the service was started again. What is `beside` runs for as long as the daemon, from when
+    the folders have been compared.
     """
 
     def __init__(
@@ -74,11 +75,13 @@ class Daemon:
         notifier: ServiceNotifier,
         *,
         supervise: Callable[[str], bool] | None = None,
+        beside: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self._lines = lines
         self._pipelines = [line.pipeline for line in lines]
         self._notifier = notifier
         self._supervise = supervise
+        self._beside = beside
         self._patrols = [Patrol(line.pipeline, line.follower) for line in lines]
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -91,6 +94,7 @@ class Daemon:
                 tasks.create_task(self._beat()),
                 tasks.create_task(self._supervise_service()),
                 tasks.create_task(self._announce_ready()),
+                *(tasks.create_task(self._later(each)) for each in self._beside),
             ]
             await stop.wait()
             self._notifier.stopping()
@@ -115,6 +119,11 @@ class Daemon:
                 await pipeline.open_embedder()
             except Exception as error:  # noqa: BLE001 - the first call meets whatever it is again, and decides what it means
                 _log.warning("embedding.not_open", reason=f"{type(error).__name__}: {error}")
+
+    async def _later(self, work: Callable[[], Awaitable[None]]) -> None:
+        for line in self._lines:
+            await line.follower.reconciled.wait()
+        await work()
 
     async def _beat(self) -> None:
         while True:

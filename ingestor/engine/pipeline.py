@@ -94,14 +94,14 @@ class Pipeline:
         )
         self.account, self.embedding = self.services.account, self.services.embedding
         self._vectors_lane, self._sink_lane = self.services.vectors_lane, self.services.sink_lane
-        self._writer = Writer(Protocol(parts.ledger, self._ledger_lane, parts.sink, self._sink_lane))
+        self.writer = Writer(Protocol(parts.ledger, self._ledger_lane, parts.sink, self._sink_lane))
         self.worker = Worker(
             parts.source,
             parts.reader,
             parts.ledger,
             self._ledger_lane,
             embedding=self.embedding,
-            writer=self._writer,
+            writer=self.writer,
             clock=parts.clock,
             tally=self.tally,
             model=parts.embedder.recipe.model,
@@ -189,6 +189,7 @@ class Pipeline:
                 _log.warning("ledger.rebuilt", documents=adopted, records=found.records)
         else:
             await self._ledger_lane.run(ledger.rewrite, forgotten)
+            await self.set_tombstones(0)
             _log.warning("collection.replaced", was=noted, now=collection_id)
         await self._ledger_lane.run(ledger.set_note, COLLECTION_NOTE, collection_id)
 
@@ -240,7 +241,7 @@ class Pipeline:
     async def run_services(self) -> None:
         """Embed and write until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._writer.run())
+            tasks.create_task(self.writer.run())
             if self._has_own_model:
                 tasks.create_task(self.embedding.run())
 
@@ -251,6 +252,22 @@ class Pipeline:
     async def set_note(self, name: str, value: str) -> None:
         """Keep a note in the ledger."""
         await self._ledger_lane.run(self._parts.ledger.set_note, name, value)
+
+    async def count(self) -> int:
+        """How many records the collection holds, those of others included."""
+        return await self._sink_lane.run(self._parts.sink.count)
+
+    async def tombstones(self) -> int:
+        """How many records were deleted since the index was made."""
+        return await self._ledger_lane.run(self._parts.ledger.tombstones)
+
+    async def set_tombstones(self, count: int) -> None:
+        """Count tombstones from there."""
+        await self._ledger_lane.run(self._parts.ledger.set_tombstones, count)
+
+    async def note_collection(self) -> None:
+        """Let the ledger speak of the collection that is there now, which holds what the one before held."""
+        await self.set_note(COLLECTION_NOTE, self._parts.sink.collection_id)
 
     async def totals(self) -> Totals:
         """What the ledger counts."""

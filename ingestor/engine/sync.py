@@ -54,9 +54,11 @@ class Protocol:
 
     async def mark(self, group: Sequence[Write]) -> None:
         """Step 1; may be repeated."""
-        entries = [doubtful_entry(write.plan) for write in group if write.plan.touches_chroma]
-        if entries:
-            await self._ledger_lane.run(self._ledger.mark, entries)
+        plans = [write.plan for write in group if write.plan.touches_chroma]
+        if plans:
+            # Counted before they are deleted, and again with each repetition: rather too many than too few.
+            dropped = sum(len(plan.drop) + len(plan.replace) for plan in plans)
+            await self._ledger_lane.run(self._ledger.mark, [doubtful_entry(plan) for plan in plans], dropped)
 
     async def apply(self, group: Sequence[Write]) -> None:
         """Steps 2 to 4, for writes that were marked. One group at a time."""

@@ -55,6 +55,10 @@ class Writer:
         self._news_ahead = asyncio.Event()
         self._applied: list[_HandedIn] = []
         self._is_applied = asyncio.Event()
+        self.turn = asyncio.Lock()
+        """Held while Chroma is at a group; who holds it keeps the next one waiting."""
+        self._noted: set[str] | None = None
+        """Ids of records that were written since they were last asked for; None while nobody asks."""
 
     async def write(self, write: Write) -> None:
         """Have a write carried out; raises what the ports raise, with the document left unfinished in the ledger."""
@@ -63,6 +67,18 @@ class Writer:
         self._news.set()
         self._news_ahead.set()
         await handed_in.done
+
+    def note_ids(self) -> set[str]:
+        """Note the ids of records that are written from now on; gives those noted since it was called last.
+
+        While `turn` is held, what was written of them has reached Chroma, or has failed.
+        """
+        noted, self._noted = self._noted, set()
+        return noted or set()
+
+    def forget_ids(self) -> None:
+        """Note no ids any more."""
+        self._noted = None
 
     async def run(self) -> None:
         """Carry out writes until cancelled."""
@@ -98,7 +114,9 @@ class Writer:
                 await self._mark(group)
             self._is_applying = True
             self._news_ahead.set()
-            await self._protocol.apply([handed_in.write for handed_in in group])
+            async with self.turn:
+                self._note(group)
+                await self._protocol.apply([handed_in.write for handed_in in group])
         except RejectedByChroma as error:
             if len(group) == 1:
                 _settle(group, error)
@@ -113,6 +131,13 @@ class Writer:
             self._is_applied.set()
         finally:
             self._is_applying = False
+
+    def _note(self, group: Sequence[_HandedIn]) -> None:
+        if self._noted is not None:
+            for handed_in in group:
+                plan = handed_in.write.plan
+                self._noted.update(plan.drop, plan.replace, (record.id for record in plan.embed))
+                self._noted.update(retag.id for retag in plan.retag)
 
     async def _mark(self, group: Sequence[_HandedIn]) -> None:
         unmarked = [handed_in for handed_in in group if not handed_in.is_marked]

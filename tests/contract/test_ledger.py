@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from ingestor.adapters.ledger import SqliteLedger
+from ingestor.adapters.ledger import SqliteLedger, note_in
 from ingestor.core.errors import ConfigError, LedgerCorrupt
 from ingestor.core.model import Change, Entry, Outcome, Plan, Priority, Problem, Stage, Stat, Usage
 from ingestor.ports import Ledger
@@ -69,6 +69,17 @@ def test_an_entry_moves_with_its_document_id(ledger: Ledger) -> None:
     after = replace(before, path="new")
     ledger.commit([Plan("new", Outcome.RENAMED, before, after)], [])
     assert ledger.glances().keys() == {"new"}
+
+
+def test_tombstones_are_counted_with_what_marks_them_until_they_are_set(ledger: Ledger) -> None:
+    assert ledger.tombstones() == 0
+    ledger.mark([entry("a")], 3)
+    ledger.mark([entry("b")], 4)
+    ledger.mark([entry("c")])
+    assert ledger.tombstones() == 7
+    ledger.set_tombstones(2)
+    ledger.mark([entry("a")], 1)
+    assert ledger.tombstones() == 3
 
 
 def test_a_removed_document_is_forgotten(ledger: Ledger) -> None:
@@ -413,3 +424,31 @@ def test_to_find_nothing_to_lease_waits_for_no_other_process(tmp_path: Path, mon
     assert ledger.lease(10, 10.0) == []
     other.close()
     ledger.close()
+
+
+def test_of_a_removed_document_no_byte_is_left_in_a_file_that_was_rewritten(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    ledger = SqliteLedger(path)
+    gone = entry("a-name-that-tells-something.md")
+    ledger.commit(added(gone, *(entry(f"other-{number}") for number in range(50))), [])
+    with sqlite3.connect(path) as plain:
+        plain.execute("PRAGMA secure_delete = OFF")  # as SQLite is built elsewhere
+        plain.execute("DELETE FROM documents WHERE document_id = ?", (gone.document_id,))
+    plain.close()
+    assert any(gone.path.encode() in file.read_bytes() for file in tmp_path.iterdir())
+    ledger.rewrite_file()
+    assert not any(gone.path.encode() in file.read_bytes() for file in tmp_path.iterdir())
+    assert len(ledger.glances()) == 50
+    ledger.close()
+
+
+def test_a_note_is_read_from_a_ledger_alone_and_no_file_is_changed(tmp_path: Path) -> None:
+    path, other = tmp_path / "ledger.sqlite3", tmp_path / "other.sqlite3"
+    ledger = SqliteLedger(path)
+    ledger.set_note("name", "told")
+    assert (note_in(path, "name"), note_in(path, "none")) == ("told", None)
+    ledger.close()
+    other.write_bytes(b"something else")
+    assert (note_in(other, "name"), note_in(tmp_path / "missing", "name")) == (None, None)
+    assert other.read_bytes() == b"something else"
+    assert not (tmp_path / "missing").exists()

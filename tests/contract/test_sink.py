@@ -486,6 +486,22 @@ def test_records_are_reachable_with_every_distance(client: "ClientAPI", name: st
     assert (sink.unreachable([records[7].id], scaled[7:8]) == [records[7].id]) is (space != "ip")
 
 
+def test_a_sink_goes_on_with_the_collection_that_bears_the_name_now(bench: Bench) -> None:
+    before = bench.sink.collection_id
+    bench.sink.reopen()
+    if isinstance(bench, ChromaBench):
+        assert bench.sink.collection_id == before, "nobody has replaced it"
+        bench.rename_collection()
+        with pytest.raises(CollectionLost):
+            bench.sink.reopen()
+        made = bench.client.create_collection(bench.name, metadata={"embedding_dimensions": 3}, embedding_function=None)
+        bench.sink.reopen()
+        assert bench.sink.collection_id == str(made.id)
+    bench.sink.confirm()
+    bench.sink.add([record("a")], rows((1, 0, 0)))
+    assert bench.sink.ids() == ["a"]
+
+
 def test_a_collection_that_was_replaced_by_one_of_its_name_is_not_confirmed(client: "ClientAPI", name: str) -> None:
     sink = opened(client, name)
     client.delete_collection(name)

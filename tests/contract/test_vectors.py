@@ -148,3 +148,21 @@ def test_vectors_of_before_uses_were_counted_go_first(tmp_path: Path) -> None:
     assert len(store.known([b"%d" % number for number in range(50)])) == 50
     assert len(store.known([b"%d" % number for number in range(50, 100)])) < 50
     store.close()
+
+
+def test_of_vectors_that_are_forgotten_no_byte_is_left_and_others_stay(tmp_path: Path) -> None:
+    store = SqliteVectors(tmp_path / "vectors.sqlite3")
+    rows = np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)
+    keys = [f"key-{number:028}".encode() for number in range(40)]
+    store.put(dict(zip(keys, rows, strict=True)))
+    with sqlite3.connect(tmp_path / "vectors.sqlite3") as plain:
+        plain.execute("PRAGMA secure_delete = OFF")  # as SQLite is built elsewhere
+        plain.execute("DELETE FROM vectors WHERE key = ?", keys[-1:])
+    plain.close()
+    gone = [*keys[:3], keys[-1]]
+    assert store.forget([*gone, b"missing"]) == 3
+    assert store.forget([]) == 0
+    held = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert not any(rows[keys.index(key)].tobytes() in held or key in held for key in gone)
+    assert store.known(keys) == set(keys) - set(gone)
+    store.close()
