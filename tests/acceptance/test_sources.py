@@ -199,6 +199,28 @@ def test_the_collection_of_one_source_is_rebuilt_and_one_that_is_shared_is_not(s
     assert "share the collection" in site.command("rebuild").err
 
 
+def test_a_shared_collection_is_pruned_and_a_document_of_one_source_forgotten_alone(
+    site: Site, provider: EmbeddingServer
+) -> None:
+    write(site.root / "notes/a.md", "# Notes\n\nThe secret of the northern lighthouse keeper.\n")
+    configure(site, NOTES, SHARED)
+    site.sync()
+    paid = provider.texts
+    pruned = site.command("prune", "--json")
+    assert pruned.json()["records"] == 3, pruned.err
+    again = site.sync()
+    assert (again["documents"]["unchanged"], sum(again["chunks"].values())) == (3, 0)
+    # Both sources have an a.md.
+    assert "by its full path" in site.command("forget", "a.md").err
+    forgotten = site.command("forget", str(site.root / "notes/a.md"), "--delete-file", "--json")
+    assert forgotten.json()["is_proven"], forgotten.out
+    assert not of_folder(of_source(site.at_rest(), "papers"), site.root / "papers")
+    assert len(site.at_rest()) == 2
+    assert site.sync()["documents"]["unchanged"] == 2
+    assert provider.texts == paid
+    assert site.command("verify").code == 0
+
+
 def test_a_problem_is_told_with_its_source_and_retried_there(site: Site) -> None:
     (site.root / "papers/bad.txt").write_bytes(b"\x00\xff\xfe\x00binary" * 40)
     configure(site, NOTES, SHARED)
