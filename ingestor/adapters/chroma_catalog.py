@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ingestor.adapters.chroma_faults import translation
+from ingestor.adapters.chroma_function import keep_from_building
 from ingestor.core.errors import CollectionLost, ConfigError, ServiceUnavailable
 from ingestor.core.model import Scalar
 
@@ -155,6 +156,7 @@ class ChromaCatalog:
             found = self._client.get_collection(row.name, embedding_function=None)
         if str(found.id) != row.id:
             raise CollectionLost(f"the collection {row.name!r} was replaced by somebody else", remedy="look again")
+        keep_from_building(found)
         return found
 
     def _collections(self) -> Iterator["Collection"]:

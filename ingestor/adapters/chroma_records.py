@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ingestor.adapters.chroma_faults import translation
+from ingestor.adapters.chroma_function import keep_from_building
 from ingestor.core.errors import ConfigError, RejectedByChroma, ServiceUnavailable
 from ingestor.core.handmade import HandMade
 from ingestor.core.records import PARTS, Selection, StoredRecord
@@ -28,6 +29,7 @@ class ChromaRecords:
     def __init__(self, client: "ClientAPI", name: str) -> None:
         with translation(f"opening the collection {name!r}", ServiceUnavailable):
             self._collection = client.get_collection(name, embedding_function=None)
+        keep_from_building(self._collection)
 
     def count(self) -> int:
         """How many records there are."""

@@ -204,10 +204,10 @@ def relative_path(settings: Settings, wanted: str) -> str:
 def below(settings: Settings, wanted: str) -> str | None:
     """A path as users give it, relative to the watched folder; None when it lies elsewhere."""
     place = Path(wanted)
-    if not (place.is_absolute() or place.exists()):
-        return wanted.strip("/")
     relative = path_below(settings.watch_dir, place)
-    return relative if relative or place.resolve() == settings.watch_dir.resolve() else None
+    if relative or place.resolve() == settings.watch_dir.resolve():
+        return relative
+    return None if place.is_absolute() or place.exists() else wanted.strip("/")
 
 
 def _at_or_below(settings: Settings, paths: Sequence[str], wanted: str) -> list[str]:

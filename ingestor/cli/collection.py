@@ -180,7 +180,8 @@ def _print_status(found: "Status") -> None:
         "daemon": alive + since,
         "folder": f"{found.watch_dir} ({found.watching})" if found.watching else found.watch_dir,
         "collection": f"{found.collection} at {found.chroma}",
-        "documents": f"{fields['documents']} ({fields['chunks']} chunks, {found.tombstones} deleted ones in the index)",
+        "documents": f"{fields['documents']} ({fields['chunks']} chunks"
+        + (f"; the index holds {found.tombstones} deleted ones besides)" if found.tombstones else ")"),
         "queue": f"{fields['queued']} waiting, {fields['in_flight']} in work",
         "problems": str(fields["problems"]),
         "last reconcile": scanned,

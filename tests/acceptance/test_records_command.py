@@ -32,6 +32,7 @@ def site(tmp_path: Path, provider: EmbeddingServer) -> Iterator[Site]:
 def done(site: Site, *arguments: str, code: int = 0) -> Finished:
     finished = site.command(*arguments)
     assert finished.code == code, finished.err
+    assert "Warning" not in finished.err, finished.err
     return finished
 
 
