@@ -46,7 +46,7 @@ from ingestor.core.escaping import escaped
 from ingestor.core.formats import Format
 from ingestor.core.metadata import Layer, layer_of
 from ingestor.core.profiles import PROVIDERS, checked_dimensions, profile_for
-from ingestor.core.sizes import DEFAULT_MAX_TOKENS, MIN_MAX_TOKENS
+from ingestor.core.sizes import DEFAULT_MAX_TOKENS, FILLED, MIN_MAX_TOKENS
 
 PREFIX = "INGESTOR_"
 DELIMITER = "__"
@@ -176,7 +176,7 @@ class ChunkSettings(_Group):
     """How documents are cut."""
 
     max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=MIN_MAX_TOKENS, le=MAX_CHUNK_TOKENS)
-    """Most tokens of a chunk, as estimated for the embedding model."""
+    """Most tokens of a chunk, by an estimate for the embedding model; not set, fewer where the model takes less."""
     overlap_tokens: int = Field(default=0, ge=0, le=4096)
     """Tokens that a chunk repeats of the one before it; an overlap makes every edit dearer."""
 
@@ -346,7 +346,7 @@ class ChromaSettings(_Group):
     """Name of the collection."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3600)
     """Seconds after which a call of Chroma is given up."""
-    max_tombstone_ratio: float = Field(default=2.0, ge=0)
+    max_tombstone_ratio: float = Field(default=2.0, ge=0, le=1_000_000)
     """Deleted records in the index, per live one, above which the daemon copies the collection afresh; 0: never."""
     hnsw: HnswSettings = HnswSettings()
     """The index."""
@@ -492,9 +492,9 @@ class Settings(BaseSettings):
     def _of(self, source: SourceSettings) -> Self:
         name = source.called
         try:
-            chunk = ChunkSettings(**(self.chunk.model_dump() | dict(source.chunk)))
+            given = self.chunk.model_dump(include=self.chunk.model_fields_set)
             embedding = self.embedding.varied(source.embedding)
-            _check_length(embedding, chunk)
+            chunk = _fitting(ChunkSettings(**(given | dict(source.chunk))), embedding)
         except (ValueError, ConfigError) as error:
             message = f"the source {name!r} cannot be: {_reason(error)}"
             raise ConfigError(message, remedy="correct it in [[sources]]") from error
@@ -528,7 +528,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_length(self.embedding, self.chunk)
+        # A validator may finish what it validates; nobody has seen it before.
+        self.__dict__["chunk"] = _fitting(self.chunk, self.embedding)
         return self
 
     @property
@@ -584,13 +585,16 @@ def load_settings(config_file: Path | None = None, overrides: Mapping[str, Any] 
     return Loaded(settings, labels)
 
 
-def _check_length(embedding: EmbeddingSettings, chunk: ChunkSettings) -> None:
-    """Raise `ValueError` for chunks that are too long for the model."""
+def _fitting(chunk: ChunkSettings, embedding: EmbeddingSettings) -> ChunkSettings:
+    """How to cut for a model: what nobody has set follows the model. Raises `ValueError` for chunks too long for it."""
     # DashScope cuts a longer text without a word, and others refuse it.
     profile = profile_for(embedding.provider, embedding.model_name)
-    if profile.is_known and chunk.max_tokens > profile.max_text_tokens:
-        message = f"chunk.max_tokens: {profile.model} takes at most {profile.max_text_tokens} tokens a text"
-        raise ValueError(message)
+    if not profile.is_known or chunk.max_tokens <= profile.max_text_tokens:
+        return chunk
+    if "max_tokens" not in chunk.model_fields_set:
+        return chunk.model_copy(update={"max_tokens": int(profile.max_text_tokens * FILLED)})
+    message = f"chunk.max_tokens: {profile.model} takes at most {profile.max_text_tokens} tokens a text"
+    raise ValueError(message)
 
 
 def _check_apart(sources: Sequence[Settings]) -> None:

@@ -308,3 +308,12 @@ def test_another_provider_of_a_source_gets_neither_key_nor_url_of_the_general_on
     assert derived.embedding.api_key is not None
     assert derived.embedding.api_key.get_secret_value() == "sk-dashscope"
     assert (derived.embedding.base_url, derived.embedding.max_concurrency) == ("", 3)
+
+
+def test_chunks_follow_a_model_that_takes_less_unless_they_are_set() -> None:
+    assert load_settings(None, {"embedding.provider": "chroma-default"}).settings.chunk.max_tokens == 204
+    assert load_settings(None, {"embedding.provider": "local"}).settings.chunk.max_tokens == 440
+    assert "at most 256 tokens" in refused(**{"embedding.provider": "chroma-default", "chunk.max_tokens": 300})
+    source = {"folder": "a", "embedding": {"provider": "chroma-default"}, "chunk": {"overlap_tokens": 20}}
+    (derived,) = load_settings(None, {"sources": [source]}).settings.each()
+    assert (derived.chunk.max_tokens, derived.chunk.overlap_tokens) == (204, 20)
