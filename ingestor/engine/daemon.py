@@ -108,9 +108,7 @@ class Daemon:
             await pipeline.account.tell()
 
     async def _announce_ready(self) -> None:
-        for line in self._lines:
-            # Of several sources, none keeps the others from being served.
-            await (line.follower.begun if len(self._lines) > 1 else line.follower.reconciled).wait()
+        await self._compared()
         await self._keep_state()
         self._notifier.ready()
         _log.info("daemon.ready", watching=", ".join(dict.fromkeys(line.watch.mode for line in self._lines)))
@@ -121,9 +119,13 @@ class Daemon:
                 _log.warning("embedding.not_open", reason=f"{type(error).__name__}: {error}")
 
     async def _later(self, work: Callable[[], Awaitable[None]]) -> None:
-        for line in self._lines:
-            await line.follower.reconciled.wait()
+        await self._compared()
         await work()
+
+    async def _compared(self) -> None:
+        """Wait until the folders have been compared. Of several sources, none keeps the others from being served."""
+        for line in self._lines:
+            await (line.follower.begun if len(self._lines) > 1 else line.follower.reconciled).wait()
 
     async def _beat(self) -> None:
         while True:
