@@ -1,10 +1,19 @@
 """A `Source` in memory, for tests of the loop: the contract suite holds it to what `Folder` does."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ingestor.adapters.rules import RULES_FILE, Rules, Scope
-from ingestor.core.attaching import SETTINGS_FILE, SIDECAR_END, Ground, deepened, folder_settings, name_of
+from ingestor.core.attaching import (
+    SETTINGS_FILE,
+    SIDECAR_END,
+    Ground,
+    deepened,
+    folder_settings,
+    name_of,
+    with_converter,
+)
 from ingestor.core.errors import (
     IngestorError,
     OversizeDocument,
@@ -13,6 +22,7 @@ from ingestor.core.errors import (
     UnstableDocument,
     UnusableMetadata,
 )
+from ingestor.core.formats import Format, format_of
 from ingestor.core.model import Content, Snapshot, Stat
 
 
@@ -27,6 +37,7 @@ class MemoryFolder:
         self, rules: Rules | None = None, *, max_file_bytes: int = 1 << 20, ground: Ground | None = None
     ) -> None:
         self.ground = ground or Ground()
+        self.converters: Mapping[Format, str] = {}
         self.rules = rules or Rules([], [])
         self.max_file_bytes = max_file_bytes
         self.is_missing = False
@@ -166,7 +177,9 @@ class MemoryFolder:
 
     def _attached(self, path: str) -> str:
         sidecar = self._sidecar(path)
-        return name_of(self._scope(path).attached, sidecar[0].version if sidecar else None)
+        format_ = format_of(path)
+        converter = self.converters.get(format_, "") if format_ else ""
+        return with_converter(name_of(self._scope(path).attached, sidecar[0].version if sidecar else None), converter)
 
     def _sidecar(self, path: str) -> tuple[Stat, bytes] | None:
         sidecar = path + SIDECAR_END

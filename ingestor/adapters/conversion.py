@@ -5,6 +5,7 @@ is ended, and the next file gets a fresh one. No child outlives the parent for l
 """
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -25,6 +26,8 @@ from ingestor.core.model import Converted
 
 LIBRARY: Final = "kreuzberg"
 IDLE_SECONDS: Final = 60
+REVISION: Final = 1
+"""Of what `conversion_child.py` makes of files: one more with each change of it that gives another text."""
 
 _CHILD: Final = Path(__file__).with_name("conversion_child.py")
 _MAX_ANSWER_LINE_BYTES: Final = 4 * 1024 * 1024
@@ -42,6 +45,12 @@ _DIED_REMEDY: Final = f"raise convert.max_memory_bytes if it is a sound file tha
 def is_installed() -> bool:
     """Whether the library that converts is there; it is not imported."""
     return importlib.util.find_spec(LIBRARY) is not None
+
+
+def name() -> str:
+    """The converter that is installed: two of the same name make the same texts."""
+    version = next((found.version for found in importlib.metadata.distributions(name=LIBRARY)), "")
+    return f"{LIBRARY}-{version}-{REVISION}"
 
 
 class _ChildEnded(Exception):

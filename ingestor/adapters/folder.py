@@ -11,17 +11,26 @@ import errno
 import os
 import stat as modes
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from ingestor.adapters.reading import GONE, PERMISSION_REMEDY, READ_FLAGS, FileReader, kind_of, stat_of
 from ingestor.adapters.rules import RULES_FILE, Rules, Scope
-from ingestor.core.attaching import SETTINGS_FILE, SIDECAR_END, Ground, deepened, folder_settings, name_of
+from ingestor.core.attaching import (
+    SETTINGS_FILE,
+    SIDECAR_END,
+    Ground,
+    deepened,
+    folder_settings,
+    name_of,
+    with_converter,
+)
 from ingestor.core.errors import DocumentError, IngestorError, ServiceUnavailable, UnreadableDocument, UnusableMetadata
-from ingestor.core.formats import Format, format_of
-from ingestor.core.model import NOTHING, Content, Snapshot, Stat, Version
+from ingestor.core.formats import Format, format_of, formats_of
+from ingestor.core.model import NOTHING, Attached, Content, Snapshot, Stat, Version
 from ingestor.core.shortage import shortage
 
 AnyPath: TypeAlias = str | os.PathLike[str]
@@ -87,7 +96,8 @@ class Folder:
     """A folder of the real file system. Thread-safe: it keeps nothing between calls.
 
     `left_out` are folders that never belong to the source, such as our own when they lie inside the root. Files of a
-    format in `unconverted` are listed as such and not among the files. With
+    format in `unconverted` are listed as such and not among the files; `converters` name what converts those of other
+    formats, and their names belong to what is attached to such files. With
     `follow_symlinks` a link to what lies inside the root is followed, except below another followed link: what it leads
     to has a name of its own, and circles end. `ground` is what holds where no folder says otherwise. `now_ns` (since
     the epoch) and `sleep` serve to judge a file's age.
@@ -103,6 +113,7 @@ class Folder:
         left_out: Sequence[AnyPath] = (),
         ground: Ground = Ground(),  # noqa: B008 - a frozen value
         unconverted: frozenset[Format] = frozenset(),
+        converters: Mapping[Format, str] = MappingProxyType({}),
         now_ns: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -113,6 +124,7 @@ class Folder:
         self._scope = replace(rules.scope, attached=ground.attached)
         self._follows = follow_symlinks
         self._unconverted = unconverted
+        self._converters = converters
         prefix = self._real_prefix()
         self._left_out = frozenset(
             real.removeprefix(prefix)
@@ -131,11 +143,15 @@ class Folder:
             self._scan_part(below, survey)
         # A disk unmounted during the scan looks like folders deleted one after the other.
         self._check_root_is(identity)
-        files, unconverted = survey.files, frozenset[str]()
-        if self._unconverted:
-            unconverted = frozenset(path for path in files if format_of(path) in self._unconverted)
+        files, attached = survey.files, survey.attached
+        formats = formats_of(files)
+        unconverted = frozenset(path for path, format_ in formats.items() if format_ in self._unconverted)
+        if unconverted:
             files = {path: version for path, version in files.items() if path not in unconverted}
-        return Snapshot(files, survey.unreadable, survey.skipped, survey.attached, unconverted)
+        for path, format_ in formats.items():
+            if converter := self._converters.get(format_):
+                attached[path] = with_converter(attached.get(path, ""), converter)
+        return Snapshot(files, survey.unreadable, survey.skipped, attached, unconverted)
 
     def look(self, path: str) -> Stat | None:
         """Stat one path; see the port."""
@@ -145,7 +161,7 @@ class Folder:
         with self._unknown_told():
             place = self._find(path, _Survey())
             if place is not None and not place.is_folder and self._rules.wants(path):
-                name = name_of(place.scope.attached, self._sidecar_of(place))
+                name = self._name_of(path, place.scope.attached, self._sidecar_of(place))
                 return replace(stat_of(place.status), attached=name)
         if place is None:
             self._check_root_is(identity)
@@ -170,9 +186,15 @@ class Folder:
         except IngestorError:
             self._root_identity()
             raise
-        name = name_of(attached, beside.stat.version if beside else None)
+        name = self._name_of(path, attached, beside.stat.version if beside else None)
         stat = replace(content.stat, attached=name)
         return replace(content, stat=stat, attached=attached, sidecar=beside.raw if beside else None)
+
+    def _name_of(self, path: str, attached: Attached, sidecar: Version | None) -> str:
+        """Name all that is attached to a file."""
+        format_ = format_of(path)
+        converter = self._converters.get(format_, "") if format_ else ""
+        return with_converter(name_of(attached, sidecar), converter)
 
     def _read_sidecar(self, path: str) -> Content:
         try:

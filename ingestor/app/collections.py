@@ -272,9 +272,22 @@ def _place_of_setting(loaded: Loaded, config: Path | None, old: str, new: str) -
     return file, f'set {SETTING} to "{new}" in it'
 
 
+def noted(row: CollectionRow) -> dict[str, Scalar]:
+    """What people have noted on a collection: its metadata without what says how it was built, and without lists."""
+    return {
+        key: value
+        for key, value in row.metadata.items()
+        if not _is_ours(key) and isinstance(value, str | int | float | bool)
+    }
+
+
+def _is_ours(key: str) -> bool:
+    return key in _OURS or key.startswith(_OURS_BEGIN)
+
+
 def _refuse_protected(metadata: Mapping[str, Any]) -> None:
     for key, value in metadata.items():
-        if key in _OURS or key.startswith(_OURS_BEGIN):
+        if _is_ours(key):
             raise ConfigError(
                 f"the metadata key {key!r} says how the collection was built, and is not to be changed",
                 remedy="leave it out of --metadata",

@@ -23,6 +23,7 @@ from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.ledger_files import LedgerFiles
 from ingestor.app.beside import MODEL_NOTE, kept, next_ledger, next_name
 from ingestor.app.collection import sink_of
+from ingestor.app.collections import noted
 from ingestor.app.embedder import recipe_of
 from ingestor.app.line import line_of
 from ingestor.app.parts import Sourced, ledger_of, pipelines_of
@@ -233,8 +234,18 @@ class _Judge:
         return self._filled()
 
     async def _compared(self) -> Comparison | None:
+        await self._pipeline.services.sink_lane.run(self._carry_notes)
         carried = await carry(self._serving_sink, self._next_sink, self._pipeline)
         return await compare(self._serving, self._pipeline, self._next_sink, carried, drops_foreign=self._drops_foreign)
+
+    def _carry_notes(self) -> None:
+        """Let the next collection have the metadata of its own that people have given to the serving one."""
+        catalog = ChromaCatalog(self._next_sink.client)
+        rows = {row.id: row for row in catalog.rows()}
+        serving, following = (rows.get(sink.collection_id) for sink in (self._serving_sink, self._next_sink))
+        if serving is None or following is None:
+            return  # the comparison cannot read one that is gone, and says so
+        catalog.modify(following, dict.fromkeys(noted(following)) | noted(serving), {})
 
     def _due_seconds(self) -> float:
         """In how many seconds what failed is tried again."""

@@ -54,6 +54,7 @@ def folder_of(settings: Settings, *, may_be_away: bool = False) -> Folder:
             raise ServiceUnavailable(message, remedy=remedy)
         if not is_known:
             raise ConfigError(message, remedy="create it, or name another: `ingestor run FOLDER` or INGESTOR_WATCH_DIR")
+    converted = _converted(settings)
     return Folder(
         settings.watch_dir,
         Rules(settings.watch.include, settings.watch.exclude),
@@ -61,7 +62,8 @@ def folder_of(settings: Settings, *, may_be_away: bool = False) -> Folder:
         max_file_bytes=settings.watch.max_file_bytes,
         left_out=[settings.data_dir, settings.chroma_path],
         ground=_ground_of(settings),
-        unconverted=frozenset(each for each in Format if not each.is_text) - _converted(settings),
+        unconverted=frozenset(each for each in Format if not each.is_text) - converted,
+        converters=dict.fromkeys(converted, conversion.name()) if converted else {},
     )
 
 

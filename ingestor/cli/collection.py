@@ -162,6 +162,8 @@ def _store(found: "Status", lookups: int, hits: int) -> str:
 
 
 def _print_status(found: "Status") -> None:
+    from ingestor.engine.reconcile import CONVERTER_REMEDY
+
     if found.source:
         out.print(f"[bold]{shown(found.source)}[/]")
     fields = _status_json(found)
@@ -193,6 +195,8 @@ def _print_status(found: "Status") -> None:
         rows["today"] = f"{found.cost.tokens_today} of {found.cost.tokens_per_day} tokens"
     if found.held_deletions:
         rows["held back"] = f"{found.held_deletions} deletions, until `ingestor approve` or the files come back"
+    if reconcile and (left_out := reconcile.get("unconverted")):
+        rows["left out"] = f"{left_out} files that nothing here converts to text: {CONVERTER_REMEDY}"
     if found.outage:
         rows["outage"] = found.outage
     if found.unfinished:

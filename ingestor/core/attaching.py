@@ -1,4 +1,4 @@
-"""What is attached to a file: the settings of its folders (`.ingestor.toml`) and its sidecar (`name.meta.json`).
+"""What is attached to a file: folders' settings (`.ingestor.toml`), its sidecar (`name.meta.json`), its converter.
 
 What folders say is laid over what the settings say, from the root down; then comes what the file says of itself, then
 its sidecar. A name of what is attached goes into the ledger with the cutting recipe, so that a comparison finds a
@@ -70,6 +70,11 @@ def name_of(attached: Attached, sidecar: Version | None = None) -> str:
     size = attached.size and [attached.size.max_tokens, attached.size.overlap_tokens]
     told = json.dumps([sorted(attached.layer.items()), size, sidecar], ensure_ascii=True)
     return _MARK + blake2b(told.encode(), digest_size=_NAME_BYTES).hexdigest()
+
+
+def with_converter(name: str, converter: str) -> str:
+    """The name of what is attached to a file that a converter makes the text of; "" for none."""
+    return name if name == UNTELLABLE or not converter else f"{name}{_MARK}{converter}"
 
 
 def recipe_in(cutting: str) -> str:

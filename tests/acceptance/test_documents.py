@@ -77,10 +77,13 @@ def test_what_cannot_be_converted_is_told_once_and_what_was_indexed_of_it_stays_
     site.sync(INGESTOR_CONVERT__FORMATS="html")
     assert {row.source for row in site.at_rest()} == {"a.txt", "p.html"}
     assert site.command("status", "--json").json()["last_reconcile"]["unconverted"] == 2
+    told = " ".join(site.command("status").out.split())
+    assert "left out 2 files that nothing here converts to text: pip install 'ingestor[documents]'" in told
     assert site.command("problems", "--json", **ONLY_HTML).json() == []
 
     site.sync()
     assert {row.source for row in site.at_rest()} == {"a.txt", "p.html", "b.pdf", "c.pdf"}, "the next start takes them"
+    assert "left out" not in site.command("status").out
 
     (site.folder / "b.pdf").write_bytes(documents.pdf([["other words"]]))
     (site.folder / "c.pdf").unlink()
@@ -95,6 +98,35 @@ def test_what_cannot_be_converted_is_told_once_and_what_was_indexed_of_it_stays_
 
     site.sync()
     assert {row.source: row.text for row in site.at_rest() if belongs(row.source)}["b.pdf"] == "other words"
+
+
+def compared(site: Site, **settings: str) -> tuple[int, int]:
+    """How many documents a sync finds different, and how many texts it pays for."""
+    done = site.command("sync", "--json", **settings)
+    assert done.code == 0, done.err
+    (told,) = [line for line in done.err.splitlines() if "folder.reconciled" in line]
+    return json.loads(told)["present"], done.json()["embedding"]["texts"]
+
+
+def test_another_version_of_the_converter_plans_what_it_converts_once_more_and_never_again(site: Site) -> None:
+    (site.folder / "a.txt").write_text("a text", encoding="utf-8")
+    (site.folder / "b.pdf").write_bytes(documents.pdf([["words of b"]]))
+    page = "<p>some <b>bold</b> words"
+    (site.folder / "c.html").write_text(page, encoding="utf-8")
+    assert compared(site) == (3, 3)
+
+    told = site.root / "elsewhere/kreuzberg-99.0.dist-info/METADATA"
+    told.parent.mkdir(parents=True)
+    told.write_text("Metadata-Version: 2.1\nName: kreuzberg\nVersion: 99.0\n", encoding="utf-8")
+    site.settings["PYTHONPATH"] = str(site.root / "elsewhere")
+    assert compared(site) == (2, 0), "once, and nothing is paid"
+    assert compared(site) == (0, 0), "and never again"
+
+    # As where the extra is missing: a page of the web is the text that it is.
+    assert compared(site, INGESTOR_CONVERT__FORMATS="pdf") == (1, 1)
+    assert {row.text for row in site.at_rest()} == {"a text", "words of b", page}
+    assert compared(site) == (1, 0), "the vector of what it said is there still"
+    assert {row.text for row in site.at_rest()} == {"a text", "words of b", "some **bold** words"}
 
 
 def test_a_daemon_that_cannot_convert_a_file_keeps_what_it_has_of_it_when_it_changes(site: Site) -> None:

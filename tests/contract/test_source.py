@@ -6,9 +6,10 @@ import stat as modes
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -29,6 +30,7 @@ from ingestor.core.errors import (
     UnstableDocument,
     UnusableMetadata,
 )
+from ingestor.core.formats import Format
 from ingestor.core.model import ChunkSize
 from ingestor.ports import Source
 from tests.doubles_folder import MemoryFolder
@@ -44,6 +46,7 @@ class Bench(Protocol):
     @property
     def source(self) -> Source: ...
 
+    def convert_with(self, converters: Mapping[Format, str]) -> None: ...
     def write(self, path: str, raw: bytes = b"") -> None: ...
     def write_unsettled(self, path: str) -> None: ...
     def make_special(self, path: str) -> None: ...
@@ -58,7 +61,8 @@ class Disk:
         self.now_ns: int | None = None
         self.writers = ExitStack()
         self.writer: BinaryIO | None = None
-        self.source = Folder(
+        self._folder = partial(
+            Folder,
             root,
             rules,
             follow_symlinks=follow_symlinks,
@@ -66,6 +70,10 @@ class Disk:
             now_ns=lambda: self.now_ns or time.time_ns(),
             sleep=self.sleep,
         )
+        self.source = self._folder()
+
+    def convert_with(self, converters: Mapping[Format, str]) -> None:
+        self.source = self._folder(converters=converters)
 
     def write(self, path: str, raw: bytes = b"") -> None:
         absolute = self.root / path
@@ -103,6 +111,9 @@ class Memory:
         self.write = self.source.write
         self.delete = self.source.delete
         self.rename = self.source.rename
+
+    def convert_with(self, converters: Mapping[Format, str]) -> None:
+        self.source.converters = converters
 
     def write_unsettled(self, path: str) -> None:
         self.source.write(path, b"half")
@@ -336,6 +347,33 @@ def test_what_is_attached_is_named_alike_by_scan_look_and_read(bench: Bench) -> 
     assert bench.source.read("x/a.md").sidecar == b'{"k": 1}'
     inner = bench.source.read("x/y/c.md").attached
     assert (inner.layer, inner.size) == ({"k": 2}, ChunkSize(50, 0))
+
+
+def test_what_converts_a_file_is_attached_to_it_and_to_no_other(bench: Bench) -> None:
+    for path in ("a.md", "x/b.HTML", "c.pdf", "d.docx", "pdf"):
+        bench.write(path, b"text")
+    bench.convert_with({Format.HTML: "one", Format.PDF: "one"})
+    found = bench.source.scan().attached
+    assert sorted(found) == ["c.pdf", "x/b.HTML"]
+    bench.write("c.pdf.meta.json", b"{}")
+    snapshot = bench.source.scan()
+    for path in snapshot.files:
+        stat = bench.source.look(path)
+        assert stat is not None
+        assert stat.attached == bench.source.read(path).stat.attached == snapshot.attached.get(path, "")
+        assert bench.source.scan(path).attached.get(path, "") == stat.attached
+    names = [found["c.pdf"], snapshot.attached["c.pdf"]]
+    bench.convert_with({Format.PDF: "two"})
+    snapshot = bench.source.scan()
+    assert list(snapshot.attached) == ["c.pdf"]
+    names.append(snapshot.attached["c.pdf"])
+    bench.convert_with({})
+    names.append(bench.source.scan().attached["c.pdf"])
+    assert len(set(names)) == len(names)
+    bench.write(SETTINGS_FILE, b"[metadata")
+    before = bench.source.scan().attached
+    bench.convert_with({Format.PDF: "one"})
+    assert bench.source.scan().attached == before, "it keeps what it has until that can be told"
 
 
 def test_every_change_of_what_is_attached_changes_its_name_and_taking_it_away_too(bench: Bench) -> None:

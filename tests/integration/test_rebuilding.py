@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ingestor.adapters.chroma_catalog import ChromaCatalog
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.instance import Instance
-from ingestor.app import filling
+from ingestor.app import collections, filling
 from ingestor.app.beside import kept, unfinished
+from ingestor.app.prune import prune as prune_records
 from ingestor.app.query import query
 from ingestor.app.rebuild import Rebuilt, abandon, prune, rebuild, rollback
 from ingestor.app.sync import Report, sync
@@ -287,6 +289,39 @@ async def test_records_of_others_are_carried_over_and_those_without_a_text_stop_
     assert page["metadatas"][at] == {"kind": "note", "rank": 2}
     assert np.allclose(page["embeddings"][at], vector_of("With other words.", NEW_DIMENSIONS), atol=1e-5)
     assert (await place.sync(place.settings(NEW_DIMENSIONS))).chunks["dropped"] == 0
+
+
+async def test_metadata_of_the_collection_itself_is_carried_over_as_it_is_at_the_switch(place: Place) -> None:
+    place.fill(2)
+    await place.sync()
+    old, new = place.settings(), place.settings(NEW_DIMENSIONS)
+    collections.modify(old, "documents", {"owner": "Ada", "rank": 1, "is_shared": True}, {})
+    with client_of(place.site.port) as client:
+        collection = client.get_collection("documents", embedding_function=None)
+        collection.add(ids=["wordless"], embeddings=np.ones((1, OLD_DIMENSIONS), dtype=np.float32))
+    stopped = await place.rebuild(new)
+    assert not stopped.is_switched
+    assert _noted(place, "documents-next") == {"owner": "Ada", "rank": 1, "is_shared": True}
+
+    collections.modify(old, "documents", {"owner": None, "rank": 2.5}, {})
+    done = await place.rebuild(new, drops_foreign=True)
+
+    assert done.is_switched, done.comparison
+    assert _noted(place, "documents") == _noted(place, done.kept) == {"rank": 2.5, "is_shared": True}
+    assert (await place.sync(new)).embedding["texts"] == 0
+    assert _noted(place, "documents") == {"rank": 2.5, "is_shared": True}
+    with client_of(place.site.port) as client:
+        assert client.get_collection("documents").metadata["embedding_dimensions"] == NEW_DIMENSIONS
+
+    await prune_records(new)
+    assert _noted(place, "documents") == {"rank": 2.5, "is_shared": True}
+
+
+def _noted(place: Place, name: str) -> dict[str, object]:
+    with client_of(place.site.port) as client:
+        row = ChromaCatalog(client).find(name)
+    assert row is not None
+    return dict(collections.noted(row))
 
 
 def _lost(count: int) -> Any:  # noqa: ANN401 - stands in for a method of the sink

@@ -20,10 +20,11 @@ import pytest
 import yaml
 from pathspec import PathSpec
 
+from ingestor.adapters import conversion_child
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.core.errors import AlreadyRunning, AuthenticationFailed, ConfigError, LedgerCorrupt, RecipeMismatch
 from ingestor.settings import load_settings, setting_names, variable
-from tests import confined
+from tests import confined, documents
 from tests.daemon import COMMAND, Daemon, Site, eventually, free_port
 
 PROJECT = Path(__file__).parents[2]
@@ -36,6 +37,8 @@ COMPOSE = CONTAINER / "compose.yaml"
 DOCKERFILE = CONTAINER / "Dockerfile"
 HEALTHCHECK = CONTAINER / "healthcheck.py"
 API_KEY = "INGESTOR_EMBEDDING__API_KEY"
+DOCKERS_OPTIONS = "noexec,nosuid,nodev"
+"""What Docker mounts a tmpfs with before it looks at what was asked for; the last word counts."""
 MAX_EXPOSURE = 15
 """In tenths, as `systemd-analyze security --threshold` wants it."""
 
@@ -214,7 +217,8 @@ def test_the_confinement_of_these_tests_confines(confinement: list[str | Path], 
 
 
 def test_the_daemon_needs_no_more_than_the_unit_allows(site: Site, confinement: list[str | Path]) -> None:
-    # The embedded model and a Chroma server of its own: all of the native code that there is.
+    # The embedded model, a converter, and a Chroma server of its own: all of the native code that there is.
+    (site.folder / "lamp.pdf").write_bytes(documents.pdf([["A lamp was lit on the pier."]]))
     log = site.root / "confined.log"
     with log.open("wb") as told:
         process = subprocess.Popen(
@@ -227,9 +231,9 @@ def test_the_daemon_needs_no_more_than_the_unit_allows(site: Site, confinement: 
     daemon = Daemon(process, log)
     try:
         daemon.wait_ready()
-        eventually(lambda: daemon.events("document.synced"), daemon.log)
-        (site.folder / "later.md").write_text("# Harvest\n\nThe harvest was late.\n", encoding="utf-8")
         eventually(lambda: len(daemon.events("document.synced")) == 2, daemon.log)
+        (site.folder / "later.md").write_text("# Harvest\n\nThe harvest was late.\n", encoding="utf-8")
+        eventually(lambda: len(daemon.events("document.synced")) == 3, daemon.log)
         assert site.command("problems", "--json").json() == []
         assert daemon.terminate() == 0
     finally:
@@ -237,6 +241,43 @@ def test_the_daemon_needs_no_more_than_the_unit_allows(site: Site, confinement: 
             daemon.kill()
     alarming = [line for line in daemon.log().splitlines() if json.loads(line)["level"] != "info"]
     assert not alarming
+
+
+def converter_code(options: str, folder: Path) -> int:
+    """The exit code of what converts when its folder for temporary files is a file system with these options."""
+    child = [sys.executable, "-IB", conversion_child.__file__, str(1 << 30), "1000", "60", "60"]
+    script = 'mount -t tmpfs -o "$1" none "$TMPDIR"; shift; exec "$@"'
+    alone = [installed("unshare", "util-linux"), "--user", "--map-root-user", "--mount"]
+    if (told := subprocess.run([*alone, "true"], capture_output=True, check=False)).returncode != 0:
+        pytest.skip(f"no namespaces can be had here: {told.stderr.decode()}")
+    done = subprocess.run(
+        [*alone, "sh", "-ec", script, "sh", options, *child],
+        input=b"html 6\n<p>lit",
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(folder)},
+        capture_output=True,
+        check=False,
+    )
+    assert (b'"size"' in done.stdout) == (done.returncode == 0), done.stderr
+    return done.returncode
+
+
+def test_a_folder_for_temporary_files_where_nothing_may_be_run_lets_no_converter_start(tmp_path: Path) -> None:
+    assert converter_code(DOCKERS_OPTIONS, tmp_path) == conversion_child.CANNOT_START
+    assert converter_code("nosuid,nodev", tmp_path) == 0
+
+
+def test_the_converter_starts_with_what_the_compose_file_mounts(tmp_path: Path) -> None:
+    (mounted,) = services()["ingestor"]["tmpfs"]
+    place, _, options = mounted.partition(":")
+    assert place == "/tmp"  # noqa: S108 - where a program looks that is told of no other
+    assert converter_code(f"{DOCKERS_OPTIONS},{options}", tmp_path) == 0
+
+
+def test_the_units_temporary_files_lie_where_programs_may_run() -> None:
+    # Not in /tmp, and not in a RuntimeDirectory: Debian mounts /run so that nothing there may be run.
+    assert "TMPDIR=%C/ingestor" in in_unit("Environment")
+    assert in_unit("CacheDirectory") == ["ingestor"]
+    assert "NoExecPaths" not in UNIT.read_text(encoding="utf-8")
 
 
 def health(site: Site) -> tuple[int, str]:
@@ -341,11 +382,16 @@ def test_what_the_image_copies_makes_a_wheel(tmp_path: Path) -> None:
 def test_the_dependencies_of_the_image_are_the_projects() -> None:
     found = re.search(r'RUN python -c "([^"]+)"', DOCKERFILE.read_text(encoding="utf-8"))
     assert found
-    # Docker leaves the backslash to the shell, and the shell to Python.
+    # Docker joins lines that end with a backslash, and leaves others to the shell, and the shell to Python.
     listed = subprocess.run(
-        [sys.executable, "-c", found.group(1)], cwd=PROJECT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", found.group(1).replace("\\\n", "")],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert listed.stdout.splitlines() == project()["dependencies"]
+    extra = project()["optional-dependencies"]["documents"]
+    assert listed.stdout.splitlines() == project()["dependencies"] + extra
 
 
 def test_the_image_runs_the_daemon_as_a_fixed_user_and_says_how_it_is() -> None:

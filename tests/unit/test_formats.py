@@ -3,20 +3,24 @@
 import asyncio
 import threading
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from ingestor.adapters import conversion as installed
 from ingestor.adapters.decoding import decode
 from ingestor.adapters.folder import Folder
 from ingestor.adapters.rules import Rules
+from ingestor.app.parts import folder_of
 from ingestor.core.chunking import Cutter
 from ingestor.core.errors import DocumentError, OversizeDocument, UnconvertibleDocument
-from ingestor.core.formats import Format, format_of
+from ingestor.core.formats import Format, format_of, formats_of
 from ingestor.core.model import Chunk, Converted, Document, Snapshot
 from ingestor.core.planning import plan_document
 from ingestor.core.reconciling import difference
 from ingestor.engine.reading import Reader
+from ingestor.settings import Settings
 from tests.doubles_folder import MemoryFolder
 from tests.world import World
 
@@ -157,6 +161,73 @@ def test_a_folder_lists_what_cannot_be_converted_by_itself_and_lets_it_be_looked
     assert (sorted(found.files), found.unconverted) == (["a.txt", "d.docx"], frozenset({"b.pdf", "sub/c.PDF"}))
     assert folder.scan("sub").unconverted == {"sub/c.PDF"}
     assert folder.look("b.pdf") is not None
+
+
+async def test_another_converter_is_another_text_of_what_it_converts_and_of_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, conversion = World(), Conversion(Converted("same\nold"))
+    monkeypatch.setattr("tests.world.Reader", lambda *arguments: Reader(*arguments, conversion=conversion))
+    world.folder.converters = dict.fromkeys(Format, "one")
+    for path, raw in {"a.pdf": PDF, "b.txt": b"a text", "c.html": b"<p>"}.items():
+        world.folder.write(path, raw)
+    await world.sync()
+    entries = {path: entry.cutting for path, entry in world.ledger.entries(["a.pdf", "b.txt", "c.html"]).items()}
+    assert entries == {"a.pdf": "lines+one", "b.txt": "lines", "c.html": "lines+one"}
+    ids, paid = set(world.sink.ids()), world.embedded_texts()
+
+    world.folder.reads.clear()
+    world.folder.converters = dict.fromkeys(Format, "one") | {Format.PDF: "two"}
+    await world.sync()
+    assert world.folder.reads == ["a.pdf"]
+    assert (set(world.sink.ids()), world.embedded_texts()) == (ids, paid), "equal texts are left as they are"
+    conversion._converted = Converted("same\nnew")
+    world.folder.converters = dict.fromkeys(Format, "two")
+    await world.sync()
+    assert world.folder.reads == ["a.pdf", "c.html"]
+    conversion.formats = frozenset({Format.PDF})
+    world.folder.converters = {Format.PDF: "two"}
+    await world.sync()
+    assert world.folder.reads == ["a.pdf", "c.html", "c.html"]
+    await world.sync()
+    assert world.folder.reads == ["a.pdf", "c.html", "c.html"], "never again"
+    assert world.records() == [("a.pdf", "old", 2), ("a.pdf", "same", 1), ("b.txt", "a text", 1), ("c.html", "<p>", 1)]
+    assert sorted(set(world.embedded_texts()) - set(paid)) == ["<p>", "new"]
+
+
+async def test_a_document_that_was_refused_is_tried_again_by_another_converter(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, conversion = World(), Conversion(UnconvertibleDocument("no text"))
+    monkeypatch.setattr("tests.world.Reader", lambda *arguments: Reader(*arguments, conversion=conversion))
+    world.folder.converters = {Format.PDF: "one"}
+    world.folder.write("a.pdf", PDF)
+    await world.sync()
+    await world.sync()
+    assert (len(conversion.given), world.records()) == (1, [])
+    conversion._converted = Converted("words")
+    world.folder.converters = {Format.PDF: "two"}
+    await world.sync()
+    await world.sync()
+    assert (len(conversion.given), world.records()) == (2, [("a.pdf", "words", 1)])
+
+
+def test_the_formats_of_many_paths_are_those_of_each() -> None:
+    names = [f"a.{ending}" for each in Format for ending in (each, each.upper(), each.capitalize())]
+    paths = [*names, "b.htm", "B.XHTML", "c.md", "d.txt", "pdf", "e.xml", "f.pdf/readme", "g.Pdf", "h."]
+    assert formats_of(paths) == {path: format_of(path) for path in paths if format_of(path)}
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_the_converter_of_a_folder_is_the_one_that_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_installed: bool
+) -> None:
+    monkeypatch.setattr(installed, "is_installed", lambda: is_installed)
+    (tmp_path / "a.html").write_text("<p>words", encoding="utf-8")
+    (tmp_path / "a.ipynb").write_text("{}", encoding="utf-8")
+    settings = Settings.model_validate(
+        {"watch_dir": tmp_path, "data_dir": tmp_path / "data", "convert": {"formats": ["html"]}}
+    )
+    name = f"+{installed.LIBRARY}-{version(installed.LIBRARY)}-{installed.REVISION}"
+    assert folder_of(settings).scan().attached == ({"a.html": name} if is_installed else {})
 
 
 def test_what_cannot_be_converted_any_more_is_not_gone() -> None:
