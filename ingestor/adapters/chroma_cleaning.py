@@ -6,7 +6,7 @@ freed pages of the database keep their bytes. Its own `chroma vacuum` sees to th
 
 Invariant: a folder is removed only when it is named as Chroma names them, the database knows no such segment, and
 nothing but an index lies in it; a row only when what it belongs to is gone. `cleaned` is called by whoever holds the
-lock of the folder, while nobody has the database open; everything else only looks.
+lock of the folder, while nobody has the database open; `remove_orphans` may have others beside it; the rest only looks.
 """
 
 import os
