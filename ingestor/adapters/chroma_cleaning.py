@@ -6,7 +6,7 @@ freed pages of the database keep their bytes. Its own `chroma vacuum` sees to th
 
 Invariant: a folder is removed only when it is named as Chroma names them, the database knows no such segment, and
 nothing but an index lies in it; a row only when what it belongs to is gone. `cleaned` is called by whoever holds the
-lock of the folder, while nobody has the database open; everything else only looks.
+lock of the folder, while nobody has the database open; `remove_orphans` may have others beside it; the rest only looks.
 """
 
 import os
@@ -28,6 +28,7 @@ _HEADER = struct.Struct("<iQQQQ")
 """Version, offset, room, elements, bytes of each: how hnswlib begins the header of a graph that it keeps."""
 _LENGTH_BYTES = 4
 _TIMEOUT_SECONDS = 10.0
+_GRAPHS = "SELECT id FROM segments WHERE scope = 'VECTOR' AND collection IN (SELECT id FROM collections WHERE name = ?)"
 _ORPHANS = (
     "DELETE FROM embeddings_queue WHERE substr(topic, -36) NOT IN (SELECT id FROM collections)",
     "DELETE FROM embeddings WHERE segment_id NOT IN (SELECT id FROM segments)",
@@ -66,21 +67,28 @@ def index_elements(folder: Path, name: str) -> int | None:
 
     None where that cannot be told: there is no database, or no such collection in it, or no graph yet.
     """
-    for place in _graphs(folder, "SELECT id FROM collections WHERE name = ?", name):
+    for place in _graphs(folder, name):
         with suppress(OSError, struct.error):  # not written yet, or written just now: it cannot be told
             return _header(place)[0]
     return None
 
 
-def graph_folders(folder: Path, collection_id: str) -> list[Path]:
-    """Where a collection has its graph; nothing when the database cannot be asked."""
-    return _graphs(folder, "SELECT ?", collection_id)
+def remove_orphans(folder: Path) -> int:
+    """Remove the folders of graphs that the database does not know any more; returns how many.
 
-
-def remove_graph(place: Path) -> None:
-    """Remove the folder of a graph whose collection was deleted; nothing happens when it is gone or holds more."""
-    if _is_graph(place):
+    The database may be open elsewhere: Chroma makes the folder of a graph after its segment, and it is in this order
+    that both are looked at. Nothing is removed when the database cannot be asked.
+    """
+    places = [place for place in folder.glob("*") if _is_graph(place)]
+    try:
+        with closing(_looked_at(folder)) as connection:
+            known = _segments(connection)
+    except sqlite3.Error:
+        return 0
+    gone = [place for place in places if place.name not in known]
+    for place in gone:
         shutil.rmtree(place)
+    return len(gone)
 
 
 def cleaned(folder: Path) -> Cleaned:
@@ -101,7 +109,7 @@ def cleaned(folder: Path) -> Cleaned:
             connection.execute("COMMIT")
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            known = {found for (found,) in connection.execute("SELECT id FROM segments")}
+            known = _segments(connection)
     except sqlite3.Error as error:
         raise ServiceUnavailable(
             f"the Chroma database {file} cannot be cleaned: {error}",
@@ -144,12 +152,20 @@ def _is_graph(place: Path) -> bool:
     return all(inner.is_file() and inner.suffix in _INDEX_SUFFIXES for inner in place.iterdir())
 
 
-def _graphs(folder: Path, collections: str, named: str) -> list[Path]:
-    # Read-only, so that nothing is done to a database that another process has open.
-    address = f"{(folder / DATABASE_FILE).absolute().as_uri()}?mode=ro"
-    query = f"SELECT id FROM segments WHERE scope = 'VECTOR' AND collection IN ({collections})"  # noqa: S608 - ours
+def _graphs(folder: Path, name: str) -> list[Path]:
+    """Where a collection has its graph; nothing when the database cannot be asked."""
     try:
-        with closing(sqlite3.connect(address, uri=True, timeout=_TIMEOUT_SECONDS)) as connection:
-            return [folder / found for (found,) in connection.execute(query, (named,))]
+        with closing(_looked_at(folder)) as connection:
+            return [folder / found for (found,) in connection.execute(_GRAPHS, (name,))]
     except sqlite3.Error:
         return []
+
+
+def _segments(connection: sqlite3.Connection) -> set[str]:
+    return {found for (found,) in connection.execute("SELECT id FROM segments")}
+
+
+def _looked_at(folder: Path) -> sqlite3.Connection:
+    """Read-only, so that nothing is done to a database that another process has open."""
+    address = f"{(folder / DATABASE_FILE).absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(address, uri=True, timeout=_TIMEOUT_SECONDS)

@@ -1,13 +1,13 @@
 """Compaction, put together: the copy of a collection, the switch to it, and the end of what was replaced."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ingestor.adapters.chroma_catalog import ChromaCatalog
-from ingestor.adapters.chroma_cleaning import graph_folders, index_elements, remove_graph
+from ingestor.adapters.chroma_cleaning import index_elements, remove_orphans
 from ingestor.adapters.chroma_copy import ChromaCopy
-from ingestor.adapters.chroma_sink import RECIPE_KEY, ChromaSink
+from ingestor.adapters.chroma_sink import RECIPE_KEY
 from ingestor.app.embedder import recipe_of
 from ingestor.app.parts import Sourced, vectors_of
 from ingestor.app.switch import begin, pending
@@ -30,17 +30,18 @@ def compactors_of(sources: Sequence[Sourced], pipelines: Sequence[Pipeline]) -> 
     for place, each in enumerate(sources):
         filling.setdefault(each.settings.chroma.collection, []).append(place)
     return [
-        _compactor_of(sources[places[0]].settings, sources[places[0]].sink, [pipelines[place] for place in places])
+        _compactor_of([sources[place] for place in places], [pipelines[place] for place in places])
         for places in filling.values()
     ]
 
 
-def _compactor_of(settings: Settings, sink: ChromaSink, pipelines: Sequence[Pipeline]) -> Compactor:
+def _compactor_of(sources: Sequence[Sourced], pipelines: Sequence[Pipeline]) -> Compactor:
+    settings, sink = sources[0].settings, sources[0].sink
     copy = copy_of(settings, sink.client)
 
     def switch() -> None:
         try:
-            put_in_place(settings, sink.client, copy)
+            put_in_place(settings, sink.client, copy, sharing=[each.settings for each in sources])
             sink.reopen()
         except TransientError as error:
             if pending(settings) is None and sink.collection_id == _id_of(settings, sink.client):
@@ -88,10 +89,17 @@ def copy_of(settings: Settings, client: "ClientAPI", name: str = "") -> ChromaCo
     return ChromaCopy(client, copied, copy_name(copied), paid)
 
 
-def put_in_place(settings: Settings, client: "ClientAPI", copy: ChromaCopy, name: str = "", ledger: str = "") -> None:
+def put_in_place(  # noqa: PLR0913, PLR0917 - what takes the place of what, and the ledgers that speak of it
+    settings: Settings,
+    client: "ClientAPI",
+    copy: ChromaCopy,
+    name: str = "",
+    ledger: str = "",
+    sharing: Iterable[Settings] = (),
+) -> None:
     """Let the copy bear the name, with the ledger of before, that of the settings unless another is named.
 
-    Raises what `resume` raises.
+    `sharing` are the settings of all sources of the collection. Raises what `resume` raises.
     """
     served = name or settings.chroma.collection
     begin(
@@ -103,6 +111,7 @@ def put_in_place(settings: Settings, client: "ClientAPI", copy: ChromaCopy, name
             aside_name=aside_name(served, copy.source_id),
             next_id=copy.copy_id,
             ledger=ledger or settings.ledger_file,
+            sharing="/".join(each.ledger_file for each in sharing if each.ledger_file != settings.ledger_file),
         ),
     )
 
@@ -110,7 +119,8 @@ def put_in_place(settings: Settings, client: "ClientAPI", copy: ChromaCopy, name
 def retire(settings: Settings, client: "ClientAPI", name: str = "", *, with_graphs: bool = False) -> int:
     """Delete what compactions have left behind; returns how many collections.
 
-    The folders of their graphs go with them where another process has the database open.
+    Where another process has the database open, the folders of all graphs without a collection go, too: those of what
+    is deleted here, and those that a death in between has left.
     """
     catalog = ChromaCatalog(client)
     gone = [
@@ -119,8 +129,7 @@ def retire(settings: Settings, client: "ClientAPI", name: str = "", *, with_grap
         if is_left_over(row.name, name or settings.chroma.collection) and RECIPE_KEY in row.metadata
     ]
     for row in gone:
-        graphs = graph_folders(settings.chroma_path, row.id) if with_graphs else []
         catalog.delete(row)
-        for graph in graphs:
-            remove_graph(graph)
+    if with_graphs:
+        remove_orphans(settings.chroma_path)
     return len(gone)

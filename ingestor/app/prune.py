@@ -96,16 +96,17 @@ async def renew(settings: Settings, every: Settings, name: str = "", ledger: str
             message = f"the collection {settings.chroma.collection!r} was replaced since it was last indexed"
             raise ConfigError(message, remedy="run `ingestor sync` first")
         copy = copy_of(settings, sink.client, name)
+        collection = settings.chroma.collection
+        sharing = [each for each in every.each() if not name and each.chroma.collection == collection]
+
+        def switch() -> None:
+            put_in_place(settings, sink.client, copy, name, ledger, sharing)
+
         with contextlib.closing(Lane("chroma")) as lane:
-            records = await replaced(copy, lane, lambda: put_in_place(settings, sink.client, copy, name, ledger))
+            records = await replaced(copy, lane, switch)
             await lane.run(retire, settings, sink.client, name)
-    for each in every.each() if not name else ():
-        if each.chroma.collection != settings.chroma.collection:
-            continue
+    for each in sharing:
         with ledger_of(each) as known:
-            # The switch has told one ledger; one that is not told finds out at its next start.
-            if known is not None and known.note(COLLECTION_NOTE) == copy.source_id:
-                known.set_note(COLLECTION_NOTE, copy.copy_id)
             if known is not None:
                 known.set_tombstones(0)
     return records, counted

@@ -84,7 +84,7 @@ class Exchange:
             Step.STEP_IN: lambda rows: catalog.rename(rows[switch.next_id], switch.name),
             Step.STEP_BACK: lambda rows: catalog.rename(rows[switch.serving_id], switch.name),
             Step.TAKE_LEDGER: lambda _: ledgers.take(switch.next_ledger, switch.ledger),
-            Step.NOTE_LEDGER: lambda _: ledgers.set_note(switch.ledger, COLLECTION_NOTE, switch.next_id),
+            Step.NOTE_LEDGER: lambda _: self._note_ledgers(),
             Step.DROP_LEDGER: lambda _: ledgers.drop(switch.next_ledger),
         }
 
@@ -106,13 +106,20 @@ class Exchange:
 
     def _notes(self) -> dict[str, str]:
         switch = self._switch
-        files = filter(None, (switch.ledger, switch.next_ledger, switch.kept_ledger))
+        files = filter(None, (switch.ledger, switch.next_ledger, switch.kept_ledger, *switch.sharing_ledgers))
         found = {file: self._ledgers.note(file, COLLECTION_NOTE) for file in files}
         return {file: note for file, note in found.items() if note is not None}
 
     def _keep_ledger(self, _: dict[str, CollectionRow]) -> None:
         switch = self._switch
         self._ledgers.copy(switch.ledger, switch.kept_ledger, {ASIDE_NOTE: switch.aside_name})
+
+    def _note_ledgers(self) -> None:
+        switch, notes = self._switch, self._notes()
+        # One that speaks of anything else has missed something, and is compared at the next start.
+        others = [file for file in switch.sharing_ledgers if notes.get(file) == switch.serving_id]
+        for file in [*([switch.ledger] if switch.ledger in notes else []), *others]:
+            self._ledgers.set_note(file, COLLECTION_NOTE, switch.next_id)
 
     def _clear(self, rows: dict[str, CollectionRow]) -> None:
         (occupant,) = (row for row in rows.values() if row.name == self._switch.name)

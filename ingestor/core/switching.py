@@ -37,6 +37,13 @@ class Switch:
     """The ledger of the next collection; empty: the same ledger goes on, and speaks of the next collection."""
     kept_ledger: str = ""
     """Where the content of the serving ledger is kept; empty: nowhere."""
+    sharing: str = ""
+    """The ledgers of other sources of the same collection, a "/" between two: they go on, too."""
+
+    @property
+    def sharing_ledgers(self) -> list[str]:
+        """The file names of the ledgers of other sources."""
+        return self.sharing.split("/") if self.sharing else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ class Step(StrEnum):
     TAKE_LEDGER = "take ledger"
     """Replace what the ledger says by what the next ledger says."""
     NOTE_LEDGER = "note ledger"
-    """Let the ledger speak of the next collection."""
+    """Let the ledgers that go on speak of the next collection."""
     DROP_LEDGER = "drop ledger"
     """Delete the file of the next ledger."""
     END = "end"
@@ -93,7 +100,9 @@ def _ledger_step(switch: Switch, scene: Scene) -> Step:
     told = scene.notes.get(switch.ledger)
     if not switch.next_ledger:
         # A ledger that is missing is rebuilt from the collection that is there.
-        return Step.END if told in {None, switch.next_id} else Step.NOTE_LEDGER
+        is_told = told in {None, switch.next_id}
+        is_told &= all(scene.notes.get(file) != switch.serving_id for file in switch.sharing_ledgers)
+        return Step.END if is_told else Step.NOTE_LEDGER
     if switch.next_ledger not in scene.notes:
         return Step.END
     is_taken = told == switch.next_id or scene.notes[switch.next_ledger] != switch.next_id

@@ -171,9 +171,6 @@ class Compactor:
         _log.info("compaction.began", tombstones=tombstones)
         await self._lane.run(self._retire)
         records = await replaced(self._copy, self._lane, self._switch, [each.writer for each in self._pipelines])
-        for pipeline in self._pipelines:
-            # The switch has told one ledger; the others are told here, or find out at the next start.
-            await pipeline.note_collection()
         await self._note(self._copy.tombstones)
         ended_seconds = asyncio.get_running_loop().time()
         _log.info(

@@ -1,9 +1,8 @@
-"""Deaths while a collection is copied afresh or a document forgotten: run again, it ends as if nothing had happened."""
+"""Deaths while a document is forgotten: run again, it ends as if nothing had happened."""
 
 import asyncio
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 
 from ingestor.adapters.chroma_catalog import ChromaCatalog
 from ingestor.adapters.chroma_cleaning import cleaned
-from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_traces import ChromaTraces
 from ingestor.adapters.journal import Journal
 from ingestor.adapters.ledger import SqliteLedger, note_in
@@ -22,7 +20,7 @@ from ingestor.app import forget as forget_module
 from ingestor.app import prune as prune_module
 from ingestor.engine.pipeline import COLLECTION_NOTE
 from ingestor.settings import Settings, load_settings
-from tests.checker import at_rest, served
+from tests.checker import at_rest
 from tests.daemon import KEY, Site, assert_equal, provider_settings
 from tests.embedding_server import EmbeddingServer
 from tests.mortal import Crash, Fate
@@ -128,60 +126,3 @@ def test_a_forget_that_dies_after_any_step_is_completed_by_the_next(  # noqa: PL
     assert not [raw for raw in held if WORDS.encode() in raw or PATH.encode() in raw]
     assert_sound(settings)
     assert server.texts == texts
-
-
-def test_a_prune_that_is_killed_while_it_copies_or_switches_loses_nothing(site: Site, server: EmbeddingServer) -> None:
-    texts = server.texts
-    for wanted in ("documents.compacting", "documents.compacted-%"):
-        process = site.start("prune").process
-        while process.poll() is None and not is_there(site, wanted):
-            time.sleep(0.001)
-        process.kill()
-        process.wait()
-        site.sync()
-        assert_equal(site.folder, site.at_rest(), dimensions=DIMENSIONS)
-    assert site.command("prune").code == 0
-    assert_sound(load_settings(None, {"watch_dir": site.folder, "data_dir": site.data_dir}).settings)
-    assert server.texts == texts
-
-
-def is_there(site: Site, pattern: str) -> bool:
-    """Whether a collection of such a name exists."""
-    with closing(sqlite3.connect(f"file:{site.chroma_path / 'chroma.sqlite3'}?mode=ro", uri=True)) as connection:
-        return bool(connection.execute("SELECT 1 FROM collections WHERE name LIKE ?", (pattern,)).fetchall())
-
-
-def test_a_daemon_that_is_killed_while_it_compacts_goes_on_where_it_was(
-    server: EmbeddingServer, tmp_path: Path
-) -> None:
-    chroma = ChromaServer(tmp_path / "elsewhere", 0)
-    chroma.start()
-    settings = provider_settings(server, CHROMA__MODE="http", CHROMA__PORT=chroma.port)
-    try:
-        with Site(tmp_path, settings) as site:
-            for number in range(30):
-                (site.folder / f"book-{number}.md").write_text(f"# Book {number}\n\nIt was never read.\n")
-            site.sync()
-            texts = server.texts
-            for event in ("compaction.began", "collection.switched"):
-                # Files of a server elsewhere are not looked into: what was counted is believed.
-                with closing(sqlite3.connect(site.data_dir / "ledger.sqlite3")) as connection, connection:
-                    connection.execute("INSERT OR REPLACE INTO counters VALUES ('tombstones', 5000)")
-                daemon = site.start("run")
-                while not daemon.events(event):
-                    assert daemon.process.poll() is None, daemon.log()
-                    time.sleep(0.001)
-                daemon.kill()
-                site.sync()
-                with served(chroma.port) as read:
-                    assert_equal(site.folder, read(), dimensions=DIMENSIONS)
-            told = site.command("prune", "--json").json()
-            assert (told["records"], told["before"]["bytes"], told["cleaned"]) == (30, None, None)
-            (site.folder / "book-0.md").unlink()
-            unproven = site.command("forget", "book-0.md", "--json")
-            assert (unproven.code, unproven.json()["is_proven"], unproven.json()["found"]) == (3, False, [])
-            with served(chroma.port) as read:
-                assert_equal(site.folder, read(), dimensions=DIMENSIONS)
-            assert server.texts == texts
-    finally:
-        chroma.stop()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ingestor.adapters.chroma_cleaning import Cleaned, cleaned, graph_folders, index_elements, remove_graph, size_bytes
+from ingestor.adapters.chroma_cleaning import Cleaned, cleaned, index_elements, remove_orphans, size_bytes
 from ingestor.adapters.chroma_client import connect, disconnect
 from ingestor.adapters.chroma_copy import ChromaCopy
 from ingestor.adapters.chroma_function import stand_in
@@ -59,6 +59,10 @@ class Base:
         )
         return made
 
+    def graphs(self) -> list[Path]:
+        """The folders of graphs that are there."""
+        return [file.parent for file in self.folder.glob("*/data_level0.bin")]
+
     def bytes_of(self) -> bytes:
         return b"".join(file.read_bytes() for file in sorted(self.folder.rglob("*")) if file.is_file())
 
@@ -100,7 +104,7 @@ def test_of_a_deleted_collection_no_folder_no_row_and_no_byte_is_left(base: Base
 
 def test_the_room_of_a_graph_holds_nothing_of_the_memory_it_was_made_in(base: Base) -> None:
     base.fill("kept", 20)
-    (place,) = graph_folders(base.folder, str(base.client.get_collection("kept", embedding_function=None).id))
+    (place,) = base.graphs()
     base.close()
     graph = place / "data_level0.bin"
     room_bytes = graph.stat().st_size
@@ -123,18 +127,34 @@ def test_the_room_of_a_graph_holds_nothing_of_the_memory_it_was_made_in(base: Ba
 def test_a_folder_without_a_database_is_left_alone(tmp_path: Path) -> None:
     assert cleaned(tmp_path) == Cleaned(0, 0)
     assert index_elements(tmp_path, "none") is None
-    assert graph_folders(tmp_path, "none") == []
+    assert remove_orphans(tmp_path) == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_folder_of_a_graph_is_removed(tmp_path: Path) -> None:
-    graph, other = tmp_path / str(uuid.uuid4()), tmp_path / str(uuid.uuid4())
-    for folder, name in ((graph, "header.bin"), (other, "notes.txt")):
+def test_beside_an_open_database_the_folders_of_graphs_that_it_does_not_know_are_removed(base: Base) -> None:
+    base.fill("stays", 7)
+    base.fill("gone", 7)
+    (base.folder / "no-graph").mkdir()
+    half, other = base.folder / str(uuid.uuid4()), base.folder / str(uuid.uuid4())
+    for folder, name in ((half, "header.bin"), (other, "notes.txt")):
         folder.mkdir()
         (folder / name).touch()
-        remove_graph(folder)
-    remove_graph(graph)
-    assert list(tmp_path.iterdir()) == [other]
+    base.client.delete_collection("gone")
+    assert remove_orphans(base.folder) == 2, "that of the collection, and what a death has left of another"
+    assert remove_orphans(base.folder) == 0
+    assert len(base.graphs()) == 1
+    assert other.is_dir()
+    stays = base.client.get_collection("stays", embedding_function=None)
+    assert stays.query(query_embeddings=VECTORS[:1], n_results=1)["ids"] == [["stays-0"]]
+
+
+def test_without_a_database_that_can_be_asked_no_graph_is_removed(base: Base) -> None:
+    base.fill("stays", 7)
+    base.close()
+    (base.folder / "chroma.sqlite3").rename(base.folder / "elsewhere")
+    (base.folder / "chroma.sqlite3").write_bytes(b"no database" * 1_000)
+    assert remove_orphans(base.folder) == 0
+    assert len(base.graphs()) == 1
 
 
 def test_a_copy_has_every_record_as_it_is_and_no_tombstone(base: Base) -> None:
@@ -172,7 +192,7 @@ def test_a_copy_has_every_record_as_it_is_and_no_tombstone(base: Base) -> None:
 
 def test_vectors_that_the_index_has_lost_come_from_the_store_or_stop_the_copy(base: Base) -> None:
     source = base.fill("source", 40)
-    (place,) = graph_folders(base.folder, str(source.id))
+    (place,) = base.graphs()
     source.update(ids=["source-0"], metadatas=[{"n": 1}])
     for number in range(70):  # the graph goes to the disk after a hundred rows
         source.update(ids=["source-1"], metadatas=[{"n": number}])

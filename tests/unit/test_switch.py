@@ -123,6 +123,8 @@ def deaths(folder: Path, switch: Switch) -> Iterator[Place]:
     template.folder.mkdir()
     template.make_ledger("ledger.sqlite3", REBUILD.serving_id, "old.txt")
     template.make_ledger("ledger.next.sqlite3", REBUILD.next_id, "new.txt")
+    if switch.sharing:
+        template.make_ledger("ledger.papers.sqlite3", REBUILD.serving_id, "paper.txt")
     if switch is ROLLBACK:
         template.carry_out(REBUILD)
     names, dies_at = template.catalog.names(), 0
@@ -167,6 +169,28 @@ def test_the_same_ledger_goes_on_with_the_next_collection_whatever_call_the_proc
         assert place.catalog.names()[COMPACTION.next_id] == "documents"
         assert place.catalog.names()[COMPACTION.serving_id] == "documents-before"
         assert (place.told("ledger.sqlite3"), place.paths("ledger.sqlite3")) == (COMPACTION.next_id, ["old.txt"])
+
+
+def test_the_ledgers_of_all_sources_go_on_with_the_next_collection_whatever_call_the_process_died_at(
+    tmp_path: Path,
+) -> None:
+    switch = replace(COMPACTION, sharing="ledger.none.sqlite3/ledger.papers.sqlite3")
+    for place in deaths(tmp_path, switch):
+        assert place.told("ledger.sqlite3") == COMPACTION.next_id
+        assert place.told("ledger.papers.sqlite3") == COMPACTION.next_id
+        assert place.told("ledger.none.sqlite3") is None
+
+
+def test_a_ledger_that_speaks_of_another_collection_is_left_to_be_compared(place: Place) -> None:
+    place.make_ledger("ledger.papers.sqlite3", "id-of-of-somebody-else", "old.txt")
+    place.carry_out(replace(COMPACTION, sharing="ledger.papers.sqlite3"))
+    assert place.told("ledger.sqlite3") == COMPACTION.next_id
+    assert place.told("ledger.papers.sqlite3") == "id-of-of-somebody-else"
+    (place.folder / "ledger.sqlite3").unlink()
+    place.make_ledger("ledger.papers.sqlite3", COMPACTION.next_id, "old.txt")
+    back = replace(COMPACTION, serving_id=COMPACTION.next_id, next_id=COMPACTION.serving_id, aside_name="x-y-z")
+    place.carry_out(replace(back, sharing="ledger.papers.sqlite3"))
+    assert (place.told("ledger.sqlite3"), place.told("ledger.papers.sqlite3")) == (None, back.next_id)
 
 
 def test_what_was_spent_is_never_forgotten_by_a_switch(place: Place) -> None:
