@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from ingestor.adapters.chroma_catalog import ChromaCatalog
 from ingestor.adapters.chroma_cleaning import graph_folders, index_elements, remove_graph
 from ingestor.adapters.chroma_copy import ChromaCopy
-from ingestor.adapters.chroma_sink import RECIPE_KEY, ChromaSink
+from ingestor.adapters.chroma_sink import RECIPE_KEY
 from ingestor.app.embedder import recipe_of
 from ingestor.app.parts import Sourced, vectors_of
 from ingestor.app.switch import begin, pending
 from ingestor.core.compacting import aside_name, copy_name, is_left_over
 from ingestor.core.errors import CollectionLost, TransientError
 from ingestor.core.fingerprint import vector_key
-from ingestor.core.switching import Switch
+from ingestor.core.switching import Swap, Switch
 from ingestor.engine.compaction import Compactor
 from ingestor.engine.pipeline import Pipeline
 from ingestor.ports import Vector
@@ -30,17 +30,19 @@ def compactors_of(sources: Sequence[Sourced], pipelines: Sequence[Pipeline]) -> 
     for place, each in enumerate(sources):
         filling.setdefault(each.settings.chroma.collection, []).append(place)
     return [
-        _compactor_of(sources[places[0]].settings, sources[places[0]].sink, [pipelines[place] for place in places])
+        _compactor_of([sources[place] for place in places], [pipelines[place] for place in places])
         for places in filling.values()
     ]
 
 
-def _compactor_of(settings: Settings, sink: ChromaSink, pipelines: Sequence[Pipeline]) -> Compactor:
+def _compactor_of(sources: Sequence[Sourced], pipelines: Sequence[Pipeline]) -> Compactor:
+    settings, sink = sources[0].settings, sources[0].sink
+    ledgers = [each.settings.ledger_file for each in sources]
     copy = copy_of(settings, sink.client)
 
     def switch() -> None:
         try:
-            put_in_place(settings, sink.client, copy)
+            put_in_place(settings, sink.client, copy, ledgers)
             sink.reopen()
         except TransientError as error:
             if pending(settings) is None and sink.collection_id == _id_of(settings, sink.client):
@@ -88,8 +90,10 @@ def copy_of(settings: Settings, client: "ClientAPI", name: str = "") -> ChromaCo
     return ChromaCopy(client, copied, copy_name(copied), paid)
 
 
-def put_in_place(settings: Settings, client: "ClientAPI", copy: ChromaCopy, name: str = "", ledger: str = "") -> None:
-    """Let the copy bear the name, with the ledger of before, that of the settings unless another is named.
+def put_in_place(
+    settings: Settings, client: "ClientAPI", copy: ChromaCopy, ledgers: Sequence[str], name: str = ""
+) -> None:
+    """Let the copy bear the name, that of the settings unless another is given, with the ledgers of before.
 
     Raises what `resume` raises.
     """
@@ -102,7 +106,7 @@ def put_in_place(settings: Settings, client: "ClientAPI", copy: ChromaCopy, name
             serving_id=copy.source_id,
             aside_name=aside_name(served, copy.source_id),
             next_id=copy.copy_id,
-            ledger=ledger or settings.ledger_file,
+            swaps=tuple(map(Swap, ledgers)),
         ),
     )
 

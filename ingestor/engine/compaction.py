@@ -117,9 +117,9 @@ class Compactor:
 
     What was replaced is kept for `GRACE_SECONDS`, until the next compaction, or until the next start.
 
-    `switch` puts the copy in the place of the collection, and has the pipelines' sinks open it. `retire` deletes what
-    was replaced before. `count_index` tells how many records the index holds, deleted ones included; None where that
-    cannot be told. All three block, and are called on Chroma's lane.
+    `switch` puts the copy in the place of the collection, has all ledgers speak of it, and the pipelines' sinks open
+    it. `retire` deletes what was replaced before. `count_index` tells how many records the index holds, deleted ones
+    included; None where that cannot be told. All three block, and are called on Chroma's lane.
     """
 
     def __init__(  # noqa: PLR0913 - the parts it joins
@@ -171,9 +171,6 @@ class Compactor:
         _log.info("compaction.began", tombstones=tombstones)
         await self._lane.run(self._retire)
         records = await replaced(self._copy, self._lane, self._switch, [each.writer for each in self._pipelines])
-        for pipeline in self._pipelines:
-            # The switch has told one ledger; the others are told here, or find out at the next start.
-            await pipeline.note_collection()
         await self._note(self._copy.tombstones)
         ended_seconds = asyncio.get_running_loop().time()
         _log.info(

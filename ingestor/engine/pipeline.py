@@ -265,10 +265,6 @@ class Pipeline:
         """Count tombstones from there."""
         await self._ledger_lane.run(self._parts.ledger.set_tombstones, count)
 
-    async def note_collection(self) -> None:
-        """Let the ledger speak of the collection that is there now, which holds what the one before held."""
-        await self.set_note(COLLECTION_NOTE, self._parts.sink.collection_id)
-
     async def totals(self) -> Totals:
         """What the ledger counts."""
         return await self._ledger_lane.run(self._parts.ledger.totals)
