@@ -2,11 +2,16 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from ingestor.adapters.chroma_server import ChromaServer
+from ingestor.adapters.ledger_files import LedgerFiles
+from ingestor.engine.pipeline import COLLECTION_NOTE
 from tests.checker import Row, differences, served, shown
 from tests.daemon import Site, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
@@ -196,7 +201,7 @@ def test_the_collection_of_one_source_is_rebuilt_and_the_others_are_left_alone(s
     assert site.command("rebuild", "--collection", "papers", "--prune").code == 0
 
 
-def test_a_shared_collection_is_rebuilt_taken_back_and_pruned_with_the_ledgers_of_both_sources(
+def test_a_shared_collection_is_rebuilt_and_taken_back_with_the_ledgers_of_both_sources(
     site: Site, provider: EmbeddingServer
 ) -> None:
     configure(site, NOTES, SHARED)
@@ -291,6 +296,27 @@ def test_a_shared_collection_is_pruned_and_a_document_of_one_source_forgotten_al
     assert site.sync()["documents"]["unchanged"] == 2
     assert provider.texts == paid
     assert site.command("verify").code == 0
+
+
+def test_a_compaction_of_a_shared_collection_has_the_ledgers_of_both_sources_speak_of_the_copy(site: Site) -> None:
+    site.settings |= {"INGESTOR_CHROMA__MODE": "http", "INGESTOR_CHROMA__HOST": "127.0.0.1"}
+    server = ChromaServer(site.root / "elsewhere", site.port)
+    server.start()
+    try:
+        configure(site, NOTES, SHARED)
+        site.sync()
+        names = ("ledger-notes.sqlite3", "ledger-papers.sqlite3")
+        # Files of a server elsewhere are not looked into: what was counted is believed.
+        with closing(sqlite3.connect(site.data_dir / names[0])) as connection, connection:
+            connection.execute("INSERT OR REPLACE INTO counters VALUES ('tombstones', 5000)")
+        before = {LedgerFiles(site.data_dir).note(name, COLLECTION_NOTE) for name in names}
+        daemon = site.start("run")
+        eventually(lambda: daemon.events("compaction.ended"), daemon.log)
+        daemon.kill()
+        after = {LedgerFiles(site.data_dir).note(name, COLLECTION_NOTE) for name in names}
+        assert (len(before), len(after), len(before | after)) == (1, 1, 2)
+    finally:
+        server.stop()
 
 
 def test_a_problem_is_told_with_its_source_and_retried_there(site: Site) -> None:
