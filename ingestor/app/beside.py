@@ -1,11 +1,12 @@
 """Beside: what stands beside the serving collection - one that is being filled, one that was kept.
 
-Each has a ledger of its own in the data folder, whose notes say which collection it is, and of which model.
+Each has a ledger of its own in the data folder for every source, whose notes say which collection it is, and of which
+model.
 
-Invariant: that file is the only mark: a collection without it is nothing that anybody goes on with.
+Invariant: those files are the only mark: a collection without one is nothing that anybody goes on with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ingestor.adapters.ledger import SqliteLedger
@@ -78,6 +79,20 @@ def unfinished(settings: Settings) -> Beside | None:
 def kept(settings: Settings) -> Beside | None:
     """The collection that was kept at a switch; None when there is none."""
     return _beside(settings, kept_ledger(settings), "")
+
+
+def together(found: Iterable[Beside | None]) -> Beside | None:
+    """What the ledgers of all sources of a collection tell of what is beside it; None when none tells anything."""
+    told = [each for each in found if each is not None]
+    if not told:
+        return None
+    return replace(
+        told[0],
+        name=", ".join(dict.fromkeys(each.name for each in told)),
+        documents=sum(each.documents for each in told),
+        documents_expected=sum(each.documents_expected for each in told),
+        chunks=sum(each.chunks for each in told),
+    )
 
 
 def _beside(settings: Settings, file: str, name: str) -> Beside | None:

@@ -1,7 +1,7 @@
 """Compaction, put together: the copy of a collection, the switch to it, and the end of what was replaced."""
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ingestor.adapters.chroma_catalog import ChromaCatalog
@@ -14,7 +14,7 @@ from ingestor.app.switch import begin, pending
 from ingestor.core.compacting import aside_name, copy_name, is_left_over
 from ingestor.core.errors import CollectionLost, TransientError
 from ingestor.core.fingerprint import vector_key
-from ingestor.core.switching import Switch
+from ingestor.core.switching import Swap, Switch
 from ingestor.engine.compaction import Compactor
 from ingestor.engine.pipeline import Pipeline
 from ingestor.ports import Vector
@@ -37,11 +37,12 @@ def compactors_of(sources: Sequence[Sourced], pipelines: Sequence[Pipeline]) -> 
 
 def _compactor_of(sources: Sequence[Sourced], pipelines: Sequence[Pipeline]) -> Compactor:
     settings, sink = sources[0].settings, sources[0].sink
+    ledgers = [each.settings.ledger_file for each in sources]
     copy = copy_of(settings, sink.client)
 
     def switch() -> None:
         try:
-            put_in_place(settings, sink.client, copy, sharing=[each.settings for each in sources])
+            put_in_place(settings, sink.client, copy, ledgers)
             sink.reopen()
         except TransientError as error:
             if pending(settings) is None and sink.collection_id == _id_of(settings, sink.client):
@@ -89,17 +90,12 @@ def copy_of(settings: Settings, client: "ClientAPI", name: str = "") -> ChromaCo
     return ChromaCopy(client, copied, copy_name(copied), paid)
 
 
-def put_in_place(  # noqa: PLR0913, PLR0917 - what takes the place of what, and the ledgers that speak of it
-    settings: Settings,
-    client: "ClientAPI",
-    copy: ChromaCopy,
-    name: str = "",
-    ledger: str = "",
-    sharing: Iterable[Settings] = (),
+def put_in_place(
+    settings: Settings, client: "ClientAPI", copy: ChromaCopy, ledgers: Sequence[str], name: str = ""
 ) -> None:
-    """Let the copy bear the name, with the ledger of before, that of the settings unless another is named.
+    """Let the copy bear the name, that of the settings unless another is given, with the ledgers of before.
 
-    `sharing` are the settings of all sources of the collection. Raises what `resume` raises.
+    Raises what `resume` raises.
     """
     served = name or settings.chroma.collection
     begin(
@@ -110,8 +106,7 @@ def put_in_place(  # noqa: PLR0913, PLR0917 - what takes the place of what, and 
             serving_id=copy.source_id,
             aside_name=aside_name(served, copy.source_id),
             next_id=copy.copy_id,
-            ledger=ledger or settings.ledger_file,
-            sharing="/".join(each.ledger_file for each in sharing if each.ledger_file != settings.ledger_file),
+            swaps=tuple(map(Swap, ledgers)),
         ),
     )
 

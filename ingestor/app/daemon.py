@@ -18,7 +18,7 @@ from ingestor.app.compaction import compactors_of
 from ingestor.app.line import line_of
 from ingestor.app.parts import folder_of, pipelines_of, sourced
 from ingestor.app.rebuild import rebuild_beside
-from ingestor.core.errors import ConfigError, ServiceUnavailable
+from ingestor.core.errors import ServiceUnavailable
 from ingestor.engine.daemon import Daemon
 from ingestor.engine.news import happens_within
 from ingestor.settings import Settings
@@ -32,15 +32,10 @@ _log = structlog.get_logger(__name__)
 
 
 async def run(settings: Settings, *, is_rebuild: bool = False) -> None:
-    """Follow the folder until SIGINT or SIGTERM.
+    """Follow the folders until SIGINT or SIGTERM.
 
-    With `is_rebuild` a collection of other settings is rebuilt meanwhile, and followed after the switch.
+    With `is_rebuild` collections of other settings are rebuilt meanwhile, and followed after the switch.
     """
-    if is_rebuild and len(settings.each()) > 1:
-        raise ConfigError(
-            "a daemon that follows several sources rebuilds none of their collections",
-            remedy="stop it, run `ingestor rebuild --collection NAME`, and start it again",
-        )
     async with AsyncExitStack() as stack:
         notifier = Notifier()
         stop = _stop_signal()

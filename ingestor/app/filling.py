@@ -1,8 +1,8 @@
 """Filling: a second collection beside the serving one, until it may take its place.
 
-Both are followed meanwhile, each by a pipeline of its own: the serving one with its old recipe, so that nobody who asks
-it notices, and the next one with the recipe of the settings. The ledger of the next one begins as a copy of the serving
-one that knows the documents and none of their records, so that documents keep their ids.
+Both are followed meanwhile, each by pipelines of its own, one for each source: the serving one with its old recipe, so
+that nobody who asks it notices, and the next one with the recipe of the settings. A ledger of the next one begins as a
+copy of the serving one that knows the documents and none of their records, so that documents keep their ids.
 
 Invariant: until the comparison is sound the serving collection is changed by nothing but what happens in the folder,
 and whatever kills the process, the next start goes on with what is there.
@@ -10,7 +10,7 @@ and whatever kills the process, the next start goes on with what is there.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,19 +55,41 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a rebuild begins from."""
+    """A collection that is served, and the sources that fill it: what a rebuild begins from."""
 
-    settings: Settings
-    source: Folder
+    sources: Sequence[Settings]
+    folders: Sequence[Folder]
+    """Of each source."""
     client: "ClientAPI"
     row: CollectionRow
-    """The collection that is served."""
-    serving: Serving
 
     @property
-    def next_settings(self) -> Settings:
-        """The settings, with the collection that is filled and its ledger."""
-        return self.settings.varied(ledger_file=next_ledger(self.settings), collection=next_name(self.settings))
+    def settings(self) -> Settings:
+        """Of the first source: all have the same collection and model."""
+        return self.sources[0]
+
+    @property
+    def next_sources(self) -> list[Settings]:
+        """The settings of each source, with the collection that is filled and its ledger."""
+        return [each.varied(ledger_file=next_ledger(each), collection=next_name(each)) for each in self.sources]
+
+    @property
+    def serving(self) -> Serving:
+        """How the collection is opened, whatever the settings say by now."""
+        return serving_of(self.settings, self.row)
+
+    def sink(self) -> ChromaSink:
+        """Open the collection by the recipe that it was built with."""
+        serving = self.serving
+        return sink_of(serving.settings, self.client, serving.recipe if serving.is_former else None)
+
+    def served(self, sink: ChromaSink) -> list[Sourced]:
+        """The sources, followed by that recipe; with a model of their own, since a pipeline closes it."""
+        embedder = self.serving.embedder()
+        return [
+            Sourced(serving_of(each, self.row).settings, folder, sink, embedder)
+            for each, folder in zip(self.sources, self.folders, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +107,26 @@ class Filled:
         return self.comparison is not None and not self.comparison.differences
 
 
-def ground_of(settings: Settings, source: Folder, client: "ClientAPI") -> Ground | None:
-    """What there is to rebuild; None when the collection is as the settings have it.
+def ground_of(sources: Sequence[Settings], folders: Sequence[Folder], client: "ClientAPI") -> Ground | None:
+    """What there is to rebuild; None when the collection of these sources is as the settings have it.
 
     Raises `ConfigError` when there is no collection, or one is kept already whose place is needed.
     """
+    settings = sources[0]
     if settings.chroma.mode == "memory":
         raise ConfigError("a collection in memory cannot be rebuilt", remedy="start again: it is filled anew")
     name = settings.chroma.collection
     row = ChromaCatalog(client).find(name)
     if row is None:
         raise ConfigError(f"there is no collection {name!r} to rebuild", remedy="run `ingestor sync` or `ingestor run`")
-    serving = serving_of(settings, row)
-    if not serving.is_former and not sink_of(settings, client).unapplied:
+    if not serving_of(settings, row).is_former and not sink_of(settings, client).unapplied:
         return None
-    if kept(settings) is not None:
+    if any(kept(each) is not None for each in sources):
         raise ConfigError(
             f"a collection that {name!r} has replaced is still kept",
             remedy="`ingestor rebuild --prune` deletes it, `ingestor rebuild --rollback` takes it back",
         )
-    return Ground(settings, source, client, row, serving)
+    return Ground(sources, folders, client, row)
 
 
 async def fill(  # noqa: PLR0913 - what it begins from, and how it tells and ends
@@ -113,24 +135,36 @@ async def fill(  # noqa: PLR0913 - what it begins from, and how it tells and end
     notifier: ServiceNotifier,
     *,
     supervise: Callable[[str], bool] | None,
-    tell: Callable[[Pipeline], None],
+    tell: Callable[[Sequence[Pipeline]], None],
     is_patient: bool,
     drops_foreign: bool,
+    beside: Sequence[Ground] = (),
 ) -> Filled:
-    """Fill the next collection and follow the folder with both, until the comparison is sound or `stop` is set.
+    """Fill the next collection and follow the folders with both, until the comparison is sound or `stop` is set.
 
-    One that is not patient ends with the first comparison that is not, and when an outside service stays away.
+    One that is not patient ends with the first comparison that is not, and when an outside service stays away. What is
+    `beside` is followed, too, by the recipe that it has.
     """
     serving_sink, next_sink = await asyncio.to_thread(_sinks, ground)
-    await _begin_ledger(ground, serving_sink, next_sink)
-    before = _served(ground, serving_sink)
-    after = Sourced(ground.next_settings, ground.source, next_sink)
-    async with pipelines_of([before, after]) as pipelines:
-        lines = [line_of(ground.settings, pipeline) for pipeline in pipelines]
+    await _begin_ledgers(ground, serving_sink, next_sink)
+    count = len(ground.sources)
+    sources = ground.served(serving_sink)
+    sources += map(Sourced, ground.next_sources, ground.folders, [next_sink] * count)
+    for other in beside:
+        sources += other.served(await asyncio.to_thread(other.sink))
+    async with pipelines_of(sources) as pipelines:
+        lines = [line_of(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
         finished = asyncio.Event()
         daemon = Daemon(lines, _Hushed(notifier), supervise=supervise)
-        sinks = serving_sink, next_sink
-        judge = _Judge(ground.next_settings, lines, sinks, tell, is_patient=is_patient, drops_foreign=drops_foreign)
+        judge = _Judge(
+            ground.next_sources,
+            lines[:count],
+            lines[count : 2 * count],
+            (serving_sink, next_sink),
+            tell,
+            is_patient=is_patient,
+            drops_foreign=drops_foreign,
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(daemon.run(finished))
             try:
@@ -140,34 +174,32 @@ async def fill(  # noqa: PLR0913 - what it begins from, and how it tells and end
 
 
 def _sinks(ground: Ground) -> tuple[ChromaSink, ChromaSink]:
-    serving = sink_of(ground.serving.settings, ground.client, ground.serving.recipe)
+    serving = ground.sink()
     try:
-        return serving, sink_of(ground.next_settings, ground.client)
+        return serving, sink_of(ground.next_sources[0], ground.client)
     except RecipeMismatch as error:
         remedy = "take those settings back, or drop the unfinished rebuild with `ingestor rebuild --abandon`"
         raise RecipeMismatch(f"a rebuild is unfinished: {error}", remedy=remedy) from error
 
 
-def _served(ground: Ground, sink: ChromaSink) -> Sourced:
-    """The serving collection as a source; a model of its own, since a pipeline closes it."""
-    return Sourced(ground.serving.settings, ground.source, sink, ground.serving.embedder())
-
-
-async def _begin_ledger(ground: Ground, serving_sink: ChromaSink, next_sink: ChromaSink) -> None:
-    """Make the ledger of the next collection, unless a rebuild was begun before and its collection is there still."""
-    settings, files = ground.settings, LedgerFiles(ground.settings.data_dir)
-    if files.note(next_ledger(settings), COLLECTION_NOTE) == next_sink.collection_id:
+async def _begin_ledgers(ground: Ground, serving_sink: ChromaSink, next_sink: ChromaSink) -> None:
+    """Make the ledgers of the next collection, but those that a rebuild has made before whose collection is there."""
+    files, next_id = LedgerFiles(ground.settings.data_dir), next_sink.collection_id
+    missing = [each for each in ground.sources if files.note(next_ledger(each), COLLECTION_NOTE) != next_id]
+    if not missing:
         return
     # A ledger that was lost, or speaks of another collection, is first made to speak of this one.
-    async with pipelines_of([_served(ground, serving_sink)]):
+    async with pipelines_of(ground.served(serving_sink)):
         pass
     notes = {
-        COLLECTION_NOTE: next_sink.collection_id,
-        MODEL_NOTE: described(recipe_of(settings.embedding)),
+        COLLECTION_NOTE: next_id,
+        MODEL_NOTE: described(recipe_of(ground.settings.embedding)),
         FOREIGN_NOTE: "0",
     }
-    await asyncio.to_thread(files.set_note, settings.ledger_file, MODEL_NOTE, described(ground.serving.recipe))
-    await asyncio.to_thread(files.copy, settings.ledger_file, next_ledger(settings), notes, _empty)
+    former = described(ground.serving.recipe)
+    for each in missing:
+        await asyncio.to_thread(files.set_note, each.ledger_file, MODEL_NOTE, former)
+        await asyncio.to_thread(files.copy, each.ledger_file, next_ledger(each), notes, _empty)
 
 
 def _empty(ledger: SqliteLedger) -> None:
@@ -184,19 +216,19 @@ class _Judge:
 
     def __init__(  # noqa: PLR0913 - the parts it looks at
         self,
-        settings: Settings,
-        lines: list[Line],
+        sources: Sequence[Settings],
+        serving: Sequence[Line],
+        following: Sequence[Line],
         sinks: tuple[ChromaSink, ChromaSink],
-        tell: Callable[[Pipeline], None],
+        tell: Callable[[Sequence[Pipeline]], None],
         *,
         is_patient: bool,
         drops_foreign: bool,
     ) -> None:
-        serving, following = lines
-        self._settings = settings
-        self._serving = serving.pipeline
-        self._pipeline = following.pipeline
-        self._reconciled = following.follower.reconciled
+        self._sources = sources
+        self._serving = [line.pipeline for line in serving]
+        self._following = [line.pipeline for line in following]
+        self._reconciled = [line.follower.reconciled for line in following]
         self._serving_sink, self._next_sink = sinks
         self._tell = tell
         self._is_patient = is_patient
@@ -207,13 +239,15 @@ class _Judge:
         rounds, pause_seconds = 0, POLL_SECONDS
         while not await happens_within(stop, pause_seconds):
             pause_seconds = POLL_SECONDS
-            self._tell(self._pipeline)
-            if not self._reconciled.is_set() or not await self._pipeline.is_idle():
+            self._tell(self._following)
+            are_compared = all(reconciled.is_set() for reconciled in self._reconciled)
+            if not are_compared or not await self._following[0].is_idle():
                 continue
-            if (await self._pipeline.totals()).retrying:
+            if any([(await pipeline.totals()).retrying for pipeline in self._following]):
                 if self._is_patient or await asyncio.to_thread(self._due_seconds) < PATIENCE_SECONDS:
                     continue
-                return self._filled(outage=self._pipeline.tally.outage or "some files do not come to rest")
+                outages = (pipeline.tally.outage for pipeline in self._following)
+                return self._filled(outage=next(filter(None, outages), "some files do not come to rest"))
             try:
                 comparison = await self._compared()
             except TransientError as error:
@@ -234,9 +268,11 @@ class _Judge:
         return self._filled()
 
     async def _compared(self) -> Comparison | None:
-        await self._pipeline.services.sink_lane.run(self._carry_notes)
-        carried = await carry(self._serving_sink, self._next_sink, self._pipeline)
-        return await compare(self._serving, self._pipeline, self._next_sink, carried, drops_foreign=self._drops_foreign)
+        await self._following[0].services.sink_lane.run(self._carry_notes)
+        carried = await carry(self._serving_sink, self._next_sink, self._following[0])
+        return await compare(
+            self._serving, self._following, self._next_sink, carried, drops_foreign=self._drops_foreign
+        )
 
     def _carry_notes(self) -> None:
         """Let the next collection have the metadata of its own that people have given to the serving one."""
@@ -248,13 +284,16 @@ class _Judge:
         catalog.modify(following, dict.fromkeys(noted(following)) | noted(serving), {})
 
     def _due_seconds(self) -> float:
-        """In how many seconds what failed is tried again."""
-        with ledger_of(self._settings) as ledger:
-            due_seconds = ledger.next_due_seconds() if ledger is not None else None
-        return 0.0 if due_seconds is None else due_seconds - time.time()
+        """In how many seconds what failed is tried again, at the soonest."""
+        found = []
+        for each in self._sources:
+            with ledger_of(each) as ledger:
+                found.append(ledger.next_due_seconds() if ledger is not None else None)
+        now_seconds = time.time()
+        return min((due_seconds - now_seconds for due_seconds in found if due_seconds is not None), default=0.0)
 
     def _filled(self, comparison: Comparison | None = None, outage: str = "") -> Filled:
-        return Filled(self._next_sink.collection_id, self._pipeline.account.usage, comparison, outage)
+        return Filled(self._next_sink.collection_id, self._following[0].account.usage, comparison, outage)
 
 
 class _Hushed:

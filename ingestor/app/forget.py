@@ -148,11 +148,11 @@ async def _forget(settings: Settings, every: Settings, path: str, began_seconds:
         _keep(settings, path, needles, found.keys)
         for name, ids in found.records.items():
             await asyncio.to_thread(ChromaTraces(sink.client, name).delete, ids)
-        beside = _beside(settings, ChromaCatalog(sink.client).rows())
+        beside = _beside(settings, every, ChromaCatalog(sink.client).rows())
     # Also when no record is left: those that an earlier attempt, or a sync, has deleted are in the index still.
     await renew(settings, every)
-    for name, file in beside.items():
-        await renew(settings, every, name, file.name)
+    for name, ledgers in beside.items():
+        await renew(settings, every, name, ledgers)
     await clean_files(settings)
     gone = await asyncio.to_thread(_forget_here, settings, path, found.keys)
     files = list(_files(settings))
@@ -177,7 +177,7 @@ async def _forget(settings: Settings, every: Settings, path: str, began_seconds:
 def _gather(settings: Settings, every: Settings, client: "ClientAPI", path: str) -> tuple[_Found, Needles]:
     """Find what there is of a document in all collections that are its own, and what of it others hold too."""
     rows = ChromaCatalog(client).rows()
-    own = {settings.chroma.collection, *_beside(settings, rows)}
+    own = {settings.chroma.collection, *_beside(settings, every, rows)}
     found = _Found()
     others = _others(settings, every, path)
     for row in rows:
@@ -298,12 +298,18 @@ def _recipes(row: CollectionRow) -> set[Recipe]:
     return {made, replace(made, dimensions=0)}
 
 
-def _beside(settings: Settings, rows: Iterable[CollectionRow]) -> dict[str, Path]:
-    """The collections that were kept, or are being filled, beside the one of the settings, with their ledgers."""
+def _beside(settings: Settings, every: Settings, rows: Iterable[CollectionRow]) -> dict[str, list[str]]:
+    """The collections that were kept, or are being filled, beside the one of the settings.
+
+    By their names; with the file names of all their ledgers, one for each source.
+    """
     name_of = {row.id: row.name for row in rows}
-    told = {file: note_in(file, COLLECTION_NOTE) or "" for file in _ledgers_beside(settings)}
-    found = {name_of[id_]: file for file, id_ in told.items() if id_ in name_of}
-    found.pop(settings.chroma.collection, None)
+    found: dict[str, list[str]] = {}
+    for each in every.each():
+        for file in _ledgers_beside(each) if each.chroma.collection == settings.chroma.collection else ():
+            name = name_of.get(note_in(file, COLLECTION_NOTE) or "")
+            if name not in {None, settings.chroma.collection}:
+                found.setdefault(str(name), []).append(file.name)
     return found
 
 

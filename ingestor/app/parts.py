@@ -197,15 +197,20 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
 def sourced(settings: Settings, sinks: Mapping[str, ChromaSink]) -> list[Sourced]:
     """Every source with its folder and its collection. Where there are several, none waits for the disk of another."""
     sources = settings.each()
-    for each in sources:
-        if each.source_name:
-            _take_over_ledger(each)
+    take_over_ledger(sources)
     may_be_away = len(sources) > 1
     return [Sourced(each, folder_of(each, may_be_away=may_be_away), sinks[each.chroma.collection]) for each in sources]
 
 
+def take_over_ledger(sources: Sequence[Settings]) -> None:
+    """Let a folder that was the only one, and is one of several sources now, keep its ledger."""
+    for each in sources:
+        if each.source_name:
+            _take_over_ledger(each)
+
+
 def _take_over_ledger(settings: Settings) -> None:
-    """Let a folder that was the only one, and is one of several sources now, keep its ledger.
+    """Rename the ledger of before, if it is this source's.
 
     Where another process looks into the ledger just now it is left: it is rebuilt from the collection then.
     """

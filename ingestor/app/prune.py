@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 
@@ -81,12 +82,14 @@ def has_files(settings: Settings) -> bool:
     return settings.chroma.mode in {"managed", "persistent"}
 
 
-async def renew(settings: Settings, every: Settings, name: str = "", ledger: str = "") -> tuple[int, int]:
+async def renew(settings: Settings, every: Settings, name: str = "", ledgers: Sequence[str] = ()) -> tuple[int, int]:
     """Put a fresh copy in the place of a collection; returns its records, and the tombstones that were counted.
 
-    Without a name and the file name of its ledger it is that of the settings; `every` are the settings of all sources,
-    of which others may fill it, too. The caller holds the instance lock.
+    Without a name and the file names of its ledgers it is that of the settings; `every` are the settings of all
+    sources, of which others may fill it, too. The caller holds the instance lock.
     """
+    sharing = [each for each in every.each() if each.chroma.collection == settings.chroma.collection]
+    told = ledgers if name else [each.ledger_file for each in sharing]
     with ExitStack() as stack:
         sink = await asyncio.to_thread(open_collection, settings, None, stack)
         with ledger_of(settings) as known:
@@ -96,16 +99,10 @@ async def renew(settings: Settings, every: Settings, name: str = "", ledger: str
             message = f"the collection {settings.chroma.collection!r} was replaced since it was last indexed"
             raise ConfigError(message, remedy="run `ingestor sync` first")
         copy = copy_of(settings, sink.client, name)
-        collection = settings.chroma.collection
-        sharing = [each for each in every.each() if not name and each.chroma.collection == collection]
-
-        def switch() -> None:
-            put_in_place(settings, sink.client, copy, name, ledger, sharing)
-
         with contextlib.closing(Lane("chroma")) as lane:
-            records = await replaced(copy, lane, switch)
+            records = await replaced(copy, lane, lambda: put_in_place(settings, sink.client, copy, told, name))
             await lane.run(retire, settings, sink.client, name)
-    for each in sharing:
+    for each in sharing if not name else ():
         with ledger_of(each) as known:
             if known is not None:
                 known.set_tombstones(0)

@@ -7,7 +7,7 @@ the one that was replaced stays until it is pruned.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,18 +17,38 @@ import structlog
 
 from ingestor.adapters.chroma_catalog import ChromaCatalog
 from ingestor.adapters.chroma_server import ChromaServer
+from ingestor.adapters.folder import Folder
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.ledger_files import LedgerFiles
 from ingestor.adapters.notify import Notifier
-from ingestor.app.beside import Beside, aside_name, kept, kept_ledger, next_ledger, next_name, unfinished
-from ingestor.app.collection import SERVER_HOST, announce, hold, indexed, open_client, serve, settings_for
+from ingestor.app.beside import (
+    Beside,
+    aside_name,
+    kept,
+    kept_ledger,
+    next_ledger,
+    next_name,
+    together,
+    unfinished,
+)
+from ingestor.app.collection import (
+    SERVER_HOST,
+    announce,
+    configured,
+    hold,
+    indexed,
+    open_client,
+    serve,
+    settings_for,
+    sink_of,
+)
 from ingestor.app.filling import Filled, Ground, fill, ground_of
-from ingestor.app.parts import folder_of
+from ingestor.app.parts import folder_of, take_over_ledger
 from ingestor.app.switch import begin, resume
 from ingestor.app.sync import SyncProgress, progress_of
-from ingestor.core.errors import AlreadyRunning, ConfigError
+from ingestor.core.errors import AlreadyRunning, CollectionLost, ConfigError
 from ingestor.core.model import Usage
-from ingestor.core.switching import Switch
+from ingestor.core.switching import Swap, Switch
 from ingestor.engine.daemon import ServiceNotifier
 from ingestor.settings import Settings
 
@@ -60,37 +80,38 @@ class Rebuilt:
         return fields
 
 
-def of_collection(settings: Settings, collection: str = "") -> Settings:
-    """The settings of the source whose collection is rebuilt. Raises `ConfigError` where several share it."""
-    found = settings_for(settings, collection)
-    name = found.chroma.collection
-    sharing = [each.source_name for each in settings.each() if each.chroma.collection == name]
-    if len(sharing) > 1:
-        raise ConfigError(
-            f"the sources {', '.join(sharing)} share the collection {name!r}, and only that of one source is rebuilt",
-            remedy="give the sources another collection: what the vector store has costs nothing",
-        )
-    if not sharing:
+def of_collection(settings: Settings, collection: str = "") -> list[Settings]:
+    """The settings of every source that fills a collection. Raises `ConfigError` where none does, or several are."""
+    name = settings_for(settings, collection).chroma.collection
+    found = [each for each in settings.each() if each.chroma.collection == name]
+    if not found:
         raise ConfigError(f"no source fills the collection {name!r}", remedy="name one that a source fills")
     return found
 
 
-async def rebuild(settings: Settings, tell: Callable[[SyncProgress], None], *, drops_foreign: bool = False) -> Rebuilt:
+async def rebuild(
+    settings: Settings,
+    tell: Callable[[SyncProgress], None],
+    *,
+    collection: str = "",
+    drops_foreign: bool = False,
+) -> Rebuilt:
     """Fill a second collection, compare it, and put it in the place of the first one.
 
     Raises `AlreadyRunning` beside a daemon, `ConfigError`, and what a sync raises. The next one goes on from there.
     """
     began_seconds = time.monotonic()
+    sources = of_collection(settings, collection)
     async with AsyncExitStack() as stack:
-        source = folder_of(settings)
+        folders = [folder_of(each) for each in sources]
         instance = _hold(settings, stack)
         server = serve(settings, stack, is_anywhere=True)
         record = InstanceRecord(os.getpid(), "rebuild", "", 0.0, SERVER_HOST, server.port if server else 0)
         client = await asyncio.to_thread(open_client, settings, record if server else None, stack)
         announce(instance, settings, "rebuild", served=server is not None, port=server.port if server else 0)
-        await asyncio.to_thread(resume, settings, client)
-        ground = await asyncio.to_thread(ground_of, settings, source, client)
-        name = settings.chroma.collection
+        await asyncio.to_thread(_begin, settings, client)
+        ground = await asyncio.to_thread(ground_of, sources, folders, client)
+        name = sources[0].chroma.collection
         if ground is None:
             return Rebuilt(name, False, False, "", {}, Usage(), "", round(time.monotonic() - began_seconds, 3))  # noqa: FBT003 - fields of a value
         filled = await fill(
@@ -98,7 +119,7 @@ async def rebuild(settings: Settings, tell: Callable[[SyncProgress], None], *, d
             asyncio.Event(),
             Notifier(),
             supervise=server.ensure if server else None,
-            tell=lambda pipeline: tell(progress_of([pipeline])),
+            tell=lambda pipelines: tell(progress_of(pipelines)),
             is_patient=False,
             drops_foreign=drops_foreign,
         )
@@ -118,28 +139,63 @@ async def rebuild(settings: Settings, tell: Callable[[SyncProgress], None], *, d
 async def rebuild_beside(
     settings: Settings, client: "ClientAPI", stop: asyncio.Event, notifier: ServiceNotifier, server: ChromaServer | None
 ) -> None:
-    """Follow the folder with the serving collection while the next one is filled; ends after the switch, or on `stop`.
+    """Rebuild each collection that is not as the settings have it, one after the other, while all sources are followed.
 
-    Ends at once when the collection is as the settings have it.
+    Each is followed as it serves meanwhile; ends after the last switch, or on `stop`.
     """
-    await asyncio.to_thread(resume, settings, client)
-    if await asyncio.to_thread(ChromaCatalog(client).find, settings.chroma.collection) is None:
-        return
-    ground = await asyncio.to_thread(ground_of, settings, folder_of(settings), client)
-    if ground is None:
-        return
-    _log.info("rebuild.started", collection=settings.chroma.collection, beside=next_name(settings))
-    filled = await fill(
-        ground,
-        stop,
-        notifier,
-        supervise=server.ensure if server else None,
-        tell=lambda _: None,
-        is_patient=True,
-        drops_foreign=False,
-    )
-    if filled.is_sound:
-        await asyncio.to_thread(_switched, ground, filled)
+    await asyncio.to_thread(_begin, settings, client)
+    names = configured(settings)
+    # What stands in the way of any of them is told before the first one is begun.
+    waiting = [name for name in names if await asyncio.to_thread(_to_rebuild, settings, client, name) is not None]
+    for name in waiting:
+        ground = await asyncio.to_thread(_to_rebuild, settings, client, name)
+        if ground is None or stop.is_set():
+            continue
+        beside = [await asyncio.to_thread(_ground, settings, client, other) for other in names if other != name]
+        _log.info("rebuild.started", collection=name, beside=next_name(ground.settings))
+        filled = await fill(
+            ground,
+            stop,
+            notifier,
+            supervise=server.ensure if server else None,
+            tell=lambda _: None,
+            is_patient=True,
+            drops_foreign=False,
+            beside=beside,
+        )
+        if filled.is_sound:
+            await asyncio.to_thread(_switched, ground, filled)
+
+
+def _begin(settings: Settings, client: "ClientAPI") -> None:
+    """Let ledgers and collections be those that the settings speak of."""
+    resume(settings, client)
+    take_over_ledger(settings.each())
+
+
+def _to_rebuild(settings: Settings, client: "ClientAPI", name: str) -> Ground | None:
+    """What there is to rebuild of a collection; None when it is as the settings have it, or is not there yet."""
+    if ChromaCatalog(client).find(name) is None:
+        return None
+    sources = of_collection(settings, name)
+    return ground_of(sources, _folders(settings, sources), client)
+
+
+def _ground(settings: Settings, client: "ClientAPI", name: str) -> Ground:
+    """A collection as it is served; one that is not there yet is made."""
+    sources = of_collection(settings, name)
+    catalog = ChromaCatalog(client)
+    row = catalog.find(name)
+    if row is None:
+        sink_of(sources[0], client)
+        row = catalog.find(name)
+    if row is None:
+        raise CollectionLost(f"the collection {name!r} was deleted as soon as it was made", remedy="start again")
+    return Ground(sources, _folders(settings, sources), client, row)
+
+
+def _folders(settings: Settings, sources: Sequence[Settings]) -> list[Folder]:
+    return [folder_of(each, may_be_away=len(settings.sources) > 1) for each in sources]
 
 
 def _switched(ground: Ground, filled: Filled) -> str:
@@ -151,71 +207,81 @@ def _switched(ground: Ground, filled: Filled) -> str:
         serving_id=ground.row.id,
         aside_name=aside_name(settings, moment),
         next_id=filled.next_id,
-        ledger=settings.ledger_file,
-        next_ledger=next_ledger(settings),
-        kept_ledger=kept_ledger(settings),
+        swaps=tuple(Swap(each.ledger_file, next_ledger(each), kept_ledger(each)) for each in ground.sources),
     )
     begin(settings, ground.client, switch)
     return switch.aside_name
 
 
-async def rollback(settings: Settings) -> Beside:
-    """Take the kept collection back with its ledger; returns it. What had replaced it becomes the unfinished rebuild.
+def beside_of(settings: Settings, collection: str = "") -> tuple[Beside | None, Beside | None]:
+    """What of a collection is unfinished, and what is kept. Raises `ConfigError`."""
+    sources = of_collection(settings, collection)
+    return together(map(unfinished, sources)), together(map(kept, sources))
+
+
+async def rollback(settings: Settings, collection: str = "") -> Beside:
+    """Take the kept collection back with its ledgers; returns it. What had replaced it becomes the unfinished rebuild.
 
     Raises `ConfigError` when none is kept, or another rebuild is unfinished.
     """
+    sources = of_collection(settings, collection)
     async with AsyncExitStack() as stack:
         client = await asyncio.to_thread(_opened, settings, stack)
-        found = _kept(settings)
+        found = _kept(sources)
+        if len({each.collection_id for each in map(kept, sources) if each is not None}) > 1:
+            raise ConfigError(
+                f"the sources have several collections that were kept: {found.name}",
+                remedy="rebuild with the old settings instead; `ingestor rebuild --prune` deletes what was kept",
+            )
         catalog = ChromaCatalog(client)
         rows = {row.id: row for row in catalog.rows()}
-        serving = catalog.find(settings.chroma.collection)
+        serving = catalog.find(sources[0].chroma.collection)
         if found.collection_id not in rows or serving is None:
             raise ConfigError(
                 f"the collection that was kept ({found.name}) is gone",
                 remedy="`ingestor rebuild --prune` forgets it; rebuild with the old settings instead",
             )
-        if unfinished(settings) is not None:
+        if any(unfinished(each) is not None for each in sources):
             raise ConfigError("another rebuild is unfinished", remedy="drop it first with `ingestor rebuild --abandon`")
-        _delete_leftover(settings, catalog)
+        _delete_leftover(sources[0], catalog)
         begin(
             settings,
             client,
             Switch(
-                name=settings.chroma.collection,
+                name=sources[0].chroma.collection,
                 serving_id=serving.id,
-                aside_name=next_name(settings),
+                aside_name=next_name(sources[0]),
                 next_id=found.collection_id,
-                ledger=settings.ledger_file,
-                next_ledger=kept_ledger(settings),
-                kept_ledger=next_ledger(settings),
+                swaps=tuple(Swap(each.ledger_file, kept_ledger(each), next_ledger(each)) for each in sources),
             ),
         )
         return found
 
 
-async def prune(settings: Settings) -> Beside:
-    """Delete the kept collection and its ledger, beside a running daemon, too. Raises `ConfigError` without one."""
+async def prune(settings: Settings, collection: str = "") -> Beside:
+    """Delete the kept collection and its ledgers, beside a running daemon, too. Raises `ConfigError` without one."""
+    sources = of_collection(settings, collection)
     async with AsyncExitStack() as stack:
         running = indexed(settings)
         if running is None:
             client = await asyncio.to_thread(_opened, settings, stack)
         else:
             client = await asyncio.to_thread(open_client, settings, running, stack)
-        found = _kept(settings)
-        _delete(settings, client, found.collection_id, kept_ledger(settings))
+        found = _kept(sources)
+        _delete(sources, client, {kept_ledger(each): kept(each) for each in sources})
         return found
 
 
-async def abandon(settings: Settings) -> Beside:
-    """Drop the unfinished rebuild: its collection and its ledger. Raises `ConfigError` when there is none."""
+async def abandon(settings: Settings, collection: str = "") -> Beside:
+    """Drop the unfinished rebuild: its collection and its ledgers. Raises `ConfigError` when there is none."""
+    sources = of_collection(settings, collection)
     async with AsyncExitStack() as stack:
         client = await asyncio.to_thread(_opened, settings, stack)
-        found = unfinished(settings)
+        found = together(map(unfinished, sources))
         if found is None:
-            _delete_leftover(settings, ChromaCatalog(client))
+            _delete_leftover(sources[0], ChromaCatalog(client))
             raise ConfigError("no rebuild is unfinished", remedy="`ingestor rebuild` begins one")
-        _delete(settings, client, found.collection_id, next_ledger(settings))
+        _delete(sources, client, {next_ledger(each): unfinished(each) for each in sources})
         return found
 
 
@@ -236,20 +302,23 @@ def _opened(settings: Settings, stack: AsyncExitStack) -> "ClientAPI":
     return client
 
 
-def _kept(settings: Settings) -> Beside:
-    found = kept(settings)
+def _kept(sources: Sequence[Settings]) -> Beside:
+    found = together(map(kept, sources))
     if found is None:
         raise ConfigError("no old collection is kept", remedy="`ingestor rebuild --status` tells what there is")
     return found
 
 
-def _delete(settings: Settings, client: "ClientAPI", collection_id: str, ledger: str) -> None:
-    # The ledger goes last: while it is there, the next attempt knows what is left to delete.
+def _delete(sources: Sequence[Settings], client: "ClientAPI", told: Mapping[str, Beside | None]) -> None:
+    """Delete collections beside the one of these sources, and what has told of them: ledgers, by their file names."""
+    # The ledgers go last: while one is there, the next attempt knows what is left to delete.
+    gone = {each.collection_id for each in told.values() if each is not None}
     catalog = ChromaCatalog(client)
     for row in catalog.rows():
-        if row.id == collection_id and row.name != settings.chroma.collection:
+        if row.id in gone and row.name != sources[0].chroma.collection:
             catalog.delete(row)
-    LedgerFiles(settings.data_dir).drop(ledger)
+    for ledger in told:
+        LedgerFiles(sources[0].data_dir).drop(ledger)
 
 
 def _delete_leftover(settings: Settings, catalog: ChromaCatalog) -> None:

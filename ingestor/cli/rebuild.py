@@ -50,29 +50,28 @@ def rebuild(  # noqa: PLR0913, PLR0917 - the options of the command
         wanted = [name for name, is_asked in _asked(status, rollback, prune, abandon).items() if is_asked]
         if len(wanted) > 1:
             raise ConfigError(f"{' and '.join(wanted)} are two commands", remedy="give one of them")
-        from ingestor.app.rebuild import of_collection
-
-        settings = of_collection(loaded.settings, collection)
+        settings = loaded.settings
         match wanted:
             case ["--status"]:
-                _tell_status(settings, as_json=as_json)
+                _tell_status(settings, collection, as_json=as_json)
             case [command]:
-                _change(settings, command, as_json=as_json)
+                _change(settings, collection, command, as_json=as_json)
             case _:
-                _rebuild(settings, drops_foreign=drop_foreign, is_sure=yes or as_json, as_json=as_json)
+                is_sure = yes or as_json
+                _rebuild(settings, collection, drops_foreign=drop_foreign, is_sure=is_sure, as_json=as_json)
 
 
 def _asked(status: bool, rollback: bool, prune: bool, abandon: bool) -> dict[str, bool]:
     return {"--status": status, "--rollback": rollback, "--prune": prune, "--abandon": abandon}
 
 
-def _rebuild(settings: "Settings", *, drops_foreign: bool, is_sure: bool, as_json: bool) -> None:
+def _rebuild(settings: "Settings", collection: str, *, drops_foreign: bool, is_sure: bool, as_json: bool) -> None:
     from ingestor.app import rebuild as app
 
     if not is_sure and err.is_terminal and sys.stdin.isatty():
-        _ask(settings)
+        _ask(settings, collection)
     with progress_told() as tell:
-        found = run_in_order(app.rebuild(settings, tell, drops_foreign=drops_foreign))
+        found = run_in_order(app.rebuild(settings, tell, collection=collection, drops_foreign=drops_foreign))
     if as_json:
         print_json(found.as_json())
     else:
@@ -86,19 +85,22 @@ def _rebuild(settings: "Settings", *, drops_foreign: bool, is_sure: bool, as_jso
         raise typer.Exit(EXIT_PROBLEMS)
 
 
-def _ask(settings: "Settings") -> None:
-    """Tell what it may cost, and ask."""
+def _ask(settings: "Settings", collection: str = "") -> None:
+    """Tell what it may cost, and ask; a text that several sources have is counted for each."""
     from ingestor.app.beside import next_ledger, next_name
     from ingestor.app.plan import plan
+    from ingestor.app.rebuild import of_collection
 
-    planned = plan(
-        settings.varied(ledger_file=next_ledger(settings), collection=next_name(settings)), lambda _done, _all: None
-    )
-    texts, price = planned.forecast.texts, planned.price
-    if not texts.paid:
+    planned = [
+        plan(each.varied(ledger_file=next_ledger(each), collection=next_name(each)), lambda _done, _all: None)
+        for each in of_collection(settings, collection)
+    ]
+    texts, tokens = (sum(getattr(each.forecast.texts, name) for each in planned) for name in ("paid", "tokens"))
+    if not texts:
         return
-    cost = "of unknown price" if price.cost is None else f"for about {price.cost:.4f} {price.currency}".rstrip()
-    sentence = f"{texts.paid} texts, about {texts.tokens} tokens, are embedded by {planned.model}, {cost}. Go on?"
+    costs = [each.price.cost for each in planned if each.price.cost is not None]
+    price = f"for about {sum(costs):.4f} {planned[0].price.currency}".rstrip() if costs else "of unknown price"
+    sentence = f"{texts} texts, about {tokens} tokens, are embedded by {planned[0].model}, {price}. Go on?"
     typer.confirm(sentence, abort=True, err=True)
 
 
@@ -124,10 +126,10 @@ def _print(found: "Rebuilt") -> None:
         )
 
 
-def _tell_status(settings: "Settings", *, as_json: bool) -> None:
-    from ingestor.app.beside import kept, unfinished
+def _tell_status(settings: "Settings", collection: str, *, as_json: bool) -> None:
+    from ingestor.app.rebuild import beside_of
 
-    following, before = unfinished(settings), kept(settings)
+    following, before = beside_of(settings, collection)
     if as_json:
         print_json(
             {
@@ -156,15 +158,15 @@ def told_kept(found: "Beside | None") -> str:
     return f"{found.name} of {found.model}: {found.chunks} records; `ingestor rebuild --prune` deletes it"
 
 
-def _change(settings: "Settings", command: str, *, as_json: bool) -> None:
+def _change(settings: "Settings", collection: str, command: str, *, as_json: bool) -> None:
     from ingestor.app import rebuild as app
 
     work = {"--rollback": app.rollback, "--prune": app.prune, "--abandon": app.abandon}[command]
-    found = run_in_order(work(settings))
+    found = run_in_order(work(settings, collection))
     if as_json:
         print_json(found.as_json())
         return
-    name = settings.chroma.collection
+    name = app.of_collection(settings, collection)[0].chroma.collection
     told = {
         "--rollback": f"the collection {name} is the one of {found.model} again: set that model in the settings,"
         " then run `ingestor sync`; the newer one is kept as an unfinished rebuild",

@@ -117,9 +117,9 @@ class Compactor:
 
     What was replaced is kept for `GRACE_SECONDS`, until the next compaction, or until the next start.
 
-    `switch` puts the copy in the place of the collection, and has the pipelines' sinks open it. `retire` deletes what
-    was replaced before. `count_index` tells how many records the index holds, deleted ones included; None where that
-    cannot be told. All three block, and are called on Chroma's lane.
+    `switch` puts the copy in the place of the collection, has all ledgers speak of it, and the pipelines' sinks open
+    it. `retire` deletes what was replaced before. `count_index` tells how many records the index holds, deleted ones
+    included; None where that cannot be told. All three block, and are called on Chroma's lane.
     """
 
     def __init__(  # noqa: PLR0913 - the parts it joins

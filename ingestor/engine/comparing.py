@@ -5,6 +5,7 @@ and a sample of records is searched for by the vectors of their own texts.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,28 +39,33 @@ class Comparison:
 
 
 async def compare(
-    serving: Pipeline, following: Pipeline, sink: Sink, carried: Carried, *, drops_foreign: bool
+    serving: Sequence[Pipeline], following: Sequence[Pipeline], sink: Sink, carried: Carried, *, drops_foreign: bool
 ) -> Comparison | None:
-    """Compare the folder, the ledger and the collection of `following`; None when the folder has just changed.
+    """Compare the folders, ledgers and the collection of `following`; None when a folder has just changed.
 
-    Raises what the ports raise.
+    Both collections have a pipeline for each source. Raises what the ports raise.
     """
-    reconciled = await following.reconciler.reconcile()
-    audit = await following.auditor.audit()
-    if reconciled.present or (reconciled.gone and not reconciled.held):
+    reconciled = [await pipeline.reconciler.reconcile() for pipeline in following]
+    audits = [await pipeline.auditor.audit() for pipeline in following]
+    if any(each.present or (each.gone and not each.held) for each in reconciled):
         return None
-    told, before = await following.totals(), await serving.totals()
-    sampled, lost = await _searched(following, sink)
-    differences = [f"{finding.path}: {finding.kind.value} {finding.reason}".strip() for finding in audit.findings]
-    if reconciled.held:
-        differences.append(f"{reconciled.held} deletions wait for `ingestor approve`")
-    if told.problems > before.problems:
-        more = told.problems - before.problems
+    told = [await pipeline.totals() for pipeline in following]
+    before = [await pipeline.totals() for pipeline in serving]
+    sampled, lost = await _searched(following[0], sink)
+    differences = [
+        f"{finding.path}: {finding.kind.value} {finding.reason}".strip()
+        for audit in audits
+        for finding in audit.findings
+    ]
+    if held := sum(each.held for each in reconciled):
+        differences.append(f"{held} deletions wait for `ingestor approve`")
+    if more := sum(max(0, now.problems - then.problems) for now, then in zip(told, before, strict=True)):
         differences.append(f"{more} documents that are in the serving collection cannot be indexed by the new model")
     if lost > MAX_LOST_RECORDS:
         differences.append(f"{lost} of {sampled} records are not found by their own text")
-    if audit.foreign != carried.carried:
-        differences.append(f"{audit.foreign} records of others, and {carried.carried} of them were to be carried over")
+    foreign = audits[0].foreign
+    if foreign != carried.carried:
+        differences.append(f"{foreign} records of others, and {carried.carried} of them were to be carried over")
     if carried.left and not drops_foreign:
         names = ", ".join(carried.left[:_MAX_SHOWN])
         differences.append(
@@ -67,11 +73,11 @@ async def compare(
             " give them a document, or leave them behind with --drop-foreign"
         )
     return Comparison(
-        documents=told.documents,
-        serving_documents=before.documents,
-        chunks=told.chunks,
-        serving_chunks=before.chunks,
-        problems=told.problems,
+        documents=sum(each.documents for each in told),
+        serving_documents=sum(each.documents for each in before),
+        chunks=sum(each.chunks for each in told),
+        serving_chunks=sum(each.chunks for each in before),
+        problems=sum(each.problems for each in told),
         sampled=sampled,
         found=sampled - lost,
         carried=carried.carried,

@@ -2,11 +2,16 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from ingestor.adapters.chroma_server import ChromaServer
+from ingestor.adapters.ledger_files import LedgerFiles
+from ingestor.engine.pipeline import COLLECTION_NOTE
 from tests.checker import Row, differences, served, shown
 from tests.daemon import Site, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
@@ -183,20 +188,92 @@ def test_a_source_may_have_rules_chunks_and_a_model_of_its_own(site: Site, provi
     assert planned["papers"]["documents"]["unchanged"] == 2
 
 
-def test_the_collection_of_one_source_is_rebuilt_and_one_that_is_shared_is_not(site: Site) -> None:
+def test_the_collection_of_one_source_is_rebuilt_and_the_others_are_left_alone(site: Site) -> None:
     configure(site, NOTES, PAPERS)
     site.sync()
     configure(site, NOTES, f'{PAPERS}\nembedding = {{ model = "another" }}')
     refused = site.command("sync")
     assert (refused.code, "ingestor rebuild" in refused.err) == (2, True)
     assert "name one of them" in site.command("rebuild").err
-    assert "rebuild --collection" in site.command("run", "--rebuild").err
     rebuilt = site.command("rebuild", "--collection", "papers", "--json")
     assert rebuilt.json()["is_switched"], rebuilt.err
     assert site.sync()["documents"]["unchanged"] == 3
     assert site.command("rebuild", "--collection", "papers", "--prune").code == 0
+
+
+def test_a_shared_collection_is_rebuilt_and_taken_back_with_the_ledgers_of_both_sources(
+    site: Site, provider: EmbeddingServer
+) -> None:
     configure(site, NOTES, SHARED)
-    assert "share the collection" in site.command("rebuild").err
+    site.sync()
+    ids = {row.document_id for row in site.at_rest()}
+    site.settings["INGESTOR_EMBEDDING__DIMENSIONS"] = str(DIMENSIONS // 2)
+    rebuilt = site.command("rebuild", "--json").json()
+    assert rebuilt["is_switched"]
+    told = {name: rebuilt["comparison"][name] for name in ("documents", "serving_documents", "chunks", "sampled")}
+    assert told == {"documents": 3, "serving_documents": 3, "chunks": 3, "sampled": 3}
+    again = site.sync()
+    assert (again["documents"]["unchanged"], sum(again["chunks"].values())) == (3, 0)
+    assert_shared(site, DIMENSIONS // 2)
+    assert {row.document_id for row in site.at_rest()} == ids
+
+    (site.root / "papers/b.txt").rename(site.root / "papers/c.txt")
+    status = site.command("rebuild", "--status", "--json").json()
+    assert (status["unfinished"], status["kept"]["documents"], status["kept"]["chunks"]) == (None, 3, 3)
+    assert site.command("rebuild", "--rollback", "--json").json()["chunks"] == 3
+    site.settings["INGESTOR_EMBEDDING__DIMENSIONS"] = str(DIMENSIONS)
+    assert site.sync()["documents"]["renamed"] == 1
+    assert_shared(site, DIMENSIONS)
+    assert site.command("rebuild", "--abandon", "--json").json()["documents"] == 3
+    ledgers = {path.name for path in site.data_dir.glob("ledger*.sqlite3")}
+    assert ledgers == {"ledger-notes.sqlite3", "ledger-papers.sqlite3"}
+    assert provider.texts == 3 + 3
+
+
+def assert_shared(site: Site, dimensions: int) -> None:
+    """The collection is both folders, with vectors of that length."""
+    rows = site.at_rest()
+    for name in ("notes", "papers"):
+        assert not differences(site.root / name, of_source(rows, name), dimensions=dimensions)
+    assert len(rows) == sum(len(of_source(rows, name)) for name in ("notes", "papers"))
+
+
+def test_a_daemon_rebuilds_a_shared_collection_and_another_while_it_follows_all_sources(
+    site: Site, provider: EmbeddingServer
+) -> None:
+    write(site.root / "letters/a.md", "# Letters\n\nDear reader.\n")
+    letters = 'folder = "letters"\ncollection = "letters"'
+    configure(site, NOTES, SHARED, letters)
+    site.sync()
+    new = DIMENSIONS // 2
+    site.settings["INGESTOR_EMBEDDING__DIMENSIONS"] = str(new)
+    provider.latency_seconds = 3.0
+    daemon = site.start("run", "--rebuild").wait_ready()
+    for name in ("notes", "papers", "letters"):
+        write(site.root / name / "new.txt", f"Written into {name} meanwhile.\n")
+    folders = {"notes": "documents", "papers": "documents", "letters": "letters"}
+
+    def are_equal(dimensions: int) -> bool:
+        for name, collection in folders.items():
+            with served(site.port, collection=collection) as read:
+                rows = of_source(read(), name)
+            is_of_recipe = all(len(row.embedding) == dimensions for row in rows)
+            if not is_of_recipe or differences(site.root / name, rows, dimensions=dimensions):
+                return False
+        return True
+
+    eventually(lambda: are_equal(DIMENSIONS), daemon.log)
+    assert not daemon.events("collection.switched")
+    provider.latency_seconds = 0.0
+    eventually(lambda: are_equal(new), daemon.log)
+    eventually(lambda: daemon.events("daemon.started"), daemon.log)
+    assert [event["name"] for event in daemon.events("collection.switched")] == ["documents", "letters"]
+    for name in folders:
+        write(site.root / name / "late.txt", f"Written into {name} afterwards.\n")
+    eventually(lambda: are_equal(new), daemon.log)
+    assert site.command("rebuild", "--collection", "documents", "--prune").code == 0
+    assert daemon.terminate() == 0
+    assert provider.texts == 2 * (4 + 3) + 3
 
 
 def test_a_shared_collection_is_pruned_and_a_document_of_one_source_forgotten_alone(
@@ -220,6 +297,27 @@ def test_a_shared_collection_is_pruned_and_a_document_of_one_source_forgotten_al
     assert site.sync()["documents"]["unchanged"] == 2
     assert provider.texts == paid
     assert site.command("verify").code == 0
+
+
+def test_a_compaction_of_a_shared_collection_has_the_ledgers_of_both_sources_speak_of_the_copy(site: Site) -> None:
+    site.settings |= {"INGESTOR_CHROMA__MODE": "http", "INGESTOR_CHROMA__HOST": "127.0.0.1"}
+    server = ChromaServer(site.root / "elsewhere", site.port)
+    server.start()
+    try:
+        configure(site, NOTES, SHARED)
+        site.sync()
+        names = ("ledger-notes.sqlite3", "ledger-papers.sqlite3")
+        # Files of a server elsewhere are not looked into: what was counted is believed.
+        with closing(sqlite3.connect(site.data_dir / names[0])) as connection, connection:
+            connection.execute("INSERT OR REPLACE INTO counters VALUES ('tombstones', 5000)")
+        before = {LedgerFiles(site.data_dir).note(name, COLLECTION_NOTE) for name in names}
+        daemon = site.start("run")
+        eventually(lambda: daemon.events("compaction.ended"), daemon.log)
+        daemon.kill()
+        after = {LedgerFiles(site.data_dir).note(name, COLLECTION_NOTE) for name in names}
+        assert (len(before), len(after), len(before | after)) == (1, 1, 2)
+    finally:
+        server.stop()
 
 
 def test_a_problem_is_told_with_its_source_and_retried_there(site: Site) -> None:

@@ -25,15 +25,16 @@ SLOW_SECONDS = 3.0
 """Of a call, until enough was seen: a rebuild that has not ended meanwhile."""
 CONCURRENCY, BATCH_INPUTS = 2, 4
 IN_FLIGHT = CONCURRENCY * BATCH_INPUTS
-DIES_AFTER_ONE_STEP = """
+DIES_AFTER_SO_MANY_STEPS = """
 import os, signal, sys
+from itertools import count
 from ingestor.app.switch import Exchange
 from ingestor.cli import main
-make = Exchange.__init__
+make, steps, last = Exchange.__init__, count(1), int(sys.argv[1])
 def mortal(self, *arguments):
     make(self, *arguments)
     def dying(act):
-        return lambda rows: (act(rows), os.kill(os.getpid(), signal.SIGKILL))
+        return lambda *of: (act(*of), os.kill(os.getpid(), signal.SIGKILL) if next(steps) == last else None)
     self._acts = {step: dying(act) for step, act in self._acts.items()}
 Exchange.__init__ = mortal
 sys.argv = ["ingestor", "rebuild"]
@@ -62,6 +63,19 @@ def fill(site: Site, count: int, name: str = "text") -> None:
         file.write_text(f"The {name} with the number {number} tells of {name}.\n", encoding="utf-8")
 
 
+def die_after(site: Site, steps: int) -> None:
+    """Rebuild, or go on, and die right after so many steps of the switch."""
+    done = subprocess.run(
+        [sys.executable, "-c", DIES_AFTER_SO_MANY_STEPS, str(steps)],
+        cwd=site.root,
+        env=site.environment(**NEW),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
 def counts(port: int, names: tuple[str, ...]) -> list[int | None]:
     """How many records the collections of these names hold; None for a name that is not there."""
     found: list[int | None] = []
@@ -85,15 +99,7 @@ def test_killed_after_each_step_of_the_switch_the_name_is_never_that_of_a_part(
         site.sync()
         seen = []
         for _ in range(3):
-            done = subprocess.run(
-                [sys.executable, "-c", DIES_AFTER_ONE_STEP],
-                cwd=site.root,
-                env=site.environment(**NEW),
-                capture_output=True,
-                check=False,
-                timeout=60,
-            )
-            assert done.returncode == -signal.SIGKILL, done.stderr
+            die_after(site, 1)
             seen.append(counts(site.port, ("documents", "documents-next")))
             if seen[-1][0] is None:
                 # Between both renames a question is answered all the same, and nothing is made under the name.
@@ -109,6 +115,43 @@ def test_killed_after_each_step_of_the_switch_the_name_is_never_that_of_a_part(
         assert provider.texts == 6 + 6 + 1  # the question, too
     finally:
         server.stop()
+
+
+def test_killed_at_some_steps_a_rebuild_of_two_sources_leaves_no_ledger_of_theirs_behind(
+    site: Site, provider: EmbeddingServer, tmp_path: Path
+) -> None:
+    folders = {name: tmp_path / name for name in ("notes", "papers")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        for number in range(12):
+            (folder / f"text-{number}.txt").write_text(f"Number {number} of {name}.", encoding="utf-8")
+    tables = "".join(f'[[sources]]\nfolder = "{name}"\n' for name in folders)
+    (tmp_path / "ingestor.toml").write_text(tables, encoding="utf-8")
+    site.sync()
+    ids = document_ids_of(site)
+    paid = provider.texts
+    provider.latency_seconds = 0.1
+    site.settings |= NEW
+    kill_when(site.start("rebuild"), provider, paid + 8)
+    provider.latency_seconds = 0.0
+    (folders["papers"] / "text-0.txt").rename(folders["papers"] / "renamed.txt")
+    # One ledger is kept; the other, too, and the old collection is aside; the new one is in, with one of its ledgers.
+    for steps in (1, 2, 2):
+        die_after(site, steps)
+    report = site.sync()
+    assert (report["documents"]["unchanged"], sum(report["chunks"].values())) == (24, 0)
+    rows = site.at_rest()
+    for name, folder in folders.items():
+        assert_equal(folder, [row for row in rows if row.id.startswith(f"{name}-")], dimensions=NEW_DIMENSIONS)
+    assert (len(rows), document_ids_of(site)) == (24, ids)
+    assert provider.texts <= paid + 24 + IN_FLIGHT
+    assert not list(site.data_dir.glob("*.switch.json"))
+    assert len(list(site.data_dir.glob("ledger-*.before.sqlite3"))) == 2
+    assert site.command("verify").code == 0
+
+
+def document_ids_of(site: Site) -> set[str]:
+    return {row.document_id for row in site.at_rest()}
 
 
 def test_killed_at_any_moment_a_rebuild_goes_on_and_pays_for_nothing_twice(

@@ -3,7 +3,7 @@
 import resource
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,35 +15,47 @@ from ingestor.adapters.chroma_catalog import ChromaCatalog
 from ingestor.adapters.journal import Journal
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.ledger_files import LedgerFiles
-from ingestor.app.switch import ASIDE_NOTE, Exchange
+from ingestor.app.switch import ASIDE_NOTE, Exchange, fields_of, pending, switch_of
 from ingestor.core.auditing import forgotten
 from ingestor.core.errors import ConfigError, LedgerCorrupt, ServiceUnavailable
 from ingestor.core.model import UNKNOWN_STAT, Entry, Outcome, Plan, Usage
-from ingestor.core.switching import Switch
+from ingestor.core.switching import Swap, Switch
 from ingestor.engine.pipeline import COLLECTION_NOTE
+from ingestor.settings import Settings
 from tests.doubles_catalog import MemoryCatalog
 from tests.mortal import Crash, Fate, Mortal
 
 DAY = "2026-11-24"
-REBUILD = Switch(
-    name="documents",
-    serving_id="id-of-documents",
-    aside_name="documents-before",
-    next_id="id-of-documents-next",
-    ledger="ledger.sqlite3",
-    next_ledger="ledger.next.sqlite3",
-    kept_ledger="ledger.before.sqlite3",
-)
-COMPACTION = replace(REBUILD, next_ledger="", kept_ledger="")
-ROLLBACK = Switch(
-    name="documents",
-    serving_id=REBUILD.next_id,
-    aside_name="documents-next",
-    next_id=REBUILD.serving_id,
-    ledger="ledger.sqlite3",
-    next_ledger="ledger.before.sqlite3",
-    kept_ledger="ledger.next.sqlite3",
-)
+ONE, TWO = ("ledger",), ("ledger-notes", "ledger-papers")
+"""Ledgers of a collection: of the only source, and of two that share it."""
+
+
+def rebuild_of(stems: Sequence[str]) -> Switch:
+    return Switch(
+        name="documents",
+        serving_id="id-of-documents",
+        aside_name="documents-before",
+        next_id="id-of-documents-next",
+        swaps=tuple(Swap(f"{stem}.sqlite3", f"{stem}.next.sqlite3", f"{stem}.before.sqlite3") for stem in stems),
+    )
+
+
+def compaction_of(stems: Sequence[str]) -> Switch:
+    return replace(rebuild_of(stems), swaps=tuple(Swap(f"{stem}.sqlite3") for stem in stems))
+
+
+def rollback_of(stems: Sequence[str]) -> Switch:
+    return Switch(
+        name="documents",
+        serving_id=REBUILD.next_id,
+        aside_name="documents-next",
+        next_id=REBUILD.serving_id,
+        swaps=tuple(Swap(f"{stem}.sqlite3", f"{stem}.before.sqlite3", f"{stem}.next.sqlite3") for stem in stems),
+    )
+
+
+REBUILD, COMPACTION = rebuild_of(ONE), compaction_of(ONE)
+of_one_and_of_two_sources = pytest.mark.parametrize("stems", [ONE, TWO], ids=["one source", "two sources"])
 
 
 class MortalWriter(Mortal):
@@ -69,6 +81,11 @@ class Place:
             ledger.add_usage(Usage(texts=1, tokens=10), DAY)
             ledger.set_note(COLLECTION_NOTE, collection_id)
 
+    def make_ledgers(self, stems: Sequence[str]) -> None:
+        for stem in stems:
+            self.make_ledger(f"{stem}.sqlite3", REBUILD.serving_id, f"old of {stem}")
+            self.make_ledger(f"{stem}.next.sqlite3", REBUILD.next_id, f"new of {stem}")
+
     def exchange(self, switch: Switch, fate: Fate | None = None) -> Exchange:
         parts: list[Any] = [self.catalog, self.ledgers, self.journal]
         if fate is not None:
@@ -77,12 +94,20 @@ class Place:
         return Exchange(switch, cast("ChromaCatalog", catalog), cast("LedgerFiles", ledgers), cast("Journal", journal))
 
     def carry_out(self, switch: Switch, fate: Fate | None = None) -> None:
-        self.journal.write(asdict(switch))
+        self.journal.write(fields_of(switch))
         self.exchange(switch, fate).carry_out()
+
+    def resume(self) -> None:
+        fields = self.journal.read()
+        if fields is not None:
+            self.exchange(switch_of(fields)).carry_out()
 
     def paths(self, name: str) -> list[str]:
         with closing(SqliteLedger(self.folder / name)) as ledger:
             return list(ledger.glances())
+
+    def assert_speaks(self, name: str, collection_id: str, path: str) -> None:
+        assert (self.told(name), self.paths(name)) == (collection_id, [path])
 
     def told(self, name: str) -> str | None:
         return self.ledgers.note(name, COLLECTION_NOTE)
@@ -91,42 +116,41 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     made = Place(tmp_path)
-    made.make_ledger("ledger.sqlite3", REBUILD.serving_id, "old.txt")
-    made.make_ledger("ledger.next.sqlite3", REBUILD.next_id, "new.txt")
+    made.make_ledgers(ONE)
     return made
 
 
-def assert_rebuilt(place: Place) -> None:
+def assert_rebuilt(place: Place, stems: Sequence[str] = ONE) -> None:
     assert place.catalog.names() == {
         "id-of-documents": "documents-before",
         "id-of-documents-next": "documents",
         "id-of-of-somebody-else": "of-somebody-else",
     }
-    assert (place.told("ledger.sqlite3"), place.paths("ledger.sqlite3")) == (REBUILD.next_id, ["new.txt"])
-    assert (place.told("ledger.before.sqlite3"), place.paths("ledger.before.sqlite3")) == (
-        REBUILD.serving_id,
-        ["old.txt"],
-    )
-    assert place.ledgers.note("ledger.before.sqlite3", ASIDE_NOTE) == "documents-before"
-    assert sorted(path.name for path in place.folder.iterdir()) == ["ledger.before.sqlite3", "ledger.sqlite3"]
-    assert place.journal.read() is None
+    for stem in stems:
+        place.assert_speaks(f"{stem}.sqlite3", REBUILD.next_id, f"new of {stem}")
+        place.assert_speaks(f"{stem}.before.sqlite3", REBUILD.serving_id, f"old of {stem}")
+        assert place.ledgers.note(f"{stem}.before.sqlite3", ASIDE_NOTE) == "documents-before"
+    left = {path.name for path in place.folder.iterdir()}
+    assert left == {f"{stem}{end}" for stem in stems for end in (".sqlite3", ".before.sqlite3")}
 
 
-def test_the_next_collection_and_its_ledger_take_the_place_of_the_serving_ones(place: Place) -> None:
-    place.carry_out(REBUILD)
-    assert_rebuilt(place)
+@of_one_and_of_two_sources
+def test_the_next_collection_and_its_ledgers_take_the_place_of_the_serving_ones(
+    tmp_path: Path, stems: Sequence[str]
+) -> None:
+    place = Place(tmp_path)
+    place.make_ledgers(stems)
+    place.carry_out(rebuild_of(stems))
+    assert_rebuilt(place, stems)
 
 
-def deaths(folder: Path, switch: Switch) -> Iterator[Place]:
+def deaths(folder: Path, stems: Sequence[str], switch: Switch, before: Switch | None = None) -> Iterator[Place]:
     """Places in which a process has died at each of its calls, half of the time before it and half after."""
     template = Place(folder / "template")
     template.folder.mkdir()
-    template.make_ledger("ledger.sqlite3", REBUILD.serving_id, "old.txt")
-    template.make_ledger("ledger.next.sqlite3", REBUILD.next_id, "new.txt")
-    if switch.sharing:
-        template.make_ledger("ledger.papers.sqlite3", REBUILD.serving_id, "paper.txt")
-    if switch is ROLLBACK:
-        template.carry_out(REBUILD)
+    template.make_ledgers(stems)
+    if before is not None:
+        template.carry_out(before)
     names, dies_at = template.catalog.names(), 0
     while True:
         dies_at += 1
@@ -138,59 +162,79 @@ def deaths(folder: Path, switch: Switch) -> Iterator[Place]:
         with suppress(Crash):
             place.carry_out(switch, fate)
         if not fate.is_dead:
-            assert dies_at > 2 * 3  # two renames, the ledger and the end of it at least
+            assert dies_at > 2 * (2 + len(stems))  # two renames, and each ledger at least
             return
         is_served = "documents" in place.catalog.names().values()
         assert is_served or place.catalog.names()[switch.serving_id] == switch.aside_name
-        if place.journal.read() is not None:
-            place.exchange(switch).carry_out()
+        place.resume()
         yield place
 
 
-def test_a_rebuild_is_completed_whatever_call_its_process_died_at(tmp_path: Path) -> None:
-    for place in deaths(tmp_path, REBUILD):
-        assert_rebuilt(place)
+@of_one_and_of_two_sources
+def test_a_rebuild_is_completed_whatever_call_its_process_died_at(tmp_path: Path, stems: Sequence[str]) -> None:
+    for place in deaths(tmp_path, stems, rebuild_of(stems)):
+        assert_rebuilt(place, stems)
 
 
-def test_a_rollback_undoes_a_rebuild_whatever_call_its_process_died_at(tmp_path: Path) -> None:
-    for place in deaths(tmp_path, ROLLBACK):
+@of_one_and_of_two_sources
+def test_a_rollback_undoes_a_rebuild_whatever_call_its_process_died_at(tmp_path: Path, stems: Sequence[str]) -> None:
+    for place in deaths(tmp_path, stems, rollback_of(stems), before=rebuild_of(stems)):
         assert place.catalog.names()[REBUILD.serving_id] == "documents"
         assert place.catalog.names()[REBUILD.next_id] == "documents-next"
-        assert (place.told("ledger.sqlite3"), place.paths("ledger.sqlite3")) == (REBUILD.serving_id, ["old.txt"])
-        assert (place.told("ledger.next.sqlite3"), place.paths("ledger.next.sqlite3")) == (
-            REBUILD.next_id,
-            ["new.txt"],
-        )
-        assert not (place.folder / "ledger.before.sqlite3").exists()
+        for stem in stems:
+            place.assert_speaks(f"{stem}.sqlite3", REBUILD.serving_id, f"old of {stem}")
+            place.assert_speaks(f"{stem}.next.sqlite3", REBUILD.next_id, f"new of {stem}")
+            assert not (place.folder / f"{stem}.before.sqlite3").exists()
 
 
-def test_the_same_ledger_goes_on_with_the_next_collection_whatever_call_the_process_died_at(tmp_path: Path) -> None:
-    for place in deaths(tmp_path, COMPACTION):
+@of_one_and_of_two_sources
+def test_the_same_ledgers_go_on_with_the_next_collection_whatever_call_the_process_died_at(
+    tmp_path: Path, stems: Sequence[str]
+) -> None:
+    for place in deaths(tmp_path, stems, compaction_of(stems)):
         assert place.catalog.names()[COMPACTION.next_id] == "documents"
         assert place.catalog.names()[COMPACTION.serving_id] == "documents-before"
-        assert (place.told("ledger.sqlite3"), place.paths("ledger.sqlite3")) == (COMPACTION.next_id, ["old.txt"])
+        for stem in stems:
+            place.assert_speaks(f"{stem}.sqlite3", COMPACTION.next_id, f"old of {stem}")
 
 
-def test_the_ledgers_of_all_sources_go_on_with_the_next_collection_whatever_call_the_process_died_at(
-    tmp_path: Path,
-) -> None:
-    switch = replace(COMPACTION, sharing="ledger.none.sqlite3/ledger.papers.sqlite3")
-    for place in deaths(tmp_path, switch):
-        assert place.told("ledger.sqlite3") == COMPACTION.next_id
-        assert place.told("ledger.papers.sqlite3") == COMPACTION.next_id
-        assert place.told("ledger.none.sqlite3") is None
+def test_a_source_that_is_new_since_a_rebuild_keeps_its_ledger_beside_when_that_is_undone(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.make_ledgers(ONE)
+    place.carry_out(REBUILD)
+    place.make_ledger("ledger-new.sqlite3", REBUILD.next_id, "new.txt")
+    place.carry_out(rollback_of([*ONE, "ledger-new"]))
+    # It speaks of the collection that holds its records; its next start finds that another one is served.
+    place.assert_speaks("ledger-new.sqlite3", REBUILD.next_id, "new.txt")
+    place.assert_speaks("ledger-new.next.sqlite3", REBUILD.next_id, "new.txt")
+    place.assert_speaks("ledger.sqlite3", REBUILD.serving_id, "old of ledger")
 
 
-def test_a_ledger_that_speaks_of_another_collection_is_left_to_be_compared(place: Place) -> None:
-    place.make_ledger("ledger.papers.sqlite3", "id-of-of-somebody-else", "old.txt")
-    place.carry_out(replace(COMPACTION, sharing="ledger.papers.sqlite3"))
-    assert place.told("ledger.sqlite3") == COMPACTION.next_id
-    assert place.told("ledger.papers.sqlite3") == "id-of-of-somebody-else"
-    (place.folder / "ledger.sqlite3").unlink()
-    place.make_ledger("ledger.papers.sqlite3", COMPACTION.next_id, "old.txt")
-    back = replace(COMPACTION, serving_id=COMPACTION.next_id, next_id=COMPACTION.serving_id, aside_name="x-y-z")
-    place.carry_out(replace(back, sharing="ledger.papers.sqlite3"))
-    assert (place.told("ledger.sqlite3"), place.told("ledger.papers.sqlite3")) == (None, back.next_id)
+def test_a_ledger_that_speaks_of_another_collection_is_not_told_that_its_records_are_there(place: Place) -> None:
+    place.make_ledger("ledger-other.sqlite3", "id-of-one-that-is-gone", "other.txt")
+    place.carry_out(compaction_of([*ONE, "ledger-other"]))
+    place.assert_speaks("ledger-other.sqlite3", "id-of-one-that-is-gone", "other.txt")
+    place.assert_speaks("ledger.sqlite3", REBUILD.next_id, "old of ledger")
+
+
+def test_a_journal_that_names_one_ledger_as_of_old_is_read_and_one_that_names_none_is_not() -> None:
+    fields = dict(fields_of(REBUILD))
+    swap = asdict(REBUILD.swaps[0])
+    del fields["swaps"]
+    assert switch_of(fields | swap) == REBUILD
+    assert switch_of(fields_of(rebuild_of(TWO))) == rebuild_of(TWO)
+    for strange in (fields, fields | swap | {"more": ""}, swap, fields | {"swaps": "{"}):
+        with pytest.raises(ConfigError, match="another version"):
+            switch_of(strange)
+
+
+def test_the_switch_of_a_collection_is_found_by_each_of_its_sources_and_by_no_other(tmp_path: Path) -> None:
+    Journal(tmp_path / "ledger-notes.switch.json").write(fields_of(rebuild_of(TWO)))
+    settings = Settings.model_validate({"data_dir": tmp_path})
+    for stem in TWO:
+        found = pending(settings.varied(ledger_file=f"{stem}.sqlite3", collection="documents"))
+        assert found == rebuild_of(TWO)
+    assert pending(settings.varied(ledger_file="ledger-notes.sqlite3", collection="papers")) is None
 
 
 def test_what_was_spent_is_never_forgotten_by_a_switch(place: Place) -> None:
@@ -207,7 +251,7 @@ def test_a_switch_whose_next_collection_is_gone_leaves_the_serving_one(place: Pl
     place.catalog.delete(row)
     place.carry_out(REBUILD)
     assert place.catalog.names()[REBUILD.serving_id] == "documents"
-    assert place.paths("ledger.sqlite3") == ["old.txt"]
+    assert place.paths("ledger.sqlite3") == ["old of ledger"]
     assert place.journal.read() is None
 
 
@@ -245,16 +289,16 @@ def test_somebody_who_undoes_every_step_does_not_keep_us_for_ever(
 def test_a_ledger_that_is_missing_is_left_to_be_rebuilt(place: Place) -> None:
     (place.folder / "ledger.sqlite3").unlink()
     place.carry_out(REBUILD)
-    assert place.paths("ledger.sqlite3") == ["new.txt"]
+    assert place.paths("ledger.sqlite3") == ["new of ledger"]
     place.carry_out(replace(COMPACTION, serving_id=REBUILD.next_id, next_id=REBUILD.serving_id, aside_name="x-y-z"))
     assert place.told("ledger.sqlite3") == REBUILD.serving_id
 
 
 def test_a_reader_that_has_the_ledger_open_sees_the_new_content_and_harms_nothing(place: Place) -> None:
     with closing(SqliteLedger(place.folder / "ledger.sqlite3")) as reader:
-        assert list(reader.glances()) == ["old.txt"]
+        assert list(reader.glances()) == ["old of ledger"]
         place.carry_out(REBUILD)
-        assert list(reader.glances()) == ["new.txt"]
+        assert list(reader.glances()) == ["new of ledger"]
         reader.set_note("written by another process", "yes")
     assert place.ledgers.note("ledger.sqlite3", "written by another process") == "yes"
     assert place.told("ledger.sqlite3") == REBUILD.next_id
@@ -307,7 +351,7 @@ def test_a_copy_is_changed_before_it_has_its_name(place: Place) -> None:
     assert not (place.folder / "ledger.other.sqlite3").exists()
     place.ledgers.copy("ledger.sqlite3", "ledger.other.sqlite3", {"n": "v"}, lambda ledger: ledger.rewrite(forgotten))
     with closing(SqliteLedger(place.folder / "ledger.other.sqlite3")) as other:
-        (entry,) = other.entries(["old.txt"]).values()
+        (entry,) = other.entries(["old of ledger"]).values()
         assert entry.document_id == "document"
         assert entry.doubtful == {"document:1"}
         assert other.note("n") == "v"
