@@ -81,7 +81,10 @@ class Rebuilt:
 
 
 def of_collection(settings: Settings, collection: str = "") -> list[Settings]:
-    """The settings of every source that fills a collection. Raises `ConfigError` where none does, or several are."""
+    """The settings of every source that fills a collection, or the only one that there is.
+
+    Raises `ConfigError` when none does, or when it has to be named.
+    """
     name = settings_for(settings, collection).chroma.collection
     found = [each for each in settings.each() if each.chroma.collection == name]
     if not found:
