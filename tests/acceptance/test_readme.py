@@ -102,7 +102,7 @@ def test_the_first_command_installs_and_prints_what_it_indexed(daemon: Path) -> 
 
 def test_a_dropped_file_and_a_question(daemon: Path, checkout: Path, environment: dict[str, str]) -> None:
     asked = subprocess.run(
-        ["bash", "-euc", command("ingestor query")], cwd=checkout, env=environment, capture_output=True, check=True
+        ["bash", "-euc", command("quantum.txt")], cwd=checkout, env=environment, capture_output=True, check=True
     )
     first, *_ = asked.stdout.decode().splitlines()
     assert re.match(r"0\.\d{3}  新闻/海洋划界仲裁\.md:1-\d+  海洋划界争端提交仲裁", first)
@@ -111,6 +111,20 @@ def test_a_dropped_file_and_a_question(daemon: Path, checkout: Path, environment
             return
         time.sleep(0.1)
     pytest.fail("the dropped file was never indexed")
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize("words", ["ingestor add", '"page"', '"tags.contract"'], ids=["add", "page", "tag"])
+def test_the_commands_beside_the_daemon(words: str, checkout: Path, environment: dict[str, str]) -> None:
+    path = f"{checkout}/.venv/bin:{environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", command(words)],
+        cwd=checkout,
+        env=environment | {"PATH": path},
+        capture_output=True,
+        check=True,
+    )
+    assert ("1 record written" in done.stdout.decode()) == (words == "ingestor add")
 
 
 @pytest.mark.usefixtures("daemon")
