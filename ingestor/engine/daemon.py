@@ -87,7 +87,7 @@ class Daemon:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set; raises the error of a part that died."""
         async with running(self._pipelines) as tasks:
-            work = {tasks.create_task(pipeline.worker.run()) for pipeline in self._pipelines}
+            work = {tasks.create_task(self._work(line)) for line in self._lines}
             others = [
                 *(tasks.create_task(line.follower.run()) for line in self._lines),
                 *(tasks.create_task(patrol.run()) for patrol in self._patrols),
@@ -98,14 +98,21 @@ class Daemon:
             ]
             await stop.wait()
             self._notifier.stopping()
-            for pipeline in self._pipelines:
-                pipeline.worker.stop()
+            for line in self._lines:
+                line.pipeline.worker.stop()
+                line.follower.begun.set()
             _log.info("daemon.stopping", in_work=sum(pipeline.worker.in_work for pipeline in self._pipelines))
             await asyncio.wait(work, timeout=GRACE_SECONDS)
             for task in (*work, *others):
                 task.cancel()
         for pipeline in self._pipelines:
             await pipeline.account.tell()
+
+    async def _work(self, line: Line) -> None:
+        # What an earlier process has left in the queue may have been renamed since: its new path is queued by the
+        # first comparison, and until then its being gone must not be taken for a deletion.
+        await line.follower.begun.wait()
+        await line.pipeline.worker.run()
 
     async def _announce_ready(self) -> None:
         await self._compared()

@@ -55,7 +55,8 @@ def test_a_daemon_waits_for_a_model_that_cannot_be_downloaded_and_then_anybody_a
 
 
 def test_texts_longer_than_the_model_takes_are_refused_by_the_settings(tmp_path: Path) -> None:
-    with Site(tmp_path, {"INGESTOR_EMBEDDING__PROVIDER": "chroma-default"}) as site:
+    settings = {"INGESTOR_EMBEDDING__PROVIDER": "chroma-default", "INGESTOR_CHUNK__MAX_TOKENS": "300"}
+    with Site(tmp_path, settings) as site:
         done = site.command("sync")
     assert done.code == 2
     assert "chunk.max_tokens: all-MiniLM-L6-v2 takes at most 256 tokens a text" in done.err

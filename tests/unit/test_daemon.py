@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingestor.core.errors import AuthenticationFailed, ChromaUnavailable, ServiceUnavailable
+from ingestor.core.model import Change, Priority
 from ingestor.engine import daemon as daemon_module
 from ingestor.engine.daemon import STATE_NOTE, Daemon, Line
 from tests.doubles_embedder import HashEmbedder
@@ -89,6 +90,20 @@ async def test_it_says_ready_stays_alive_and_ends_in_order(world: World) -> None
     await asyncio.wait_for(running, 10)
     assert [state for state in life.heard.states if state in {"ready", "stopping"}] == ["ready", "stopping"]
     assert not life.watch.is_running
+
+
+async def test_a_file_that_was_queued_and_renamed_while_nothing_ran_keeps_its_document(world: World) -> None:
+    await world.sync()
+    before = {held.metadata["document_id"] for held in world.sink.held.values() if held.metadata is not None}
+    world.ledger.enqueue(["a.md"], Change("", Priority.LIVE, enqueued_seconds=0.0, not_before_seconds=0.0))
+    world.folder.rename("a.md", "b.md")
+    life = Life(world)
+    world.embedder.is_closed = False
+    running = asyncio.create_task(life.run())
+    await until(lambda: world.records() == world.expected() and "ready" in life.heard.states)
+    assert {held.metadata["document_id"] for held in world.sink.held.values() if held.metadata is not None} == before
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
 
 
 async def test_the_model_is_opened_before_there_is_anything_to_embed() -> None:
