@@ -6,6 +6,7 @@ that folder; both are let go when everything that writes has ended, in the rever
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING
 
@@ -131,22 +132,23 @@ def open_collection(
 
     What was opened is closed with `stack`, or at once when the opening fails.
     """
-    with ExitStack() as opened:
-        client = open_client(settings, running, opened)
-        _end_switch(settings, client)
-        sink = sink_of(settings, client)
-        stack.callback(opened.pop_all().close)
-        return sink
+    return _open([settings], running, stack)[settings.chroma.collection]
 
 
 def open_collections(
     settings: Settings, running: InstanceRecord | None, stack: AsyncExitStack | ExitStack
 ) -> dict[str, ChromaSink]:
     """Open the collections of all sources, by name, as `open_collection` opens one."""
-    by_name = {each.chroma.collection: each for each in settings.each()}
+    return _open(settings.each(), running, stack)
+
+
+def _open(
+    sources: Sequence[Settings], running: InstanceRecord | None, stack: AsyncExitStack | ExitStack
+) -> dict[str, ChromaSink]:
+    by_name = {each.chroma.collection: each for each in sources}
     with ExitStack() as opened:
-        client = open_client(settings, running, opened)
-        for each in settings.each():
+        client = open_client(sources[0], running, opened)
+        for each in sources:
             _end_switch(each, client)
         sinks = {name: sink_of(each, client) for name, each in by_name.items()}
         stack.callback(opened.pop_all().close)

@@ -16,7 +16,7 @@ from ingestor.adapters.notify import Notifier
 from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_client, open_collections, serve
 from ingestor.app.compaction import compactors_of
 from ingestor.app.line import line_of
-from ingestor.app.parts import folder_of, pipelines_of, sourced
+from ingestor.app.parts import folders_of, pipelines_of, sourced
 from ingestor.app.rebuild import rebuild_beside
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.engine.daemon import Daemon
@@ -39,8 +39,7 @@ async def run(settings: Settings, *, is_rebuild: bool = False) -> None:
     async with AsyncExitStack() as stack:
         notifier = Notifier()
         stop = _stop_signal()
-        for each in settings.each():
-            folder_of(each, may_be_away=len(settings.sources) > 1)
+        folders_of(settings)
         instance = hold(settings, "run", stack)
         # The server comes up while its client is imported.
         loading = asyncio.get_running_loop().run_in_executor(None, chroma_client.load)

@@ -145,15 +145,6 @@ class Sourced:
 
 
 @asynccontextmanager
-async def pipeline_of(
-    settings: Settings, source: Folder, sink: ChromaSink, *, is_prepared: bool = True
-) -> AsyncIterator[Pipeline]:
-    """The engine; one that is not prepared may only look, and leave work to the process that holds the lock."""
-    async with pipelines_of([Sourced(settings, source, sink)], is_prepared=is_prepared) as (pipeline,):
-        yield pipeline
-
-
-@asynccontextmanager
 async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) -> AsyncIterator[list[Pipeline]]:
     """The engine of each source, in their order; they share the vector store, and a model where it is the same."""
     embedders: dict[EmbeddingSettings, Embedder] = {}
@@ -194,12 +185,22 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
         yield pipelines
 
 
+def folders_of(settings: Settings, sources: Sequence[Settings] = ()) -> list[Folder]:
+    """The folders of some of the sources, or of all. Where there are several, none waits for the disk of another.
+
+    Raises as `folder_of`.
+    """
+    return [folder_of(each, may_be_away=len(settings.sources) > 1) for each in sources or settings.each()]
+
+
 def sourced(settings: Settings, sinks: Mapping[str, ChromaSink]) -> list[Sourced]:
-    """Every source with its folder and its collection. Where there are several, none waits for the disk of another."""
+    """Every source with its folder and its collection."""
     sources = settings.each()
     take_over_ledger(sources)
-    may_be_away = len(sources) > 1
-    return [Sourced(each, folder_of(each, may_be_away=may_be_away), sinks[each.chroma.collection]) for each in sources]
+    return [
+        Sourced(each, folder, sinks[each.chroma.collection])
+        for each, folder in zip(sources, folders_of(settings), strict=True)
+    ]
 
 
 def take_over_ledger(sources: Sequence[Settings]) -> None:

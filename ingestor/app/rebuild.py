@@ -17,7 +17,6 @@ import structlog
 
 from ingestor.adapters.chroma_catalog import ChromaCatalog
 from ingestor.adapters.chroma_server import ChromaServer
-from ingestor.adapters.folder import Folder
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.ledger_files import LedgerFiles
 from ingestor.adapters.notify import Notifier
@@ -43,7 +42,7 @@ from ingestor.app.collection import (
     sink_of,
 )
 from ingestor.app.filling import Filled, Ground, fill, ground_of
-from ingestor.app.parts import folder_of, take_over_ledger
+from ingestor.app.parts import folder_of, folders_of, take_over_ledger
 from ingestor.app.switch import begin, resume
 from ingestor.app.sync import SyncProgress, progress_of
 from ingestor.core.errors import AlreadyRunning, CollectionLost, ConfigError
@@ -181,7 +180,7 @@ def _to_rebuild(settings: Settings, client: "ClientAPI", name: str) -> Ground | 
     if ChromaCatalog(client).find(name) is None:
         return None
     sources = of_collection(settings, name)
-    return ground_of(sources, _folders(settings, sources), client)
+    return ground_of(sources, folders_of(settings, sources), client)
 
 
 def _ground(settings: Settings, client: "ClientAPI", name: str) -> Ground:
@@ -194,11 +193,7 @@ def _ground(settings: Settings, client: "ClientAPI", name: str) -> Ground:
         row = catalog.find(name)
     if row is None:
         raise CollectionLost(f"the collection {name!r} was deleted as soon as it was made", remedy="start again")
-    return Ground(sources, _folders(settings, sources), client, row)
-
-
-def _folders(settings: Settings, sources: Sequence[Settings]) -> list[Folder]:
-    return [folder_of(each, may_be_away=len(settings.sources) > 1) for each in sources]
+    return Ground(sources, folders_of(settings, sources), client, row)
 
 
 def _switched(ground: Ground, filled: Filled) -> str:

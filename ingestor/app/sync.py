@@ -22,7 +22,7 @@ from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.app.collection import SERVER_HOST, announce, hold, open_collections, serve
-from ingestor.app.parts import folder_of, pipelines_of, sourced
+from ingestor.app.parts import folders_of, pipelines_of, sourced
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.model import Outcome, Usage
 from ingestor.core.profiles import PROVIDERS
@@ -88,8 +88,7 @@ async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only
     """Make the collection equal to the folder, once; `only_queued` works on what is queued without a scan."""
     began_seconds = time.monotonic()
     async with AsyncExitStack() as stack:
-        for each in settings.each():
-            folder_of(each, may_be_away=len(settings.sources) > 1)
+        folders_of(settings)
         instance = hold(settings, "sync", stack)
         sinks, server = await _opened(settings, instance, stack)
         pipelines = await stack.enter_async_context(pipelines_of(sourced(settings, sinks)))
