@@ -12,6 +12,8 @@ from tests.checker import belongs
 from tests.daemon import Site, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 BOMB = documents.docx("<w:p><w:r><w:t>" + "word " * (40 << 20) + "</w:t></w:r></w:p>")
 ONLY_HTML = {"INGESTOR_CONVERT__FORMATS": "html"}
 

@@ -11,6 +11,8 @@ from tests.checker import document_ids
 from tests.daemon import KEY, Finished, Site, assert_equal, eventually, free_port, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 QUIET = {"INGESTOR_LOG__LEVEL": "error"}
 
 

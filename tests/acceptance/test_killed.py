@@ -10,6 +10,8 @@ from tests.checker import expected_texts
 from tests.daemon import Daemon, Site, assert_equal, eventually, lives, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 FILES = 300
 CONCURRENCY = 4
 BATCH_INPUTS = 8

@@ -13,6 +13,8 @@ from ingestor.core.chunking import Cutter
 from tests.daemon import Site, assert_equal, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 64
 FILES = 12
 CUTTER = Cutter(64)

@@ -14,6 +14,8 @@ import pytest
 from tests.daemon import KEY, Site, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 TEXTS = {

@@ -14,6 +14,8 @@ import pytest
 
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 SH = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)

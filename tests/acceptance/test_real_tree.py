@@ -15,6 +15,8 @@ from tests.checker import Row, fingerprint
 from tests.daemon import Site, assert_equal, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 FILES = 2_200
 MAX_BYTES = 20_000
 MAX_TOKENS = 1_000

@@ -12,6 +12,8 @@ from tests.checker import Row, differences, served
 from tests.daemon import KEY, Finished, Site, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer, vector_of
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 8
 
 

@@ -22,6 +22,8 @@ from tests.checker import COLLECTION, client_of, expected_texts
 from tests.daemon import Daemon, Site, assert_equal, converged, eventually, free_port, lives, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 CONCURRENCY = 2
 BATCH_INPUTS = 8
 DIMENSIONS = 64

@@ -18,6 +18,8 @@ from tests.daemon import Site, eventually, provider_settings
 from tests.dying import Dying, Ended, Order
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 64
 FILES = 6
 LEDGERS = ("ledger-notes.sqlite3", "ledger-papers.sqlite3")

@@ -25,6 +25,8 @@ from tests.daemon import KEY, Site, assert_equal, provider_settings
 from tests.embedding_server import EmbeddingServer
 from tests.mortal import Crash, Fate
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 64
 WORDS = "Die Kombination des Tresors im Keller ist neunzehn, zweiundvierzig, sieben und drei."
 PATH = "geheim/tresor.md"

@@ -21,6 +21,8 @@ from ingestor.core.errors import ServiceUnavailable
 from tests.daemon import Daemon, Site, converged, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 64
 DISK_BYTES = 24 * 1024 * 1024
 BEFORE = 20

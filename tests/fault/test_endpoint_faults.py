@@ -24,6 +24,8 @@ from tests.doubles_clock import FakeClock
 from tests.embedding_server import EmbeddingServer, Fault, FaultKind
 from tests.line import running
 
+pytestmark = pytest.mark.slow
+
 BATCH_INPUTS = 16
 DIMENSIONS = 64
 ANSWER_SECONDS = 3

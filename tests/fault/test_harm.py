@@ -15,6 +15,8 @@ from tests.checker import client_of
 from tests.daemon import Site, assert_equal, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 32
 FILES = 40
 FOREIGN = {"document_id": "doc-7", "note": "written by another program"}

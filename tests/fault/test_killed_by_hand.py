@@ -12,6 +12,8 @@ import pytest
 from tests.daemon import COMMAND_SECONDS, KEY, Site, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 8
 TOML = '[chroma]\ncollection = "{}" # ours\n'
 MORTAL = """

@@ -18,6 +18,8 @@ from ingestor.core.chunking import Cutter
 from tests.daemon import Daemon, Site, assert_equal, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 CONCURRENCY = 4
 BATCH_INPUTS = 8
 DIMENSIONS = 64

@@ -18,6 +18,8 @@ from tests.checker import client_of, document_ids, served
 from tests.daemon import KEY, Site, assert_equal, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 OLD_DIMENSIONS, NEW_DIMENSIONS = 64, 32
 """What tells the vectors of the old recipe from those of the new one."""
 NEW = {"INGESTOR_EMBEDDING__DIMENSIONS": str(NEW_DIMENSIONS)}

@@ -23,6 +23,8 @@ from tests.checker import COLLECTION, Row, document_ids
 from tests.daemon import Daemon, Finished, Site, assert_equal, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 FILES = 30
 DIMENSIONS = 64
 FOREIGN = "somebody-elses-record"

@@ -12,6 +12,8 @@ import pytest
 from tests.daemon import Daemon, Site, assert_equal, eventually, lives, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 64
 CONCURRENCY = 2
 BATCH_INPUTS = 4

@@ -19,6 +19,8 @@ from tests.checker import document_ids
 from tests.daemon import COMMAND, Daemon, Reading, Site, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 16
 MAX_QUEUE = 200_000
 """Beyond this it would take too long to make the kernel's queue overflow."""
