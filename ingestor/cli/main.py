@@ -15,6 +15,7 @@ from ingestor.cli import (
     embed,
     evaluate,
     forget,
+    mcp,
     models,
     plan,
     prune,
@@ -79,6 +80,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "embed": embed.embed,
     "similarity": embed.similarity,
+    "mcp": mcp.mcp,
     "config": settings.config,
 }
 for _name, _command in _COMMANDS.items():
