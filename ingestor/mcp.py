@@ -10,8 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
+import structlog
+import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
@@ -21,7 +24,12 @@ from ingestor.app import status as states
 from ingestor.core.errors import IngestorError
 from ingestor.core.records import Selection
 from ingestor.settings import Settings
+from ingestor.web.guard import Guard
+from ingestor.web.listening import listen, url_of
+from ingestor.web.ticket import Tickets
 
+PATH = "/mcp"
+"""Of the URL that models are given."""
 MAX_HITS = 50
 MAX_CHUNKS = 100
 """Of one answer, which has to fit into a model's context."""
@@ -33,6 +41,8 @@ _INSTRUCTIONS = (
 _READS = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 
 _T = TypeVar("_T")
+
+_log = structlog.get_logger(__name__)
 
 Collection = Annotated[str, Field(description="Its name, where several folders fill several; empty: the only one.")]
 Filter = Annotated[
@@ -212,6 +222,27 @@ class Tools:
                 return await work()
             except IngestorError as error:
                 raise ToolError(error.sentence) from error
+
+
+async def serve_http(settings: Settings, port: int) -> None:
+    """Serve the tools over streamable HTTP at `http.host`, until a signal ends it; guarded as the daemon's API is.
+
+    Raises `ConfigError` for a port that is taken, and for a host that others can reach while there is no token.
+    """
+    http = settings.http.model_copy(update={"port": port})
+    server = server_of(settings)
+    # Nothing needs sessions and streams, and the guard lets no request through that would end them.
+    application = server.streamable_http_app(
+        stateless_http=True,
+        json_response=True,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # by the guard, see there
+    )
+    sockets = listen(http, "choose another one by --port")
+    _log.info("mcp.listening", url=f"{url_of(http, sockets)}{PATH}")
+    guard = Guard(application, http, Tickets(http.token) if http.token is not None else None)
+    config = uvicorn.Config(guard, http="h11", ws="none", lifespan="off", log_config=None, server_header=False)
+    async with server.session_manager.run():
+        await uvicorn.Server(config).serve(sockets)
 
 
 def server_of(settings: Settings) -> MCPServer[None]:

@@ -1,25 +1,35 @@
 """`ingestor mcp`: the collection as tools of a language model."""
 
+from typing import Annotated
+
+import typer
+
 from ingestor.cli.options import ConfigOption, DebugOption, settings_of
 from ingestor.cli.output import errors_explained
 from ingestor.core.errors import ConfigError
 
 
 def mcp(
+    http: Annotated[
+        bool, typer.Option("--http", help="Serve streamable HTTP at http.host, instead of standard input and output.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --http; 0: one that is free.")] = 8766,
     config: ConfigOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Serve search, get_document and status to a language model (Model Context Protocol)."""
     with errors_explained(debug=debug):
-        loaded = settings_of(config, debug=debug, is_quiet=True)
+        loaded = settings_of(config, debug=debug, is_quiet=not http)
         import asyncio
 
         try:
-            from ingestor.mcp import server_of
+            from ingestor.mcp import serve_http, server_of
         except ModuleNotFoundError as error:
             if not (error.name or "").startswith("mcp"):
                 raise
             raise ConfigError("`ingestor mcp` needs the package mcp", remedy="pip install 'ingestor[mcp]'") from error
 
-        server = server_of(loaded.settings)
-        asyncio.run(server.run_stdio_async())
+        if http:
+            asyncio.run(serve_http(loaded.settings, port))
+        else:
+            asyncio.run(server_of(loaded.settings).run_stdio_async())

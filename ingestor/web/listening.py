@@ -21,8 +21,10 @@ _ELSEWHERE: Final = (
 )
 
 
-def listen(http: HttpSettings) -> list[socket.socket]:
+def listen(http: HttpSettings, elsewhere: str = _ELSEWHERE) -> list[socket.socket]:
     """Sockets that listen at all addresses of the host; whoever connects waits until somebody accepts.
+
+    `elsewhere` says how to choose another port.
 
     Raises `ConfigError` for a host that is none or is not ours, for a port that is taken or not allowed, and for a host
     that others can reach while there is no token.
@@ -41,7 +43,7 @@ def listen(http: HttpSettings) -> list[socket.socket]:
                 opened = _opened(family, host, port)
             except OSError as error:
                 if error.errno not in _ABSENT:
-                    raise _refused(http, error) from error
+                    raise _refused(http, error, elsewhere) from error
                 absent = str(error.strerror)
                 continue
             found.append(stack.enter_context(opened))
@@ -85,8 +87,8 @@ def _opened(family: int, host: str, port: int) -> socket.socket:
     return opened
 
 
-def _refused(http: HttpSettings, error: OSError) -> ConfigError:
-    place = f"port {http.port} of {http.host} (http.port, http.host)"
+def _refused(http: HttpSettings, error: OSError, elsewhere: str) -> ConfigError:
+    place = f"port {http.port} of {http.host}"
     if error.errno == errno.EADDRINUSE:
-        return ConfigError(f"{place} is taken by another program", remedy=_ELSEWHERE)
-    return ConfigError(f"{place} cannot be listened at: {error.strerror}", remedy=_ELSEWHERE)
+        return ConfigError(f"{place} is taken by another program", remedy=elsewhere)
+    return ConfigError(f"{place} cannot be listened at: {error.strerror}", remedy=elsewhere)

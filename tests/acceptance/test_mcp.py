@@ -1,18 +1,25 @@
 """`ingestor mcp`, asked by the SDK's own client: beside a daemon, without one, and by HTTP."""
 
+import json
 import os
+import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 
 from tests.daemon import COMMAND, Site, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
 
+README = Path(__file__).parents[2] / "README.md"
 DIMENSIONS = 16
 PAGES = 6
+TOKEN = "a-token-of-tests-4711"  # noqa: S105 - it opens nothing
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +41,16 @@ def paragraph(number: int) -> str:
 def served(site: Site) -> Client:
     """A client of a process of its own, which is started and ended with the block."""
     return Client(StdioServerParameters(command=str(COMMAND), args=["mcp"], env=site.environment(), cwd=site.root))
+
+
+async def test_what_the_readme_tells_assistants_starts_the_server(site: Site) -> None:
+    blocks = re.findall(r"^```json\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    told = next(json.loads(block)["mcpServers"]["documents"] for block in blocks if "mcpServers" in block)
+    assert (Path(told["command"]).name, told["args"][:2]) == ("ingestor", ["mcp", "--config"])
+    (site.root / "own.toml").write_text('watch_dir = "watched_dir"\n', encoding="utf-8")
+    arguments = [*told["args"][:2], str(site.root / "own.toml")]
+    async with Client(StdioServerParameters(command=str(COMMAND), args=arguments, env=site.environment())) as client:
+        assert {tool.name for tool in (await client.list_tools()).tools} == {"search", "get_document", "status"}
 
 
 async def asked(client: Client, tool: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever the tool answers
@@ -100,6 +117,33 @@ async def test_beside_a_daemon_it_follows_the_folder(site: Site) -> None:
         daemon.kill()
         found = (await asked(client, "search", text="A lighthouse at the northern cape.", n=1))["result"]
         assert found[0]["path"] == "new.md"
+
+
+async def test_streamable_http_asks_for_the_token_and_answers_as_standard_output_does(site: Site) -> None:
+    site.settings["INGESTOR_HTTP__TOKEN"] = TOKEN
+    try:
+        serving = site.start("mcp", "--http", "--port", "0")
+        eventually(lambda: serving.events("mcp.listening"), serving.log)
+        url = serving.events("mcp.listening")[0]["url"]
+        async with httpx2.AsyncClient() as nobody:
+            assert (await nobody.post(url, json={})).status_code == 401
+        async with (
+            httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}) as http,
+            Client(streamable_http_client(url, http_client=http)) as client,
+        ):
+            assert {tool.name for tool in (await client.list_tools()).tools} == {"search", "get_document", "status"}
+            text = (site.folder / "争端.txt").read_text(encoding="utf-8").strip()
+            assert (await asked(client, "search", text=text, n=1))["result"][0]["path"] == "争端.txt"
+        assert serving.terminate() in {0, -15, 143}
+        assert TOKEN not in serving.log()
+    finally:
+        del site.settings["INGESTOR_HTTP__TOKEN"]
+
+
+def test_a_port_that_is_taken_is_refused_with_the_way_out(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        done = site.command("mcp", "--http", "--port", str(other.getsockname()[1]))
+    assert (done.code, "--port" in done.err) == (2, True)
 
 
 def test_without_the_sdk_the_command_says_what_to_install(site: Site, tmp_path: Path) -> None:
