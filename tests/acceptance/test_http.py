@@ -223,3 +223,17 @@ def test_the_api_is_described_as_it_answers(served: Served) -> None:
         assert f'id="{name}"' in page.text
     assert "//" not in page.text.replace("<!doctype", ""), "nothing comes from elsewhere"
     assert "<script" not in page.text
+
+
+def test_chroma_inside_the_daemon_is_asked_by_the_daemons_own_client(tmp_path: Path) -> None:
+    inside = {"INGESTOR_CHROMA__MODE": "persistent"}
+    with EmbeddingServer(dimensions=8) as server, Site(tmp_path, provider_settings(server) | HTTP | inside) as site:
+        (site.folder / "a.txt").write_text("Told.", encoding="utf-8")
+        daemon = site.start("run")
+        with httpx.Client(base_url=daemon.http_url(), timeout=60, trust_env=False) as client:
+            found = Served(site, daemon, client)
+            daemon.wait_ready()
+            eventually(lambda: found.found("Told.") == ["a.txt"], daemon.log)
+            (site.folder / "b.txt").write_text("Told later.", encoding="utf-8")
+            eventually(lambda: found.found("Told later.")[:1] == ["b.txt"], daemon.log)
+        assert daemon.terminate() == 0
