@@ -84,6 +84,12 @@ class MeasuredSink:
         self.seconds = {operation: Spread() for operation in OPERATIONS}
         self.failures = Failures()
 
+    def beside(self, sink: Sink) -> "MeasuredSink":
+        """Measure another way to the same collection, and count its calls here."""
+        other = MeasuredSink(sink)
+        other.seconds, other.failures = self.seconds, self.failures
+        return other
+
     @property
     def collection_id(self) -> str:
         """See `ports.Sink.collection_id`."""

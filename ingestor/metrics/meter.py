@@ -41,6 +41,9 @@ FAMILIES: tuple[Family, ...] = (*DOCUMENTS, *WATCHING, *EMBEDDING, *CHROMA)
 SHARED: Mapping[str, tuple[str, ...]] = {
     "ingestor_build_info": ("The version that runs; always 1.", "version"),
     "ingestor_ready": ("Whether every folder was compared, and Chroma does what it is asked; `/readyz` says why not.",),
+    "ingestor_last_count_timestamp_seconds": (
+        "When ledgers and disks were counted, which is not done each time where it takes long; 0 if it failed.",
+    ),
     "ingestor_vector_store_bytes": ("Size of the vector store's file.",),
     "ingestor_vector_store_max_bytes": ("What it may grow to.",),
     "ingestor_disk_free_bytes": ("Free space of the disk that a folder lies on.", "folder"),
@@ -71,12 +74,12 @@ class _Stock:
     free_bytes: Mapping[str, float]
     size_bytes: Mapping[str, float]
     counted_seconds: float
-    """When, by the monotonic clock."""
-    seconds: float
-    """How long it took."""
+    """When, since the epoch; 0 when it could not be."""
+    due_seconds: float
+    """When it is to be counted again, by the monotonic clock."""
 
 
-_NO_STOCK = _Stock({}, None, {}, {}, float("-inf"), 0.0)
+_NO_STOCK = _Stock({}, None, {}, {}, counted_seconds=0.0, due_seconds=float("-inf"))
 
 
 class Meter:
@@ -105,7 +108,7 @@ class Meter:
     async def _taken(self) -> _Stock:
         """The stock, taken anew unless that was just done; empty when it cannot be told in time."""
         stock = self._stock
-        if time.monotonic() < stock.counted_seconds + stock.seconds / COUNTING_SHARE:
+        if time.monotonic() < stock.due_seconds:
             return stock
         if self._counting is None or self._counting.done():
             # One at a time: whoever asks while a disk hangs waits for the same count.
@@ -116,8 +119,8 @@ class Meter:
         return self._stock
 
     def _count(self, sources: Sequence[Followed]) -> _Stock:
-        began_seconds = time.monotonic()
-        today = local_day(time.time())
+        began_seconds, counted_seconds = time.monotonic(), time.time()
+        today = local_day(counted_seconds)
         censuses: dict[str, Census] = {}
         for followed in sources:
             try:
@@ -131,14 +134,15 @@ class Meter:
             _size_bytes(self._storage.vectors),
             {name: disk.f_bavail * disk.f_frsize for name, disk in disks.items()},
             {name: disk.f_blocks * disk.f_frsize for name, disk in disks.items()},
-            counted_seconds=ended_seconds,
-            seconds=ended_seconds - began_seconds,
+            counted_seconds=counted_seconds,
+            due_seconds=ended_seconds + (ended_seconds - began_seconds) / COUNTING_SHARE,
         )
 
     def _shared(self, stock: _Stock) -> Iterable[Metric]:
         found: dict[str, Samples] = {
             "ingestor_build_info": {(version("ingestor"),): 1.0},
             "ingestor_ready": one(self._is_ready()),
+            "ingestor_last_count_timestamp_seconds": one(stock.counted_seconds),
             "ingestor_vector_store_bytes": one(stock.vectors_bytes),
             "ingestor_vector_store_max_bytes": one(self._storage.max_vectors_bytes),
             "ingestor_disk_free_bytes": by(stock.free_bytes),

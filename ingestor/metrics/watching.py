@@ -7,7 +7,9 @@ from ingestor.engine.reconcile import Reconciled
 from ingestor.engine.tally import HINT_KINDS
 from ingestor.metrics.family import Family, Samples, Source, by, counter, gauge, histogram, one
 
-WATCH_MODES = ("inotify", "polling")
+_MODES = ("inotify", "polling")
+_RESCANS = (DoubtKind.HINTS, DoubtKind.APPROVED, DoubtKind.COLLECTION)
+_RESTARTS = tuple(kind for kind in DoubtKind if kind not in _RESCANS)
 
 
 def _last_found(source: Source) -> Samples:
@@ -36,7 +38,7 @@ WATCHING: tuple[Family, ...] = (
     gauge(
         "ingestor_watch_mode",
         "How events are had: 1 for the mode in force.",
-        lambda source: by({source.followed.line.watch.mode: 1}, WATCH_MODES),
+        lambda source: by({source.followed.line.watch.mode: 1}, _MODES),
         "mode",
     ),
     gauge(
@@ -47,13 +49,13 @@ WATCHING: tuple[Family, ...] = (
     counter(
         "ingestor_watch_restarts_total",
         "How often the watch was doubted and started again, by reason.",
-        lambda source: by(source.tally.restarts, DoubtKind),
+        lambda source: by(source.tally.restarts, _RESTARTS),
         "reason",
     ),
     counter(
         "ingestor_rescans_total",
         "How often the folder was compared though the watch was sound and it was not time yet, by reason.",
-        lambda source: by(source.tally.rescans, DoubtKind),
+        lambda source: by(source.tally.rescans, _RESCANS),
         "reason",
     ),
     counter(

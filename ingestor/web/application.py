@@ -5,7 +5,8 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from ingestor.app.live import Live
-from ingestor.web import api, health
+from ingestor.app.metering import meter_of
+from ingestor.web import api, health, metrics
 from ingestor.web.faults import explain_errors
 
 
@@ -13,7 +14,8 @@ def application_of(live: Live) -> FastAPI:
     """The application of one daemon."""
     application = FastAPI(title="ingestor", version=version("ingestor"), docs_url=None, redoc_url=None)
     application.state.live = live
+    application.state.meter = meter_of(live.settings, lambda: live.lines, lambda: not live.faults())
     explain_errors(application)
-    for part in (health, api):
+    for part in (health, metrics, api):
         application.include_router(part.router)
     return application
