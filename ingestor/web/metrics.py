@@ -22,4 +22,4 @@ async def _meter_of(request: Request) -> Meter:
 async def metrics(meter: Annotated[Meter, Depends(_meter_of)], accept: Annotated[str, Header()] = "") -> Response:
     """Every metric, as Prometheus reads it."""
     told, content_type = await meter.exposition(accept)
-    return Response(told, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+    return Response(told, headers={"Content-Type": content_type})

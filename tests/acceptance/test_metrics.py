@@ -23,15 +23,16 @@ WORDS = "words that are enough for a chunk of their own. "
 class Watched:
     """A daemon that is scraped again and again."""
 
-    def __init__(self, site: Site, daemon: Daemon, server: EmbeddingServer) -> None:
+    def __init__(self, site: Site, daemon: Daemon, server: EmbeddingServer, token: str = "") -> None:
         self.site = site
         self.folder = site.folder
         self.daemon = daemon
         self.server = server
         self.url = daemon.http_url()
+        self._token = token
 
     def scrape(self) -> Scraped:
-        return scrape(self.url)
+        return scrape(self.url, self._token)
 
     def until(self, holds: Callable[[Scraped], object]) -> Scraped:
         """Scrape until something holds, nothing is queued, and the ledger was counted since; returns what is told."""
@@ -234,7 +235,9 @@ folder = "notes"
 folder = "papers"
 collection = "papers"
 """
+TOKEN = "a-token-that-nobody-guesses"
 OF_SEVERAL = {
+    "INGESTOR_HTTP__TOKEN": TOKEN,
     "INGESTOR_EMBEDDING__PRICE_PER_MILLION_TOKENS": "3",
     "INGESTOR_EMBEDDING__MAX_TOKENS_PER_DAY": "120",
     "INGESTOR_WATCH__RESCAN_SECONDS": "2",
@@ -254,11 +257,12 @@ def several(tmp_path: Path) -> Iterator[Watched]:
     with EmbeddingServer(dimensions=64) as server:
         settings = provider_settings(server) | HTTP | OF_SEVERAL
         with Site(tmp_path, settings) as site:
-            yield Watched(site, site.start("run").wait_ready(), server)
+            yield Watched(site, site.start("run").wait_ready(), server, TOKEN)
 
 
 def test_sources_are_told_apart_and_what_they_share_is_told_by_the_first_of_them(several: Watched) -> None:
     root, first, second = several.site.root, "notes", "papers"
+    assert httpx.get(f"{several.url}/metrics", timeout=30, trust_env=False).status_code == 401
 
     def documents(told: Scraped) -> list[float | None]:
         return [told.value("documents", source=source) for source in (first, second)]

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ingestor.adapters.ledger import SqliteLedger
+from ingestor.adapters.ledger_census import census_of
 from ingestor.engine.daemon import Line
 from ingestor.metrics import meter as meter_module
 from ingestor.metrics.family import Followed
@@ -79,12 +80,11 @@ async def test_nobody_waits_for_a_disk_that_hangs_and_it_is_asked_once(
     sources: list[Followed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, released = list[Path](), threading.Event()
-    honest = meter_module.census_of
 
     def hanging(path: Path, today: str) -> object:
         asked.append(path)
         released.wait(60)
-        return honest(path, today)
+        return census_of(path, today)
 
     monkeypatch.setattr(meter_module, "census_of", hanging)
     monkeypatch.setattr(meter_module, "PATIENCE_SECONDS", 0.05)
