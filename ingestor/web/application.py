@@ -9,13 +9,14 @@ from typing import Final
 from fastapi import FastAPI
 
 from ingestor.app.live import Live
-from ingestor.web import api, assets, docs, events, health, login
+from ingestor.app.metering import meter_of
+from ingestor.web import api, assets, docs, events, health, login, metrics
 from ingestor.web.events import Streams
 from ingestor.web.faults import explain_errors
 from ingestor.web.guard import Guard
 from ingestor.web.ticket import Tickets
 
-_PARTS: Final = (health, api, events, docs, login, assets)
+_PARTS: Final = (health, metrics, api, events, docs, login, assets)
 
 
 def application_of(live: Live, streams: Streams) -> Guard:
@@ -26,6 +27,7 @@ def application_of(live: Live, streams: Streams) -> Guard:
     application.state.live = live
     application.state.streams = streams
     application.state.tickets = tickets
+    application.state.meter = meter_of(live.settings, lambda: live.lines, lambda: not live.faults())
     explain_errors(application)
     for part in _PARTS:
         application.include_router(part.router)
