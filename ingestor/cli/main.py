@@ -22,6 +22,7 @@ from ingestor.cli import (
     records,
     settings,
     verify,
+    wait,
 )
 from ingestor.cli.allocator import give_back_freed_memory
 
@@ -71,6 +72,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "problems": documents.problems,
     "retry": documents.retry,
     "approve": documents.approve,
+    "wait": wait.wait,
     "verify": verify.verify,
     "rebuild": rebuild.rebuild,
     "prune": prune.prune,
