@@ -15,6 +15,7 @@ from ingestor.cli import (
     embed,
     evaluate,
     forget,
+    init,
     models,
     plan,
     prune,
@@ -58,6 +59,7 @@ def _root(
 
 
 _COMMANDS: Mapping[str, Callable[..., None]] = {
+    "init": init.init,
     "run": daemon.run,
     "sync": daemon.sync,
     "plan": plan.plan,
