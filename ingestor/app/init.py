@@ -171,9 +171,10 @@ _HEAD: Final = (
     "Settings of ingestor, begun by `ingestor init`.",
     "",
     (
-        "Where a line is commented out, its default holds. `ingestor config` shows every setting in force and where it is "
-        f"from. The first one wins: command line, environment (INGESTOR_CHROMA__PORT), {DOTENV_FILE}, secrets folder "
-        f"({SECRETS_DIR}), this file. Paths are taken from the folder of this file. Keys and tokens do not belong here."
+        "Where a line is commented out, its default holds. `ingestor config` shows every setting in force and where "
+        f"it is from. The first one wins: command line, environment (INGESTOR_CHROMA__PORT), {DOTENV_FILE}, secrets "
+        f"folder ({SECRETS_DIR}), this file. Paths are taken from the folder of this file. Keys and tokens do not "
+        "belong here."
     ),
 )
 

@@ -11,6 +11,7 @@ from ingestor.cli import (
     collections,
     daemon,
     databases,
+    doctor,
     documents,
     embed,
     evaluate,
@@ -60,6 +61,7 @@ def _root(
 
 _COMMANDS: Mapping[str, Callable[..., None]] = {
     "init": init.init,
+    "doctor": doctor.doctor,
     "run": daemon.run,
     "sync": daemon.sync,
     "plan": plan.plan,
