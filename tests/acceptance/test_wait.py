@@ -66,7 +66,7 @@ def test_without_a_daemon_it_ends_at_once_and_says_what_to_run(site: Site) -> No
 
 @pytest.mark.usefixtures("daemon")
 def test_a_file_that_was_just_written_is_found_when_the_wait_ends(site: Site) -> None:
-    for number in range(3):
+    for number in range(2):
         text = f"Heron number {number} stands in the reeds."
         (site.folder / "one.txt").write_text(text, encoding="utf-8")
         assert states(wait(site, site.folder / "one.txt")) == {"one.txt": "searchable"}
