@@ -71,7 +71,7 @@ def test_after_a_sync_it_reads_the_database_and_changes_no_byte(site: Site, serv
     site.sync()
     before, calls = tree(site.data_dir), server.counters.requests
     found = doctor(site, "--no-call")
-    assert "holds 1 records" in about(found, "chroma")
+    assert "(records: 1) is of unheard-of-model" in about(found, "chroma")
     assert tree(site.data_dir) == before
     assert server.counters.requests == calls
 
@@ -82,7 +82,7 @@ def test_a_collection_of_another_model_is_an_error_with_its_remedy(site: Site) -
     assert "another-model" in error["sentence"]
     assert "ingestor rebuild" in error["remedy"]
     found = doctor(site, "--no-call", code=2, INGESTOR_CHROMA__HNSW__SPACE="l2")
-    assert "by the distance cosine" in about(found, "chroma")
+    assert "with the distance cosine" in about(found, "chroma")
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +145,8 @@ def test_what_may_not_be_read_is_counted_and_named(site: Site) -> None:
         hidden.chmod(0o600)
     told = Finished(done.returncode, done.stdout, done.stderr)
     assert told.code == 3, (told.out, told.err)
-    assert "1 files may not be read: hidden.txt" in told.out
-    assert "1 folders cannot be looked into: closed" in told.out
+    assert "files that may not be read: 1 (hidden.txt)" in told.out
+    assert "folders that cannot be looked into: 1 (closed)" in told.out
     assert told.out.startswith(("ok ", "hint "))
 
 

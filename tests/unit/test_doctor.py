@@ -105,6 +105,7 @@ def test_a_check_that_crashes_and_one_that_hangs_are_findings_and_the_others_are
         ("fine", Level.OK),
     ]
     assert "KeyError: 'bug'" in found[0].sentence
+    assert "in crash" in found[0].facts["traceback"]
 
 
 async def test_an_examination_that_is_told_to_end_leaves_nothing_behind(place: Path) -> None:
@@ -192,10 +193,10 @@ def test_files_that_will_be_problems_are_counted_and_named(place: Path) -> None:
     (folder / "link.txt").symlink_to("large-0.txt")
     found = folders.check(premises_of(watch__max_file_bytes=100))
     large, odd = told(found, Level.WARNING)
-    assert large.startswith("7 files are larger than watch.max_file_bytes: large-0.txt, ")
+    assert large.startswith("files larger than watch.max_file_bytes: 7 (large-0.txt, ")
     assert "and 2 more" in large
     assert "pipe" in odd
-    assert "1 paths do not count: link.txt" in told(found, Level.HINT)[0]
+    assert "paths that do not count: 1 (link.txt)" in told(found, Level.HINT)[0]
     (fact,) = (each.facts for each in found if each.facts.get("count") == 7)
     assert fact["paths"] == [f"large-{number}.txt" for number in range(7)]
 
@@ -208,7 +209,7 @@ def test_an_empty_folder_is_a_hint() -> None:
 def test_names_that_are_no_text_are_named(place: Path) -> None:
     (place / "watched_dir" / os.fsdecode(b"latin-\xe9.txt")).write_text("x")
     (sentence,) = told(names.check(surveyed()), Level.WARNING)
-    assert "1 files" in sentence
+    assert "names that are no UTF-8" in sentence
     assert "convmv" in sentence
 
 
@@ -251,7 +252,7 @@ def test_a_data_folder_on_a_network_is_told(place: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "others", "level", "words"),
     [
-        (Limits(1000, 128, 16_384), Usage(10, 1), "ok", "50 watches are needed"),
+        (Limits(1000, 128, 16_384), Usage(10, 1), "ok", "watches needed: 50"),
         (Limits(55, 128, 16_384), Usage(0, 1), "hint", "the limit is near"),
         (Limits(55, 128, 16_384), Usage(10, 1), "warning", "fs.inotify.max_user_watches=1048576"),
         (Limits(1000, 4, 16_384), Usage(0, 4), "warning", "fs.inotify.max_user_instances=1024"),
@@ -396,10 +397,10 @@ def test_a_ledger_is_read_and_none_is_made(place: Path) -> None:
         assert second.path == "b.txt"
         ledger.set_note(HELD_NOTE, "7")
     found = ledgers.check(premises_of())
-    assert "1 documents were in work when a process ended" in told(found, Level.HINT)[0]
+    assert "documents in work when a process ended: 1" in told(found, Level.HINT)[0]
     assert [sentence.partition(" - ")[0] for sentence in told(found, Level.WARNING)] == [
-        "1 documents have a problem",
-        "7 deletions are held back",
+        "documents with a problem: 1",
+        "deletions that are held back: 7",
     ]
     file.write_bytes(b"no database at all, but long enough to be looked at" * 100)
     assert exit_code_of(ledgers.check(premises_of())) == 6

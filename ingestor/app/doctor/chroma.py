@@ -11,12 +11,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ingestor.adapters.chroma_catalog import ChromaCatalog
-from ingestor.adapters.chroma_client import connect, disconnect
 from ingestor.adapters.chroma_files import Stored, stored_collection
 from ingestor.adapters.chroma_server import listener_of, try_port
 from ingestor.adapters.chroma_sink import RECIPE_KEY, refuse_other_recipe
 from ingestor.adapters.instance import InstanceRecord
-from ingestor.app.collection import SERVER_HOST, configured, settings_for
+from ingestor.app.collection import SERVER_HOST, configured, open_client, settings_for
 from ingestor.app.doctor.premises import Premises
 from ingestor.app.embedder import recipe_of
 from ingestor.app.parts import ledger_of
@@ -78,19 +77,10 @@ def _at_rest(settings: Settings, running: InstanceRecord | None) -> Iterator[Fin
 def _served(settings: Settings, running: InstanceRecord | None) -> Iterator[Finding]:
     chroma = settings.chroma
     host, port = (running.chroma_host, running.chroma_port) if running else (chroma.host, chroma.port)
+    bounded = chroma.model_copy(update={"timeout_seconds": min(chroma.timeout_seconds, _TIMEOUT_SECONDS)})
     with ExitStack() as stack:
         began_seconds = time.monotonic()
-        client = connect(
-            chroma.mode,
-            host=host,
-            port=port,
-            ssl=chroma.ssl and chroma.mode == "http",
-            token=chroma.token.get_secret_value() if chroma.token else None,
-            tenant=chroma.tenant,
-            database=chroma.database,
-            timeout_seconds=min(chroma.timeout_seconds, _TIMEOUT_SECONDS),
-        )
-        stack.callback(disconnect, client)
+        client = open_client(settings.model_copy(update={"chroma": bounded}), running, stack)
         yield _answer(client, began_seconds, "Chroma Cloud" if chroma.mode == "cloud" else f"{host}:{port}")
         catalog = ChromaCatalog(client)
         for name in configured(settings):
@@ -134,11 +124,11 @@ def _collection(settings: Settings, stored: Stored) -> Iterator[Finding]:
         "space": stored.space,
         "model": str(stored.metadata.get("embedding_model", "")),
     }
-    told = f"the collection {name!r} holds {stored.records:,} records"
+    told = f"the collection {name!r} (records: {stored.records:,})"
     if RECIPE_KEY not in stored.metadata:
         if stored.records:
             remedy = "choose another INGESTOR_CHROMA__COLLECTION"
-            yield failure(_NAME, ConfigError(f"{told} and was not made by ingestor", remedy=remedy), **facts)
+            yield failure(_NAME, ConfigError(f"{told} was not made by ingestor", remedy=remedy), **facts)
         else:
             yield hint(
                 _NAME, f"the collection {name!r} is empty and somebody else's: it will be taken over", "", **facts
@@ -147,7 +137,7 @@ def _collection(settings: Settings, stored: Stored) -> Iterator[Finding]:
     try:
         refuse_other_recipe(name, stored.metadata, recipe_of(settings.embedding))
         if stored.space not in {"", space}:
-            message = f"{told} by the distance {stored.space}, and the settings name {space}"
+            message = f"{told} was built with the distance {stored.space}, and the settings name {space}"
             raise RecipeMismatch(message, remedy="run `ingestor rebuild`, or take the old setting back")
     except IngestorError as error:
         if stored.records:
@@ -155,10 +145,10 @@ def _collection(settings: Settings, stored: Stored) -> Iterator[Finding]:
         else:
             yield hint(_NAME, f"{error}; it is empty, and will be made again", "", **facts)
         return
-    yield well(_NAME, f"{told} of {facts['model']}, as the settings have it", **facts)
+    yield well(_NAME, f"{told} is of {facts['model']}, as the settings have it", **facts)
     most = settings.chroma.max_tombstone_ratio
     if most and tombstones > most * max(1, stored.records):
-        sentence = f"the index of {name!r} holds {tombstones:,} deleted records besides"
+        sentence = f"deleted records in the index of {name!r}: {tombstones:,}"
         yield hint(_NAME, sentence, "the daemon copies it afresh by itself; `ingestor prune` does so now", **facts)
 
 

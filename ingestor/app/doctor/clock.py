@@ -8,7 +8,7 @@ from ingestor.app.doctor.folders import MAX_FACTS, named
 from ingestor.app.doctor.premises import Premises
 from ingestor.app.parts import ledger_of
 from ingestor.core.diagnosing import Finding, hint, warning, well
-from ingestor.core.errors import LedgerCorrupt
+from ingestor.core.errors import IngestorError
 from ingestor.engine.reconcile import LAST_RECONCILE_NOTE
 
 _NAME = "clock"
@@ -29,9 +29,8 @@ def _files(premises: Premises, now_seconds: float) -> Iterator[Finding]:
     for seen in premises.surveys:
         ahead = [path for path, (_, _, mtime_ns, *_) in seen.snapshot.files.items() if mtime_ns > last_ns]
         if ahead:
-            sentence = (
-                f"{len(ahead):,} files below {seen.settings.watch_dir} were changed in the future: {named(ahead)}"
-            )
+            where = seen.settings.watch_dir
+            sentence = f"files changed in the future, below {where}: {len(ahead):,} ({named(ahead)})"
             remedy = "they are indexed all the same; `touch` them, and see that the clocks agree"
             yield hint(_NAME, sentence, remedy, count=len(ahead), paths=sorted(ahead)[:MAX_FACTS])
 
@@ -41,7 +40,7 @@ def _notes(premises: Premises, now_seconds: float) -> Iterator[Finding]:
         try:
             with ledger_of(settings) as ledger:
                 told = ledger.note(LAST_RECONCILE_NOTE) if ledger else None
-        except LedgerCorrupt:
+        except IngestorError:
             continue  # told where ledgers are looked at
         ahead_seconds = float(json.loads(told or "{}").get("at_seconds", 0.0)) - now_seconds
         if ahead_seconds > _TOLERANCE_SECONDS:

@@ -24,8 +24,8 @@ def check(premises: Premises) -> Sequence[Finding]:
         sentence = f"nothing here converts {_told(left)}: these files are left out"
         return [warning(_NAME, sentence, CONVERTER_REMEDY, **facts)]
     if counts:
-        by = f"converted by {converter}" if converter else "taken as the text that they are"
-        return [well(_NAME, f"{_told(counts)} are {by}", **facts)]
+        by = f"converted by {converter}" if converter else "taken as the text that it is"
+        return [well(_NAME, f"{by}: {_told(counts)}", **facts)]
     return [well(_NAME, "no file has to be converted", **facts)]
 
 

@@ -6,9 +6,8 @@ whatever a check is waiting for.
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Callable, Sequence
-
-import structlog
 
 from ingestor.app.doctor import (
     chroma,
@@ -33,9 +32,6 @@ CHECK_SECONDS = 30.0
 """How long a check may take: each call of it to the outside has a shorter limit of its own."""
 
 Check = Callable[[Premises], Sequence[Finding]]
-
-_log = structlog.get_logger(__name__)
-
 
 CHECKS: Sequence[tuple[str, Check]] = (
     ("settings", configuration.check),
@@ -103,7 +99,7 @@ def _checked(name: str, check: Check, premises: Premises) -> Sequence[Finding]:
     except IngestorError as error:
         return [failure(name, error)]
     except Exception as error:  # noqa: BLE001 - a check that fails is a finding: all others are still to be made
-        _log.debug("check.failed", check=name, exc_info=True)
         sentence = f"the check itself failed: {type(error).__name__}: {error}"
-        remedy = "run it again with --debug, and report what it shows"
-        return [Finding(name, Level.ERROR, sentence, remedy, exit_code=EXIT_UNEXPECTED)]
+        remedy = "report the traceback that `ingestor doctor --json` tells"
+        facts = {"traceback": traceback.format_exc()}
+        return [Finding(name, Level.ERROR, sentence, remedy, facts, EXIT_UNEXPECTED)]

@@ -37,30 +37,34 @@ def _of(seen: Survey) -> Iterator[Finding]:
     place, count = settings.watch_dir, len(snapshot.files)
     facts = {"folder": str(place), "files": count, "bytes": seen.size_bytes, "folders": seen.folders}
     if count:
-        yield well(_NAME, f"{place} holds {count:,} files in {seen.folders:,} folders", **facts)
+        yield well(_NAME, f"{place} can be read: files {count:,}, folders {seen.folders:,}", **facts)
     else:
         remedy = "put text files there, and see that watch.include and watch.exclude leave them in"
         yield hint(_NAME, f"no file of {place} belongs to the collection", remedy, **facts)
     told: list[tuple[Sequence[str], str, str]] = [
-        (list(snapshot.unreadable), "folders cannot be looked into", "let the user of ingestor read and enter them"),
-        (seen.unreadable_files, "files may not be read", "let the user of ingestor read them"),
+        (
+            list(snapshot.unreadable),
+            "folders that cannot be looked into",
+            "let the user of ingestor read and enter them",
+        ),
+        (seen.unreadable_files, "files that may not be read", "let the user of ingestor read them"),
         (
             [path for path, (_, size, *_) in snapshot.files.items() if size > settings.watch.max_file_bytes],
-            "files are larger than watch.max_file_bytes",
+            "files larger than watch.max_file_bytes",
             "raise it, or leave them out with watch.exclude",
         ),
         (
             [path for path, (*_, is_regular) in snapshot.files.items() if not is_regular],
-            "are no regular files (a pipe, a socket, a device)",
+            "no regular files, but pipes, sockets or devices",
             "leave them out with watch.exclude",
         ),
     ]
     for paths, what, remedy in told:
         if paths:
-            sentence = f"{len(paths):,} {what}: {named(paths)}"
+            sentence = f"{what}: {len(paths):,} ({named(paths)})"
             yield warning(_NAME, sentence, remedy, count=len(paths), paths=sorted(paths)[:MAX_FACTS])
     if snapshot.skipped:
-        sentence = f"{len(snapshot.skipped):,} paths do not count: {named(snapshot.skipped)}"
+        sentence = f"paths that do not count: {len(snapshot.skipped):,} ({named(snapshot.skipped)})"
         reasons = dict(sorted(snapshot.skipped.items())[:MAX_FACTS])
         yield hint(_NAME, sentence, "--json tells why of each", count=len(snapshot.skipped), paths=reasons)
 

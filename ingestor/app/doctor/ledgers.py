@@ -36,20 +36,20 @@ def _of(settings: Settings, *, is_attended: bool) -> Iterator[Finding]:
         totals = ledger.totals()
         held = int(ledger.note(HELD_NOTE) or 0)
         outage = str(json.loads(ledger.note(STATE_NOTE) or "{}").get("outage", "")) if is_attended else ""
-    sentence = f"{file} knows {totals.documents:,} documents; {totals.queued:,} wait"
+    sentence = f"{file} can be read: documents {totals.documents:,}, waiting {totals.queued:,}"
     yield well(_NAME, sentence, documents=totals.documents, chunks=totals.chunks, queued=totals.queued)
     yield from _left(totals, is_attended=is_attended)
     if held:
         remedy = "see that the folder is complete, then run `ingestor approve`"
-        yield warning(_NAME, f"{held:,} deletions are held back", remedy, held=held)
+        yield warning(_NAME, f"deletions that are held back: {held:,}", remedy, held=held)
     if outage:
         yield warning(_NAME, f"the daemon waits: {outage}", "it tries again by itself", outage=outage)
 
 
 def _left(totals: Totals, *, is_attended: bool) -> Iterator[Finding]:
     if totals.in_flight and not is_attended:
-        sentence = f"{totals.in_flight:,} documents were in work when a process ended"
+        sentence = f"documents in work when a process ended: {totals.in_flight:,}"
         yield hint(_NAME, sentence, "no need to do anything: the next start takes them up", leases=totals.in_flight)
     if problems := totals.problems + totals.retrying:
-        sentence = f"{problems:,} documents have a problem"
+        sentence = f"documents with a problem: {problems:,}"
         yield warning(_NAME, sentence, "`ingestor problems` lists them with their remedies", problems=problems)

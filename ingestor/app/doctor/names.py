@@ -26,7 +26,7 @@ def check(premises: Premises) -> Sequence[Finding]:
     for seen in premises.surveys:
         odd = [path for path in seen.snapshot.files if not _is_text(path)]
         if odd:
-            sentence = f"{len(odd):,} files below {seen.settings.watch_dir} have names that are no UTF-8: {named(odd)}"
+            sentence = f"names that are no UTF-8, below {seen.settings.watch_dir}: {len(odd):,} ({named(odd)})"
             remedy = "rename them (convmv renames whole folders): Chroma refuses such names"
             found.append(warning(_NAME, sentence, remedy, count=len(odd), paths=sorted(odd)[:MAX_FACTS]))
     return found

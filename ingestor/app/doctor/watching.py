@@ -99,7 +99,7 @@ def _limits(watches: int, instances: int, limits: Limits, others: Usage) -> Iter
             continue
         found = True
         remedy = f"raise fs.inotify.{name}, for example: sysctl -w fs.inotify.{name}={suggested}"
-        sentence = f"{needed:,} inotify {what} are needed, and other programs have {taken:,} of {limit:,}"
+        sentence = f"inotify {what} needed: {needed:,}; other programs have {taken:,} of {limit:,}"
         if needed + taken > limit:
             yield warning(_NAME, f"{sentence}: the folder is polled, where watch.polling lets it", remedy, **facts)
         else:
@@ -109,5 +109,5 @@ def _limits(watches: int, instances: int, limits: Limits, others: Usage) -> Iter
         remedy = f"sysctl -w fs.inotify.max_queued_events={_MIN_QUEUE}"
         yield hint(_NAME, sentence, remedy, **facts)
     if not found and limits.max_user_watches is not None:
-        sentence = f"{watches:,} watches are needed; others have {others.watches:,} of {limits.max_user_watches:,}"
+        sentence = f"watches needed: {watches:,}; other programs have {others.watches:,} of {limits.max_user_watches:,}"
         yield well(_NAME, sentence, **facts)
