@@ -156,6 +156,7 @@ def _text(chosen: Mapping[str, Any], settings: Settings, provider: ProviderProfi
         "chunk": _cutting(settings),
         "embedding": _embedding(settings, provider),
         "chroma": _chroma(settings),
+        "http": _serving(settings),
         "log": _logging(),
     }
     notes = {"embedding": _key_note(provider, key_variable), "chroma": _token_note(settings.chroma.mode)}
@@ -256,6 +257,14 @@ def _chroma(settings: Settings) -> tuple[_Line, ...]:
         "cloud": database,
     }
     return (mode, collection, *by_mode[chroma.mode])
+
+
+def _serving(settings: Settings) -> tuple[_Line, ...]:
+    return (
+        _Line("http.enabled", "Whether the daemon serves its page and its API.", settings.http.enabled),
+        _Line("http.host", f"Others reach it at 0.0.0.0, with the token of {variable('http.token')}.", "127.0.0.1"),
+        _Line("http.port", "Port of the page.", settings.http.port),
+    )
 
 
 def _logging() -> tuple[_Line, ...]:

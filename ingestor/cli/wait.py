@@ -14,9 +14,9 @@ from ingestor.cli.output import (
     out,
     print_json,
     shown,
-    spelled,
 )
 from ingestor.cli.progress import now_and_then
+from ingestor.core.escaping import spelled
 
 if TYPE_CHECKING:
     from ingestor.app.wait import Awaited, Waited

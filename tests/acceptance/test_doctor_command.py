@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import COMMAND, KEY, Daemon, Finished, Site, eventually, lives, provider_settings
+from tests.daemon import COMMAND, HTTP, KEY, Daemon, Finished, Site, eventually, lives, provider_settings
 from tests.embedding_server import EmbeddingServer
 
 LEVELS = {"ok", "hint", "warning", "error"}
@@ -25,7 +25,7 @@ def server() -> Iterator[EmbeddingServer]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, server: EmbeddingServer) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("doctor"), provider_settings(server)) as site:
+    with Site(tmp_path_factory.mktemp("doctor"), provider_settings(server) | HTTP) as site:
         (site.folder / "a.txt").write_text("A file.", encoding="utf-8")
         yield site
 
@@ -97,6 +97,7 @@ def test_beside_a_daemon_it_asks_its_server_and_disturbs_nobody(
     found = doctor(site, "--in-folder")
     assert f"process id {daemon.pid} works on" in about(found, "instances")
     assert f"answers at 127.0.0.1:{site.port}" in about(found, "chroma")
+    assert f"answers at {daemon.http_url()}" in about(found, "http")
     assert "watched_dir" in about(found, "events")
     assert not list(site.root.rglob(CANARY))
     assert server.counters.texts == texts + 1

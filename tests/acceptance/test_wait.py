@@ -132,7 +132,7 @@ def test_a_wait_that_takes_too_long_names_what_is_missing_and_why(site: Site, se
     try:
         file = site.folder / "later.txt"
         file.write_text("A text that the provider does not take just now.", encoding="utf-8")
-        done = wait(site, file, code=4, seconds=4)
+        done = wait(site, file, code=4, seconds=2)
         assert states(done) == {"later.txt": "waiting"}
         assert done.json()["is_attended"] is True
         assert "later.txt" in done.err

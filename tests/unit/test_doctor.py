@@ -27,6 +27,7 @@ from ingestor.app.doctor import (
     embedding,
     events,
     folders,
+    http,
     instances,
     ledgers,
     names,
@@ -57,7 +58,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def premises_of(*, is_calling: bool = True, tries_folders: bool = False, **values: Any) -> Premises:  # noqa: ANN401 - of any setting
-    values = {"chroma__port": free_port(), **values}
+    values = {"chroma__port": free_port(), "http__enabled": False, **values}
     loaded = load_settings(None, {name.replace("__", "."): value for name, value in values.items()})
     return Premises(loaded, loaded.settings.each(), is_calling, tries_folders)
 
@@ -79,7 +80,8 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 def test_a_fresh_folder_with_a_file_is_well_and_nothing_is_made_by_looking(place: Path) -> None:
     (place / "watched_dir" / "a.txt").write_text("a")
     before = tree(place)
-    loaded = load_settings(None, {"chroma.port": free_port(), "embedding.provider": "openai", "embedding.api_key": KEY})
+    values = {"chroma.port": free_port(), "http.port": free_port()}
+    loaded = load_settings(None, values | {"embedding.provider": "openai", "embedding.api_key": KEY})
     found = asyncio.run(examine(loaded, is_calling=False, tries_folders=True))
     assert exit_code_of(found) == 0, [each for each in found if each.level in {Level.WARNING, Level.ERROR}]
     assert {each.check for each in found} == {name for name, _ in CHECKS}
@@ -427,6 +429,34 @@ def test_a_server_elsewhere_that_is_away_is_told() -> None:
     )
     assert exit_code_of(found) == 4
     assert "out of reach" in told(found, Level.ERROR)[0]
+
+
+# HTTP
+
+
+def test_the_port_of_the_page_is_tried_and_a_host_for_others_needs_a_token() -> None:
+    assert told(http.check(premises_of()), Level.OK) == ["the daemon serves no HTTP, as http.enabled says - "]
+    assert told(http.check(premises_of(http__enabled=True, http__port=0)), Level.OK)
+    found = http.check(premises_of(http__enabled=True, http__port=free_port(), http__host="0.0.0.0"))  # noqa: S104 - to be refused
+    assert exit_code_of(found) == 2
+    assert "no token is set" in told(found, Level.ERROR)[0]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        found = http.check(premises_of(http__enabled=True, http__port=taken.getsockname()[1]))
+    assert exit_code_of(found) == 2
+    assert f"process {os.getpid()}" in told(found, Level.ERROR)[0]
+
+
+def test_a_daemon_that_says_where_it_serves_and_does_not_answer_is_told(place: Path) -> None:
+    instance = Instance(place / ".ingestor")
+    instance.acquire()
+    url = f"http://127.0.0.1:{free_port()}"
+    instance.announce(InstanceRecord(os.getpid(), "run", "x", 0.0, http_url=url))
+    found = http.check(premises_of(http__enabled=True))
+    instance.release()
+    assert exit_code_of(found) == 4
+    assert "does not answer" in told(found, Level.ERROR)[0]
 
 
 # The model

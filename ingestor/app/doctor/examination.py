@@ -17,6 +17,7 @@ from ingestor.app.doctor import (
     embedding,
     events,
     folders,
+    http,
     instances,
     ledgers,
     names,
@@ -45,6 +46,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("instances", instances.check),
     ("ledger", ledgers.check),
     ("chroma", chroma.check),
+    ("http", http.check),
     ("embedding", embedding.check),
 )
 
