@@ -57,7 +57,7 @@ def connect(  # noqa: PLR0913 - the settings of one connection, all named
     match mode:
         case "managed" | "http":
             headers = {"Authorization": f"Bearer {token}", "X-Chroma-Token": token} if token else None
-            with _bounded(f"{host}:{port}", timeout_seconds, is_local=_is_loopback(host), is_encrypted=ssl):
+            with _bounded(f"{host}:{port}", timeout_seconds, is_local=is_loopback(host), is_encrypted=ssl):
                 client = chromadb.HttpClient(host, port, ssl, headers, settings, tenant_name, database_name)
                 _set_timeout(client, timeout_seconds)
             return client
@@ -169,7 +169,8 @@ def _timeout(seconds: float) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_TIMEOUT_SECONDS))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its address or usual name."""
     try:
         address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:

@@ -268,13 +268,7 @@ class ChromaServer:
     def _refuse_taken_port(self) -> None:
         """Raise `ConfigError` unless the port can be bound. A stranger that comes in between is found out later."""
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(
-                self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            with socket.socket(family, kind, protocol) as probe:
-                # As the server does: connections of its predecessor that linger do not matter, a listener does.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
+            try_port(self._host, self._port)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise self._taken() from error
@@ -346,6 +340,27 @@ class ChromaServer:
             connection.close()
         # A database that fails, because its disk is full for one, fails after a restart as well.
         return path == _SIGN_OF_LIFE or answer == http.HTTPStatus.OK
+
+
+def try_port(host: str, port: int) -> None:
+    """Raise `OSError` unless a server could listen there just now."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        # As the server does: connections of its predecessor that linger do not matter, a listener does.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+
+
+def listener_of(port: int) -> int | None:
+    """The process that listens on a port; None when there is none, or it may not be looked into."""
+    wanted = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    for place in Path("/proc").iterdir() if wanted else ():
+        with contextlib.suppress(PermissionError):  # another user's
+            if place.name.isdecimal() and not wanted.isdisjoint(_open_links(int(place.name))):
+                return int(place.name)
+    return None
 
 
 def _free_port(host: str) -> int:

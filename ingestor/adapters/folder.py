@@ -167,6 +167,24 @@ class Folder:
             self._check_root_is(identity)
         return None
 
+    def rule_against(self, path: str, *, is_folder: bool = False) -> str:
+        """What leaves a path out, whether there is anything or not, in words; "" when it would belong.
+
+        Says nothing of symbolic links, which a scan tells of. Raises `UnreadableDocument` when it cannot be told.
+        """
+        folder, scope, names = "", self._scope, path.split("/")
+        with self._unknown_told():
+            for depth, name in enumerate(names, 1):
+                scope = self._enter(folder, scope, _Survey())
+                folder = f"{folder}/{name}" if folder else name
+                if rule := scope.rule_against(folder, name, is_folder=is_folder or depth < len(names)):
+                    return rule
+        if self._never_belongs(folder, is_linked=False):
+            return "it lies in a folder of our own"
+        if is_folder or self._rules.wants(path):
+            return "it speaks of other files, and is none itself" if _is_attached(path) else ""
+        return "no pattern of watch.include covers it"
+
     def read(self, path: str) -> Content:
         """Read a file whole; see the port."""
         if not _is_spelled_well(path):

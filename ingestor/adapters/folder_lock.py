@@ -18,6 +18,7 @@ import signal
 import stat
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -183,6 +184,24 @@ class FolderLock:
         """Whom the lock file names: all there is to say of a process of another user or container."""
         noted = os.pread(descriptor, 32, 0).decode(errors="replace").strip() if descriptor is not None else ""
         return f"process {noted}" if noted.isdecimal() else "another process"
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """A process that has a Chroma folder open."""
+
+    pid: int
+    parent: int | None
+    """None when it is gone."""
+    is_server: bool
+    """Whether it is a server as ChromaServer starts it."""
+
+
+def occupants(folder: Path) -> list[Occupant]:
+    """Who has a Chroma folder open, to write or to keep others away, as far as that may be seen; takes no lock."""
+    place = folder.resolve()
+    pids = _processes_with(place / LOCK_FILE) | _processes_with(place / DATABASE_FILE, is_writing=True)
+    return [Occupant(pid, _parent_of(pid), _serves(pid, place)) for pid in sorted(pids)]
 
 
 def _processes_with(file: Path, *, but_for: int | None = None, is_writing: bool = False) -> set[int]:

@@ -97,6 +97,10 @@ class Instance:
         finally:
             os.close(descriptor)
 
+    def left_behind(self) -> InstanceRecord | None:
+        """What a holder said of itself that has died since; None when none has, or one is at work."""
+        return self._read() if self.running() is None else None
+
     def _read(self) -> InstanceRecord | None:
         try:
             return InstanceRecord(**json.loads(self._record.read_text(encoding="utf-8")))

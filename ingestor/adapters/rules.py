@@ -60,6 +60,8 @@ class _Pattern:
     leaves_out: bool
     only_folders: bool
     on_name: bool
+    line: str
+    """As it was written."""
 
     def matches(self, path: str, name: str, *, is_folder: bool) -> bool:
         """Whether this very file or folder is meant; a match of a folder above it does not count."""
@@ -103,10 +105,12 @@ class Patterns:
             or (self._paths is not None and self._paths.search(f"{path}/" if is_folder else path))
         ):
             return None
-        for pattern in self._backwards:
-            if pattern.matches(path, name, is_folder=is_folder):
-                return pattern.leaves_out
-        return None
+        deciding = self.deciding(path, name, is_folder=is_folder)
+        return None if deciding is None else deciding.leaves_out
+
+    def deciding(self, path: str, name: str, *, is_folder: bool) -> _Pattern | None:
+        """The pattern that decides: the last one that matches; None when none does."""
+        return next((each for each in self._backwards if each.matches(path, name, is_folder=is_folder)), None)
 
 
 def _parse(line: str) -> list[_Pattern]:
@@ -122,7 +126,9 @@ def _parse(line: str) -> list[_Pattern]:
         text = f"{negation}{body.removesuffix('/')}/*/"
     literals = _SPECIAL.split(body.removesuffix("/"))
     return [
-        _Pattern(literals[0], literals[-1], each.regex, each.include, only_folders, "/" not in body.removesuffix("/"))
+        _Pattern(
+            literals[0], literals[-1], each.regex, each.include, only_folders, "/" not in body.removesuffix("/"), line
+        )
         for each in GitIgnoreSpec.from_lines([text]).patterns
         if each.include is not None and each.regex is not None
     ]
@@ -163,11 +169,25 @@ class Scope:
                 return verdict
         return False
 
+    def rule_against(self, path: str, name: str, *, is_folder: bool) -> str:
+        """The rule that leaves out a file or folder directly in this folder, in words; "" when none does."""
+        for prefix_length, patterns in self.layers:
+            deciding = patterns.deciding(path[prefix_length:], name, is_folder=is_folder)
+            if deciding is not None:
+                is_of_settings = patterns is self.layers[-1][1]
+                owner = _owner(deciding.line) if is_of_settings else f"of the folder {path[:prefix_length] or '.'}"
+                return f"the pattern {deciding.line!r} {owner}" if deciding.leaves_out else ""
+        return ""
+
     def deepen(self, folder: str, raw: bytes) -> tuple["Scope", tuple[str, ...]]:
         """The scope inside `folder`, whose `.ingestorignore` holds `raw`, and the lines that count for nothing."""
         patterns = _compile(raw)
         layers = ((len(folder) + 1 if folder else 0, patterns), *self.layers)
         return Scope(layers, self.attached), patterns.refused
+
+
+def _owner(line: str) -> str:
+    return "that is built in" if line in DEFAULT_EXCLUDE else "of watch.exclude"
 
 
 class Rules:

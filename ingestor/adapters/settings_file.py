@@ -1,4 +1,4 @@
-"""The settings file, changed as its owner would: one value, and not a comment or blank more.
+"""The settings file, made, and changed as its owner would: one value, and not a comment or blank more.
 
 Invariant: whoever reads the file sees it as it was or as it becomes, also after a crash.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ingestor.adapters.durability import sync_folder
 from ingestor.core.errors import ConfigError
 
 
@@ -37,8 +38,11 @@ def with_setting(file: Path, places: Sequence[tuple[str | int, ...]], value: str
         raise ConfigError(f"the settings file {file} cannot be changed: {error}") from error
 
 
-def replace_settings(file: Path, text: str) -> None:
-    """Let the file hold another text; it keeps its mode, and a symbolic link stays one. Raises `OSError`."""
+def replace_settings(file: Path, text: str, *, is_new: bool = False) -> None:
+    """Let the file hold another text; it keeps its mode, and a symbolic link stays one. Raises `OSError`.
+
+    One that has to be new is never written over, whoever makes it meanwhile: then it raises `FileExistsError`.
+    """
     target = file.resolve()
     descriptor, fresh = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
@@ -53,7 +57,12 @@ def replace_settings(file: Path, text: str) -> None:
                 os.fchmod(opened.fileno(), 0o644)
             opened.flush()
             os.fsync(opened.fileno())
-        Path(fresh).replace(target)
+        if is_new:
+            target.hardlink_to(fresh)
+            Path(fresh).unlink()
+        else:
+            Path(fresh).replace(target)
+        sync_folder(target.parent)
     except BaseException:
         Path(fresh).unlink(missing_ok=True)
         raise

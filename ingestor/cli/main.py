@@ -11,10 +11,12 @@ from ingestor.cli import (
     collections,
     daemon,
     databases,
+    doctor,
     documents,
     embed,
     evaluate,
     forget,
+    init,
     mcp,
     models,
     plan,
@@ -23,6 +25,7 @@ from ingestor.cli import (
     records,
     settings,
     verify,
+    wait,
 )
 from ingestor.cli.allocator import give_back_freed_memory
 
@@ -58,6 +61,8 @@ def _root(
 
 
 _COMMANDS: Mapping[str, Callable[..., None]] = {
+    "init": init.init,
+    "doctor": doctor.doctor,
     "run": daemon.run,
     "sync": daemon.sync,
     "plan": plan.plan,
@@ -72,6 +77,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "problems": documents.problems,
     "retry": documents.retry,
     "approve": documents.approve,
+    "wait": wait.wait,
     "verify": verify.verify,
     "rebuild": rebuild.rebuild,
     "prune": prune.prune,

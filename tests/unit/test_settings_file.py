@@ -62,3 +62,12 @@ def test_a_file_keeps_its_mode_and_a_symbolic_link_stays_one(tmp_path: Path) -> 
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         replace_settings(tmp_path / "gone" / "ingestor.toml", "new = 1\n")
+
+
+def test_a_file_that_has_to_be_new_is_never_written_over(tmp_path: Path) -> None:
+    file = tmp_path / "ingestor.toml"
+    replace_settings(file, "first = 1\n", is_new=True)
+    with pytest.raises(FileExistsError):
+        replace_settings(file, "second = 1\n", is_new=True)
+    assert file.read_text() == "first = 1\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["ingestor.toml"]

@@ -1,0 +1,55 @@
+"""Check: what the ledgers tell: whether they can be read, what waits, what went wrong."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+from ingestor.app.doctor.premises import Premises
+from ingestor.app.parts import ledger_of
+from ingestor.core.diagnosing import Finding, failure, hint, warning, well
+from ingestor.core.errors import IngestorError
+from ingestor.engine.daemon import STATE_NOTE
+from ingestor.engine.reconcile import HELD_NOTE
+from ingestor.ports import Totals
+from ingestor.settings import Settings
+
+_NAME = "ledger"
+
+
+def check(premises: Premises) -> Sequence[Finding]:
+    """Each ledger; none is made."""
+    is_attended = premises.running() is not None
+    found: list[Finding] = []
+    for settings in premises.sources:
+        try:
+            found += _of(settings, is_attended=is_attended)
+        except IngestorError as error:
+            found.append(failure(_NAME, error))
+    return found
+
+
+def _of(settings: Settings, *, is_attended: bool) -> Iterator[Finding]:
+    file = settings.data_dir / settings.ledger_file
+    with ledger_of(settings) as ledger:
+        if ledger is None:
+            yield well(_NAME, "nothing has been indexed yet")
+            return
+        totals = ledger.totals()
+        held = int(ledger.note(HELD_NOTE) or 0)
+        outage = str(json.loads(ledger.note(STATE_NOTE) or "{}").get("outage", "")) if is_attended else ""
+    sentence = f"{file} can be read: documents {totals.documents:,}, waiting {totals.queued:,}"
+    yield well(_NAME, sentence, documents=totals.documents, chunks=totals.chunks, queued=totals.queued)
+    yield from _left(totals, is_attended=is_attended)
+    if held:
+        remedy = "see that the folder is complete, then run `ingestor approve`"
+        yield warning(_NAME, f"deletions that are held back: {held:,}", remedy, held=held)
+    if outage:
+        yield warning(_NAME, f"the daemon waits: {outage}", "it tries again by itself", outage=outage)
+
+
+def _left(totals: Totals, *, is_attended: bool) -> Iterator[Finding]:
+    if totals.in_flight and not is_attended:
+        sentence = f"documents in work when a process ended: {totals.in_flight:,}"
+        yield hint(_NAME, sentence, "no need to do anything: the next start takes them up", leases=totals.in_flight)
+    if problems := totals.problems + totals.retrying:
+        sentence = f"documents with a problem: {problems:,}"
+        yield warning(_NAME, sentence, "`ingestor problems` lists them with their remedies", problems=problems)

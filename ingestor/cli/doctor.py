@@ -1,0 +1,79 @@
+"""`ingestor doctor`: what stands in the way of ingestor, before it does."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
+from ingestor.cli.output import errors_explained, out, print_json, shown
+from ingestor.cli.signals import run_in_order
+from ingestor.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ingestor.core.diagnosing import Finding
+
+_COLOURS = {"ok": "green", "hint": "cyan", "warning": "yellow", "error": "bold red"}
+
+
+def doctor(
+    no_call: Annotated[
+        bool, typer.Option("--no-call", help="Do not call the embedding endpoint, which costs a few tokens.")
+    ] = False,
+    in_folder: Annotated[
+        bool, typer.Option("--in-folder", help="Try events in the watched folder, too, with a file that is removed.")
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Check settings, folders, limits, disks, Chroma and the model, and tell the remedies; nothing is changed.
+
+    Exit code 0: all well; 3: warnings; with errors that of the worst: 2 settings, 6 ledger, 5 another instance,
+    4 a service.
+    """
+    with errors_explained(debug=debug):
+        from ingestor.core.diagnosing import exit_code_of, failure
+
+        try:
+            loaded = settings_of(config, debug=debug, is_quiet=True)
+        except ConfigError as error:
+            found = [failure("settings", error)]
+        else:
+            from ingestor.app.doctor.examination import examine
+
+            found = run_in_order(examine(loaded, is_calling=not no_call, tries_folders=in_folder))
+        if as_json:
+            print_json([_as_json(each) for each in found])
+        elif out.is_terminal:
+            _print_table(found)
+        else:
+            _print_lines(found)
+        if code := exit_code_of(found):
+            raise typer.Exit(code)
+
+
+def _as_json(found: "Finding") -> dict[str, Any]:
+    return {
+        "name": found.check,
+        "level": found.level.value,
+        "sentence": found.sentence,
+        "remedy": found.remedy,
+        "facts": dict(found.facts),
+    }
+
+
+def _print_lines(found: "Sequence[Finding]") -> None:
+    for each in found:
+        told = f"{each.sentence} - {each.remedy}" if each.remedy else each.sentence
+        out.print(f"{each.level.value:<8}{each.check:<12}{shown(told)}")
+
+
+def _print_table(found: "Sequence[Finding]") -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for each in found:
+        told = f"{shown(each.sentence)}\n[dim]{shown(each.remedy)}[/]" if each.remedy else shown(each.sentence)
+        table.add_row(f"[{_COLOURS[each.level.value]}]{each.level.value}[/]", f"[bold]{each.check}[/]", told)
+    out.print(table)

@@ -1,0 +1,81 @@
+"""`ingestor init` as users meet it: asked on a terminal, and from a script."""
+
+import os
+import pty
+import select
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ingestor.settings import load_settings
+from tests.daemon import COMMAND, Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path, {})
+
+
+def converse(site: Site, *arguments: str, answers: dict[str, str]) -> str:
+    """Run a command on a terminal and answer its questions; returns all that it said."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, *arguments], cwd=site.root, env=site.environment(), stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    told, waiting = "", dict(answers)
+    while select.select([ours], [], [], 60)[0]:
+        try:
+            told += os.read(ours, 65_536).decode()
+        except OSError:  # the terminal's other end is closed: the command has ended
+            break
+        for question in [question for question in waiting if question in told]:
+            os.write(ours, f"{waiting.pop(question)}\n".encode())
+    os.close(ours)
+    assert process.wait(60) == 0, told
+    assert not waiting, told
+    return told
+
+
+def test_on_a_terminal_it_asks_and_makes_the_folder(site: Site) -> None:
+    answers = {
+        "Folder to watch": "notes",
+        "Embedding provider": "dashscope",
+        "Model": "",
+        "Endpoint": "",
+        "Chroma (": "http",
+        "Host of": "db.example.org",
+        "Port of": "8123",
+        "Collection": "notes",
+        "Make it?": "y",
+    }
+    told = converse(site, "init", answers=answers)
+    assert "DASHSCOPE_API_KEY is not set" in told
+    assert "ingestor doctor" in told
+    assert (site.root / "notes").is_dir()
+    settings = load_settings(site.root / "ingestor.toml").settings
+    assert settings.embedding.provider == "dashscope"
+    assert settings.embedding.base_url == ""
+    assert (settings.chroma.host, settings.chroma.port, settings.chroma.collection) == ("db.example.org", 8123, "notes")
+
+
+def test_a_wrong_answer_is_asked_again(site: Site) -> None:
+    answers = {"Embedding provider": "nobody", "Error: choose one of": "local"}
+    told = converse(
+        site, "init", "notes", "--chroma-mode", "managed", "--collection", "mine", answers=answers | {"Make it?": "n"}
+    )
+    assert "the folder notes does not exist" in told
+    assert 'provider = "local"' in (site.root / "ingestor.toml").read_text("utf-8")
+
+
+def test_from_a_script_it_asks_nothing_and_the_next_commands_work(site: Site) -> None:
+    done = site.command("init", "notes", "--make-folder", "--json")
+    assert done.code == 0, done.err
+    assert done.json()["next"] == ["ingestor doctor", "ingestor run"]
+    assert site.command("config", "--json").json()["watch_dir"]["value"] == str(site.root / "notes")
+    again = site.command("init", "--yes")
+    assert again.code == 2
+    assert "--force" in again.err
+    assert site.command("init", "--yes", "--force", "--provider", "openai").code == 0
+    assert "OPENAI_API_KEY" in (site.root / "ingestor.toml").read_text("utf-8")
