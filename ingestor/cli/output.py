@@ -7,6 +7,7 @@ the traceback as well. `--json` output is one JSON document and nothing else.
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,11 +24,13 @@ from ingestor.core.shortage import shortage
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 EXIT_UNEXPECTED = 1
 EXIT_PROBLEMS = 3
 EXIT_OUT_OF_REACH = 4
 
+_DUMB = ("dumb", "unknown")
 _UNITS = ("B", "KiB", "MiB", "GiB")
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -40,19 +43,31 @@ class Terminal:
 
     @cached_property
     def console(self) -> "Console":
-        """What draws bars and tables."""
+        """What prints lines: none is folded, so that a path or a command can be copied from a terminal."""
         from rich.console import Console
 
         return Console(stderr=self._is_stderr, soft_wrap=True, highlight=False)
 
+    @cached_property
+    def folding(self) -> "Console":
+        """What draws panels and bars, and folds what they hold to the width of the terminal."""
+        from rich.console import Console
+
+        return Console(stderr=self._is_stderr, highlight=False)
+
     @property
     def is_terminal(self) -> bool:
-        """Whether people are looking, and bars may be drawn."""
-        return (sys.stderr if self._is_stderr else sys.stdout).isatty()
+        """Whether people are looking, and bars and panels may be drawn: a dumb terminal gets what a pipe does."""
+        stream = sys.stderr if self._is_stderr else sys.stdout
+        return stream.isatty() and os.environ.get("TERM", "").lower() not in _DUMB
 
     def print(self, *objects: "RenderableType") -> None:
         """Print text with rich's markup, or what rich can draw."""
         self.console.print(*objects)
+
+    def print_folded(self, *objects: "RenderableType") -> None:
+        """Print what is folded to the width of the terminal, between margins of its own."""
+        self.folding.print(*objects)
 
 
 out = Terminal(is_stderr=False)
@@ -100,14 +115,21 @@ def priced(price: float | None, currency: str) -> str:
     return f"{currency} {price:.2f}".strip() if price else "free"
 
 
-def print_rows(rows: Mapping[str, str]) -> None:
-    """Print names and what belongs to them, in two columns."""
+def folded_rows(rows: Mapping[str, str]) -> "Table":
+    """Names and what belongs to them, in two columns."""
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/]", shown(value))
-    out.print(table)
+    return table
+
+
+def print_rows(rows: Mapping[str, str]) -> None:
+    """Print names and what belongs to them, in two columns."""
+    out.print(folded_rows(rows))
 
 
 def fail(sentence: str, exit_code: int) -> NoReturn:
