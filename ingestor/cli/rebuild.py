@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingestor.cli.daemon import progress_told
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
 from ingestor.cli.output import (
     EXIT_OUT_OF_REACH,
@@ -18,6 +17,7 @@ from ingestor.cli.output import (
     print_rows,
     shown,
 )
+from ingestor.cli.progress import progress_told
 from ingestor.cli.signals import run_in_order
 from ingestor.core.errors import ConfigError
 
