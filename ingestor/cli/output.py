@@ -21,6 +21,7 @@ import typer
 from ingestor.core.errors import IngestorError
 from ingestor.core.escaping import escaped
 from ingestor.core.shortage import shortage
+from ingestor.core.terminals import is_dumb
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -30,7 +31,6 @@ EXIT_UNEXPECTED = 1
 EXIT_PROBLEMS = 3
 EXIT_OUT_OF_REACH = 4
 
-_DUMB = ("dumb", "unknown")
 _UNITS = ("B", "KiB", "MiB", "GiB")
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -59,7 +59,7 @@ class Terminal:
     def is_terminal(self) -> bool:
         """Whether people are looking, and bars and panels may be drawn: a dumb terminal gets what a pipe does."""
         stream = sys.stderr if self._is_stderr else sys.stdout
-        return stream.isatty() and os.environ.get("TERM", "").lower() not in _DUMB
+        return stream.isatty() and not is_dumb(os.environ)
 
     def print(self, *objects: "RenderableType") -> None:
         """Print text with rich's markup, or what rich can draw."""
