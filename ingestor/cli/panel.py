@@ -46,10 +46,11 @@ async def watch(settings: "Settings") -> None:
                 await asyncio.sleep(WATCH_SECONDS)
     told: dict[str, str] = {}
     while True:
-        for name, line in _lines(settings).items():
+        lines = _lines(settings)
+        for name, line in lines.items():
             if told.get(name) != line:
                 out.print(shown(f"{moment(time.time())} {line}"))
-            told[name] = line
+        told = lines
         await asyncio.sleep(WATCH_SECONDS)
 
 
