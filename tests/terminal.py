@@ -103,7 +103,7 @@ class OnTerminal:
         os.write(self._master, keys)
 
     def seen(self) -> Seen:
-        """All that it was sent so far."""
+        """All that it was sent so far; the last character may be on its way yet."""
         return Seen(self._sent.decode("utf-8", "replace"))
 
     def wait_for(self, text: str) -> Seen:
@@ -119,7 +119,7 @@ class OnTerminal:
         deadline_seconds = time.monotonic() + PATIENCE_SECONDS
         while self._read():
             assert time.monotonic() < deadline_seconds, f"it does not end:\n{self.seen().text}"
-        return self.process.wait(PATIENCE_SECONDS), self.seen()
+        return self.process.wait(PATIENCE_SECONDS), Seen(self._sent.decode())
 
     def _read(self) -> bool:
         """Read what there is; whether more may come."""

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 _EXCERPT_CHARACTERS = 240
 _MARGIN = 7
+_MIN_COLUMNS = 10
 _GAP = "  "
 _MARK = "bold magenta"
 
 
 def print_hit(hit: "Hit", question: str, file: Path | None) -> None:
     """Print a hit; `question` is empty for a vector, and `file` what a click opens."""
-    from rich.padding import Padding
     from rich.text import Text
 
     place = Text.assemble((f"{hit.score:.3f}", "bold"), _GAP, (printable(_place(hit)), _style(file)))
@@ -40,8 +40,17 @@ def print_hit(hit: "Hit", question: str, file: Path | None) -> None:
         out.print(one_line)
     else:
         out.print(place)
-        out.print_folded(Padding(heading, (0, 0, 0, _MARGIN)))
-    out.print_folded(Padding(passage, (0, 0, 1, _MARGIN)))
+        _print_folded(heading)
+    _print_folded(passage)
+    out.print()
+
+
+def _print_folded(text: "Text") -> None:
+    """Print a text between the margin and the end of the terminal's lines."""
+    from rich.text import Text
+
+    for line in text.wrap(out.console, max(_MIN_COLUMNS, out.console.width - _MARGIN)):
+        out.print(Text.assemble(" " * _MARGIN, line))
 
 
 def _place(hit: "Hit") -> str:
