@@ -8,6 +8,7 @@ libraries, which may be about the very connection by which somebody looks on.
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from typing import Final, Literal
 import structlog
 
 from ingestor.core.escaping import escaped
+from ingestor.core.terminals import has_colours
 
 _LIBRARY_LEVEL = logging.WARNING
 _BREAKS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
@@ -102,7 +104,9 @@ def configure_logs(level: str, form: Literal["auto", "console", "json"]) -> None
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_console else "iso", utc=not is_console),
     ]
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, pad_event_to=20)
+        structlog.dev.ConsoleRenderer(
+            colors=has_colours(os.environ, is_terminal=sys.stderr.isatty()), sort_keys=False, pad_event_to=20
+        )
         if is_console
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
@@ -123,7 +127,7 @@ def configure_logs(level: str, form: Literal["auto", "console", "json"]) -> None
     else:
         final += [structlog.processors.format_exc_info, _first_things_first]
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, renderer, _writable])
-    stream = logging.StreamHandler(sys.stderr)
+    stream = logging.StreamHandler(_StandardError())
     stream.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [stream]
@@ -141,6 +145,16 @@ def _shown(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     return escaped(str(value)[:_MAX_SHOWN_CHARACTERS])
+
+
+class _StandardError:
+    """Standard error as it is when a line is told: while a bar is drawn there, lines have to go above it."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _first_things_first(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ingestor.adapters.chroma_sink import ChromaSink, view_sink
@@ -13,6 +14,7 @@ from ingestor.app.parts import vectors_of
 from ingestor.app.records import held, opened_target, refuse_texts
 from ingestor.app.serving import asked
 from ingestor.core.errors import ConfigError
+from ingestor.core.fingerprint import is_owned, source_of
 from ingestor.core.handmade import checked_vector
 from ingestor.core.model import Hit
 from ingestor.engine.lane import Lane
@@ -61,6 +63,21 @@ async def query(  # noqa: PLR0913 - the question and its filters
                 where_document=where_document,
                 ids=among,
             )
+
+
+def file_of(settings: Settings, hit: Hit, collection: str | None = None) -> Path | None:
+    """The file that a hit of a collection was made of; None for a record of others, and where no such file is."""
+    if not is_owned(hit.id, hit.metadata) or "source" not in hit.metadata:
+        return None
+    filling = settings_for(settings, collection or "").chroma.collection
+    sources = [each for each in settings.each() if each.chroma.collection == filling]
+    name, path = source_of(str(hit.metadata["document_id"])), PurePosixPath(str(hit.metadata["source"]))
+    # The first source has taken over the documents of the time when there was only one.
+    source = next((each for each in sources if each.source_name == name), next(iter(sources), None))
+    if source is None or path.is_absolute() or ".." in path.parts:
+        return None
+    file = Path.cwd() / source.watch_dir / path
+    return file if file.is_file() else None
 
 
 def _opened(

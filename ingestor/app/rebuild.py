@@ -121,7 +121,7 @@ async def rebuild(
             asyncio.Event(),
             Notifier(),
             supervise=server.ensure if server else None,
-            tell=lambda pipelines: tell(progress_of(pipelines)),
+            tell=lambda pipelines: tell(progress_of(pipelines, sources)),
             is_patient=False,
             drops_foreign=drops_foreign,
         )

@@ -10,7 +10,7 @@ the server of a sync that was killed.
 import asyncio
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -22,6 +22,7 @@ from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.app.collection import SERVER_HOST, announce, hold, open_collections, serve
+from ingestor.app.embedder import currency_of, price_of
 from ingestor.app.parts import folders_of, pipelines_of, sourced
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.model import Outcome, Usage
@@ -45,6 +46,13 @@ class SyncProgress:
     documents_expected: int
     chunks: int
     texts_embedded: int
+    size_bytes: int
+    """Size of the documents that are done."""
+    tokens: int
+    cost: str
+    """What the tokens cost at the price of today, for people; empty where they cost nothing, or nobody knows."""
+    waits_for: str
+    """What work waits for just now, for people; empty while it goes on."""
 
 
 @dataclass(slots=True)
@@ -95,7 +103,7 @@ async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only
         scanned = Scanned()
         revived = asyncio.Event()
         async with running(pipelines) as tasks:
-            beside = [tasks.create_task(_tell(pipelines, tell))]
+            beside = [tasks.create_task(_tell(pipelines, settings.each(), tell))]
             if server is not None:
                 beside.append(tasks.create_task(_supervise(server, pipelines, revived)))
             if only_queued:
@@ -108,7 +116,7 @@ async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only
                 task.cancel()
         for pipeline in pipelines:
             await pipeline.account.tell()
-        tell(progress_of(pipelines))
+        tell(progress_of(pipelines, settings.each()))
         totals = [await pipeline.totals() for pipeline in pipelines]
         return _report(pipelines, totals, scanned, time.monotonic() - began_seconds)
 
@@ -191,21 +199,41 @@ def usage_of(pipelines: Sequence[Pipeline]) -> Usage:
     return sum((account.usage for account in accounts.values()), Usage())
 
 
-async def _tell(pipelines: Sequence[Pipeline], tell: Callable[[SyncProgress], None]) -> None:
+async def _tell(
+    pipelines: Sequence[Pipeline], sources: Sequence[Settings], tell: Callable[[SyncProgress], None]
+) -> None:
     while True:
-        tell(progress_of(pipelines))
+        tell(progress_of(pipelines, sources))
         await asyncio.sleep(PROGRESS_SECONDS)
 
 
-def progress_of(pipelines: Sequence[Pipeline]) -> SyncProgress:
-    """How far pipelines are."""
+def progress_of(pipelines: Sequence[Pipeline], sources: Sequence[Settings]) -> SyncProgress:
+    """How far pipelines are; `sources` are the settings of each."""
     tallies = [pipeline.tally for pipeline in pipelines]
+    usage = usage_of(pipelines)
+    waiting = [pipeline.embedding.waits_for() or pipeline.tally.outage for pipeline in pipelines]
     return SyncProgress(
         documents=sum(tally.finished for tally in tallies),
         documents_expected=sum(tally.expected for tally in tallies),
         chunks=sum(tally.embedded + tally.reused + tally.retagged + tally.dropped for tally in tallies),
-        texts_embedded=usage_of(pipelines).texts,
+        texts_embedded=usage.texts,
+        size_bytes=sum(tally.size_bytes for tally in tallies),
+        tokens=usage.tokens,
+        cost=_cost(pipelines, sources),
+        waits_for=next(filter(None, waiting), ""),
     )
+
+
+def _cost(pipelines: Sequence[Pipeline], sources: Sequence[Settings]) -> str:
+    """What this process has spent, by currency."""
+    chosen = {
+        id(pipeline.account): (pipeline.account.usage.tokens, source.embedding)
+        for pipeline, source in zip(pipelines, sources, strict=True)
+    }
+    amounts: defaultdict[str, float] = defaultdict(float)
+    for tokens, embedding in chosen.values():
+        amounts[currency_of(embedding)] += (price_of(embedding) or 0.0) * tokens / 1_000_000
+    return ", ".join(f"{amount:.4f} {currency}".rstrip() for currency, amount in amounts.items() if amount)
 
 
 def _report(pipelines: Sequence[Pipeline], totals: Sequence[Totals], scanned: Scanned, seconds: float) -> Report:

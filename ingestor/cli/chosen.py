@@ -6,12 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from ingestor.cli.completion import collection_names
 from ingestor.cli.output import out, print_json, shown
 from ingestor.core.errors import ConfigError
 
 CollectionOption = Annotated[
     str | None,
-    typer.Option("--collection", help="Name of the collection (default: the configured one).", metavar="NAME"),
+    typer.Option(
+        "--collection",
+        help="Name of the collection (default: the configured one).",
+        metavar="NAME",
+        autocompletion=collection_names,
+    ),
 ]
 IdOption = Annotated[list[str] | None, typer.Option("--id", help="Id of a record; may be repeated.", metavar="ID")]
 WhereOption = Annotated[str | None, typer.Option(help="Chroma filter on metadata.", metavar="JSON")]

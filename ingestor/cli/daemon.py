@@ -1,18 +1,16 @@
 """`ingestor run` and `ingestor sync`: the commands that write the collection."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
 from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, err, errors_explained, out, print_json, shown
-from ingestor.cli.progress import now_and_then
+from ingestor.cli.progress import progress_told
 from ingestor.cli.signals import run_in_order
 
 if TYPE_CHECKING:
-    from ingestor.app.sync import Report, SyncProgress
+    from ingestor.app.sync import Report
 
 
 def run(
@@ -70,50 +68,3 @@ def finish(report: "Report", *, as_json: bool) -> None:
         err.print("some documents have a problem: `ingestor problems` lists them")
     if report.documents["problems"] or report.held_deletions:
         raise typer.Exit(EXIT_PROBLEMS)
-
-
-@contextmanager
-def progress_told() -> Iterator[Callable[["SyncProgress"], None]]:
-    """Tell how far work is: a bar on a terminal, lines elsewhere."""
-    if err.is_terminal:
-        with _bar() as tell:
-            yield tell
-    else:
-        yield now_and_then(_tell_plainly)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[["SyncProgress"], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("files"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[chunks]} chunks, {task.fields[texts]} texts embedded, {task.fields[rate]}/s"),
-        TimeRemainingColumn(),
-        console=err.console,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("sync", total=None, chunks=0, texts=0, rate=0)
-
-        def tell(progress: "SyncProgress") -> None:
-            elapsed_seconds = bar.tasks[0].elapsed or 1.0
-            bar.update(
-                task,
-                completed=progress.documents,
-                total=progress.documents_expected or None,
-                chunks=progress.chunks,
-                texts=progress.texts_embedded,
-                rate=round(progress.chunks / max(elapsed_seconds, 0.001)),
-            )
-
-        yield tell
-
-
-def _tell_plainly(progress: "SyncProgress") -> None:
-    err.print(
-        f"{progress.documents} of {progress.documents_expected} files, {progress.chunks} chunks, "
-        f"{progress.texts_embedded} texts embedded"
-    )

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ingestor.cli.completion import problem_paths
 from ingestor.cli.daemon import finish
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, shown
@@ -36,7 +37,10 @@ def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: De
 
 
 def retry(
-    paths: Annotated[list[str] | None, typer.Argument(help="Files or folders (default: every problem).")] = None,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files or folders (default: every problem).", autocompletion=problem_paths),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,

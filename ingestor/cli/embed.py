@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ingestor.cli.completion import model_names
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import errors_explained, out, print_json, printable, shown
 
@@ -33,6 +34,7 @@ ModelOption = Annotated[
         "--model",
         help=r"PROVIDER/MODEL\[@DIMENSIONS], or a model of the configured provider (default: the configured model).",
         metavar="NAME",
+        autocompletion=model_names,
     ),
 ]
 DimensionsOption = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingestor.cli.completion import model_names
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import err, errors_explained, out, priced, print_json, shown
 from ingestor.core.escaping import spelled
@@ -28,6 +29,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of the command
             help=r"PROVIDER/MODEL\[@DIMENSIONS], or a model of the configured provider; give it once for each model "
             "(default: the setting evaluation.models, or else the configured model and the built-in one).",
             metavar="NAME",
+            autocompletion=model_names,
         ),
     ] = None,
     sample: Annotated[int, typer.Option("--sample", min=1, help="Most questions that are asked.")] = 200,

@@ -7,6 +7,7 @@ the traceback as well. `--json` output is one JSON document and nothing else.
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,9 +21,11 @@ import typer
 from ingestor.core.errors import IngestorError
 from ingestor.core.escaping import escaped
 from ingestor.core.shortage import shortage
+from ingestor.core.terminals import is_dumb
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 EXIT_UNEXPECTED = 1
 EXIT_PROBLEMS = 3
@@ -40,19 +43,31 @@ class Terminal:
 
     @cached_property
     def console(self) -> "Console":
-        """What draws bars and tables."""
+        """What prints lines: none is folded, so that a path or a command can be copied from a terminal."""
         from rich.console import Console
 
         return Console(stderr=self._is_stderr, soft_wrap=True, highlight=False)
 
+    @cached_property
+    def folding(self) -> "Console":
+        """What draws panels and bars, and folds what they hold to the width of the terminal."""
+        from rich.console import Console
+
+        return Console(stderr=self._is_stderr, highlight=False)
+
     @property
     def is_terminal(self) -> bool:
-        """Whether people are looking, and bars may be drawn."""
-        return (sys.stderr if self._is_stderr else sys.stdout).isatty()
+        """Whether people are looking, and bars and panels may be drawn: a dumb terminal gets what a pipe does."""
+        stream = sys.stderr if self._is_stderr else sys.stdout
+        return stream.isatty() and not is_dumb(os.environ)
 
     def print(self, *objects: "RenderableType") -> None:
         """Print text with rich's markup, or what rich can draw."""
         self.console.print(*objects)
+
+    def print_folded(self, *objects: "RenderableType") -> None:
+        """Print what is folded to the width of the terminal, between margins of its own."""
+        self.folding.print(*objects)
 
 
 out = Terminal(is_stderr=False)
@@ -95,14 +110,21 @@ def priced(price: float | None, currency: str) -> str:
     return f"{currency} {price:.2f}".strip() if price else "free"
 
 
-def print_rows(rows: Mapping[str, str]) -> None:
-    """Print names and what belongs to them, in two columns."""
+def folded_rows(rows: Mapping[str, str]) -> "Table":
+    """Names and what belongs to them, in two columns."""
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/]", shown(value))
-    out.print(table)
+    return table
+
+
+def print_rows(rows: Mapping[str, str]) -> None:
+    """Print names and what belongs to them, in two columns."""
+    out.print(folded_rows(rows))
 
 
 def fail(sentence: str, exit_code: int) -> NoReturn:

@@ -1,8 +1,20 @@
-"""Progress where there is no terminal: a line now and then."""
+"""How far work is: drawn anew on a terminal, a line now and then elsewhere.
+
+Invariant: figures are steady, so that a glance is enough, and what is waited for is named in one line.
+"""
 
 import time
-from collections.abc import Callable
-from typing import ParamSpec
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ParamSpec
+
+from ingestor.cli.output import err, printable, sized
+from ingestor.core.steadiness import SteadyRate, told_rate, told_seconds
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from ingestor.app.sync import SyncProgress
 
 _PAUSE_SECONDS = 5.0
 
@@ -20,3 +32,96 @@ def now_and_then(tell: Callable[_P, None]) -> Callable[_P, None]:
             tell(*args, **kwargs)
 
     return tell_if_due
+
+
+@contextmanager
+def progress_told() -> Iterator[Callable[["SyncProgress"], None]]:
+    """Tell how far a sync or a rebuild is: three lines that are drawn anew on a terminal, lines elsewhere."""
+    course = Course()
+    if not err.is_terminal:
+        tell_line = now_and_then(lambda: err.print(printable(course.line())))
+
+        def note(progress: "SyncProgress") -> None:
+            course.note(progress, time.monotonic())
+            tell_line()
+
+        yield note
+        return
+    from rich.live import Live
+
+    with Live(console=err.folding, auto_refresh=False, transient=True) as live:
+
+        def draw(progress: "SyncProgress") -> None:
+            course.note(progress, time.monotonic())
+            live.update(_drawn(course), refresh=True)
+
+        yield draw
+
+
+class Course:
+    """What was told of the progress so far, and the rates that come of it."""
+
+    def __init__(self) -> None:
+        self._documents, self._chunks = SteadyRate(), SteadyRate()
+        self._documents_per_second = self._chunks_per_second = 0.0
+        self.progress: SyncProgress | None = None
+
+    def note(self, progress: "SyncProgress", now_seconds: float) -> None:
+        """How far work is now."""
+        self.progress = progress
+        self._documents_per_second = self._documents.count(progress.documents, now_seconds)
+        self._chunks_per_second = self._chunks.count(progress.chunks, now_seconds)
+
+    def rates(self) -> str:
+        """Documents and chunks a second."""
+        return f"{told_rate(self._documents_per_second)} files/s, {told_rate(self._chunks_per_second)} chunks/s"
+
+    def left(self) -> str:
+        """The time left; empty while nobody can know it."""
+        if self.progress is None:
+            return ""
+        documents = self.progress.documents_expected - self.progress.documents
+        if documents <= 0 or not self._documents_per_second:
+            return ""
+        return f"about {told_seconds(documents / self._documents_per_second)} left"
+
+    def spent(self) -> str:
+        """What was read and paid for."""
+        if self.progress is None:
+            return ""
+        told = f"{sized(self.progress.size_bytes)}, {self.progress.texts_embedded} texts embedded"
+        if self.progress.tokens:
+            told += f", {self.progress.tokens} tokens"
+        return f"{told}, {self.progress.cost}" if self.progress.cost else told
+
+    def waiting(self) -> str:
+        """What keeps work from going on; empty when nothing does."""
+        return f"waiting for {self.progress.waits_for}" if self.progress and self.progress.waits_for else ""
+
+    def line(self) -> str:
+        """All of it in one line."""
+        if self.progress is None:
+            return ""
+        counts = f"{self.progress.documents} of {self.progress.documents_expected} files"
+        figures = ", ".join(filter(None, (counts, self.rates(), self.spent(), self.left())))
+        return f"{figures}; {self.waiting()}" if self.waiting() else figures
+
+
+def _drawn(course: Course) -> "Group":
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    progress = course.progress
+    done, expected = (progress.documents, progress.documents_expected) if progress else (0, 0)
+    first = Table.grid(padding=(0, 1), expand=True)
+    first.add_column(no_wrap=True)
+    first.add_column(ratio=1)
+    first.add_column(no_wrap=True)
+    bar = ProgressBar(total=expected or None, completed=done, pulse=not expected)
+    first.add_row(Text(f"{done}/{expected} files"), bar, Text(course.left()))
+    lines = [Text(f"{course.rates()}; {course.spent()}", style="dim")]
+    if course.waiting():
+        lines.append(Text(printable(course.waiting()), style="yellow"))
+    return Group(first, *lines)

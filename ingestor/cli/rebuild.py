@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingestor.cli.daemon import progress_told
+from ingestor.cli.completion import collection_names
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
 from ingestor.cli.output import (
     EXIT_OUT_OF_REACH,
@@ -18,6 +18,7 @@ from ingestor.cli.output import (
     print_rows,
     shown,
 )
+from ingestor.cli.progress import progress_told
 from ingestor.cli.signals import run_in_order
 from ingestor.core.errors import ConfigError
 
@@ -37,7 +38,13 @@ def rebuild(  # noqa: PLR0913, PLR0917 - the options of the command
         bool, typer.Option("--drop-foreign", help="Leave behind records of others that have no text.")
     ] = False,
     collection: Annotated[
-        str, typer.Option("--collection", help="Which one, where several sources have one each.", metavar="NAME")
+        str,
+        typer.Option(
+            "--collection",
+            help="Which one, where several sources have one each.",
+            metavar="NAME",
+            autocompletion=collection_names,
+        ),
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask what it may cost.")] = False,
     config: ConfigOption = None,

@@ -118,6 +118,10 @@ class Embedding:
         """What was spent since the start of this process."""
         return self._account.usage
 
+    def waits_for(self) -> str:
+        """What calls wait for just now, for people; empty while they go out."""
+        return self._pace.waits_for()
+
     @contextmanager
     def announced(self, *, is_live: bool = False) -> Iterator[None]:
         """Say that texts may be asked for soon: calls that are not full wait for them, up to `LINGER_SECONDS`.

@@ -39,6 +39,8 @@ _REST = 9
 """After a restart the watch rests this many times as long as the restart took: it takes a tenth of the time at most."""
 HELD_SECONDS = 30.0
 """Pause between two comparisons of the folder while deletions wait for approval."""
+NOT_NOW = "not at the moment"
+"""What `Follower.watching` begins with while there is no watch."""
 
 _log = structlog.get_logger(__name__)
 
@@ -89,7 +91,7 @@ class Follower:
     def watching(self) -> str:
         """How the folder is watched, for people: the mode, what limits it, or why there is no watch at the moment."""
         if self._trouble:
-            return f"not at the moment: {self._trouble}"
+            return f"{NOT_NOW}: {self._trouble}"
         return ": ".join(filter(None, (self._watch.mode, self._watch.limitation)))
 
     @property

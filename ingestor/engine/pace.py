@@ -18,6 +18,8 @@ from ingestor.core.pacing import Allowance, Circuit, Concurrency, MinuteBudget
 from ingestor.ports import Clock
 
 MAX_HOLD_SECONDS = 60.0
+_TOLD_SECONDS = 2.0
+"""Shorter pauses between calls are the pace itself, and nothing to tell."""
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +40,8 @@ class Pace:
         self._refusals = 0
         self._refused_seconds = float("-inf")
         self._held_until_seconds = float("-inf")
+        self._paused_until_seconds = float("-inf")
+        """For the limits of a minute."""
         self._reason: TransientError | None = None
         self.round = 0
         """How often the provider was given up."""
@@ -57,6 +61,16 @@ class Pace:
     def max_call_tokens(self) -> int | None:
         """Tokens that a call may carry without being more than a minute's budget."""
         return self._tokens.limit
+
+    def waits_for(self) -> str:
+        """What the next call waits for just now, for people; empty when it goes out soon."""
+        if self._circuit.is_open and self._reason is not None:
+            return f"the provider to answer again: {self._reason}"
+        until_seconds = max(self._held_until_seconds, self._paused_until_seconds)
+        left_seconds = until_seconds - self._clock.monotonic_seconds()
+        if left_seconds < _TOLD_SECONDS:
+            return ""
+        return f"the provider's limits: the next call goes out in {left_seconds:.0f} s"
 
     @asynccontextmanager
     async def turn(self, tokens: int, *, joined: int, is_urgent: bool = False) -> AsyncIterator[None]:
@@ -154,6 +168,7 @@ class Pace:
                     self._tokens.pause_seconds(tokens, now_seconds),
                 )
                 if pause_seconds > 0:
+                    self._paused_until_seconds = now_seconds + pause_seconds
                     await self._clock.sleep(pause_seconds)
                 elif self._running >= self.calls:
                     self._freed.clear()

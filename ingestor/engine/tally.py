@@ -31,6 +31,8 @@ class Tally:
     """Documents that reconciles and hints have queued."""
     finished: int = 0
     """Documents that have left the queue."""
+    size_bytes: int = 0
+    """Size of the documents that are there among them."""
     chroma_fails_since_seconds: float | None = None
     """Since when, by the monotonic clock, Chroma has done nothing that it was asked; None when it does."""
     outage: str = ""

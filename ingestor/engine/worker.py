@@ -462,6 +462,7 @@ class Worker:
         if plan.touches_chroma:
             tally.chroma_fails_since_seconds = None
         tally.finished += 1
+        tally.size_bytes += plan.after.stat.size_bytes if plan.after else 0
         tally.documents[plan.outcome] += 1
         tally.embedded += embedded
         tally.reused += len(plan.embed) - embedded

@@ -4,19 +4,15 @@ The tests share a daemon and run in their order; the folder fills up from one to
 """
 
 import contextlib
-import errno
-import fcntl
 import gzip
 import json
 import os
-import pty
 import re
 import shutil
 import stat as modes
 import struct
 import subprocess
 import sys
-import termios
 import time
 import unicodedata
 import zlib
@@ -31,6 +27,7 @@ from ingestor.core.chunking import Cutter
 from tests.checker import Row, belongs
 from tests.daemon import COMMAND, Daemon, Reading, Site, assert_equal, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
+from tests.terminal import OnTerminal
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -42,7 +39,7 @@ DIMENSIONS = 16
 SHRED = "\x1b]0;taken over\x07\x1b[2J\x9b31m\u202egnp"
 """Sets the title of a terminal, clears it, colours it red and turns the direction of writing."""
 FORGED = '{"event": "forged"}'
-_STYLES = re.compile(r"\x1b\[[0-9;]*m")
+_STYLES = re.compile(r"\x1b\[[0-9;]*m|\x1b\]8;(?:id=[0-9]+;file://[!-~]+|;)\x1b\\")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,26 +245,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 def on_a_terminal(scene: Scene, *arguments: str) -> str:
-    """What a command writes to a terminal, but for the styles that it may use."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 400, 0, 0))
-    environment = {**scene.site.environment(), "TERM": "xterm-256color"}
-    with subprocess.Popen(
-        [COMMAND, *arguments], cwd=scene.site.root, env=environment, stdin=slave, stdout=slave, stderr=slave
-    ) as process:
-        os.close(slave)
-        told = bytearray()
-        while True:
-            try:
-                told += os.read(master, 65_536)
-            except OSError as error:
-                if error.errno != errno.EIO:  # the other side of the terminal is closed
-                    raise
-                break
-        process.wait(60)
-    os.close(master)
-    assert b"\x1b[" in told, "no terminal was noticed"
-    return _STYLES.sub("", told.decode()).replace("\r\n", "\n")
+    """What a command writes to a terminal, but for the styles that it may use, and links to files."""
+    settings = {name: value for name, value in scene.site.environment().items() if name.startswith("INGESTOR_")}
+    with OnTerminal([COMMAND, *arguments], scene.site.root, settings, columns=400) as terminal:
+        _, told = terminal.finished()
+    assert "\x1b[" in told.raw, "no terminal was noticed"
+    return _STYLES.sub("", told.raw).replace("\r\n", "\n")
 
 
 def assert_harmless(shown: str) -> None:

