@@ -16,7 +16,6 @@ from ingestor.app.embedder import recipe_of
 from ingestor.app.parts import Sourced
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Hit, Recipe
-from ingestor.engine.embedding import Embedding
 from ingestor.engine.lane import Lane
 from ingestor.engine.pipeline import Pipeline
 from ingestor.engine.search import search
@@ -31,13 +30,11 @@ _IN_PROCESS = frozenset({"persistent", "memory"})
 class Searcher:
     """Answers questions by one collection, any number at a time. `lane` is the thread that `client` is used by."""
 
-    def __init__(
-        self, client: "ClientAPI", collection: str, *, lane: Lane, embedding: Embedding, recipe: Recipe
-    ) -> None:
+    def __init__(self, client: "ClientAPI", collection: str, *, lane: Lane, pipeline: Pipeline, recipe: Recipe) -> None:
         self._client = client
         self._collection = collection
         self._lane = lane
-        self._embedding = embedding
+        self._pipeline = pipeline
         self._recipe = recipe
 
     async def search(
@@ -53,10 +50,9 @@ class Searcher:
         Raises `RecipeMismatch` for a collection of another model, `CollectionLost` where there is none, `ConfigError`
         for a filter that Chroma refuses, and what the model raises.
         """
-        sink = await self._lane.run(self._opened)
-        return await search(
-            text, self._embedding, sink, self._lane, limit=limit, where=where, where_document=where_document
-        )
+        sink = self._pipeline.sink.beside(await self._lane.run(self._opened))
+        embedding = self._pipeline.embedding
+        return await search(text, embedding, sink, self._lane, limit=limit, where=where, where_document=where_document)
 
     def _opened(self) -> ChromaSink:
         sink = view_sink(self._client, self._collection)
@@ -117,7 +113,7 @@ class Searchers:
         if source.settings.chroma.mode not in _IN_PROCESS:
             client, lane = await self._own_way(source)
         recipe = recipe_of(source.settings.embedding)
-        return Searcher(client, collection, lane=lane, embedding=pipeline.embedding, recipe=recipe)
+        return Searcher(client, collection, lane=lane, pipeline=pipeline, recipe=recipe)
 
     async def _own_way(self, source: Sourced) -> "tuple[ClientAPI, Lane]":
         if self._own is None:
