@@ -96,6 +96,7 @@ _notes = sa.Table(
 DAY_TOKENS = "tokens of "
 """What the counter of a day's tokens is named by, before the day."""
 TOMBSTONES = "tombstones"
+UNUSABLE_REMEDY = "free disk space, check the folder's permissions, or end the process that locks the file"
 _UNDECODABLE = "Could not decode"
 """How SQLite's client begins when a text of a row is no text any more: an operational error, by its class."""
 
@@ -453,8 +454,7 @@ class SqliteLedger:
             if str(error.orig).startswith(_UNDECODABLE):
                 raise self._damaged(error.orig) from error
             message = f"the ledger {self._path} cannot be used: {error.orig}"
-            remedy = "free disk space, check the folder's permissions, or end the process that locks the file"
-            raise ServiceUnavailable(message, remedy=remedy) from error
+            raise ServiceUnavailable(message, remedy=UNUSABLE_REMEDY) from error
         except sa.exc.DatabaseError as error:
             if isinstance(error.orig, sqlite3.IntegrityError | sqlite3.ProgrammingError):
                 raise

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ingestor.adapters.ledger import DAY_TOKENS, PRIORITIES, TOMBSTONES
+from ingestor.adapters.ledger import DAY_TOKENS, PRIORITIES, TOMBSTONES, UNUSABLE_REMEDY
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.model import Priority
 
@@ -76,8 +76,7 @@ def census_of(path: Path, today: str) -> Census:
             connection.execute("BEGIN")
             return _counted(connection, today)
     except sqlite3.Error as error:
-        remedy = "free disk space, check the folder's permissions, or end the process that locks the file"
-        raise ServiceUnavailable(f"the ledger {path} cannot be read: {error}", remedy=remedy) from error
+        raise ServiceUnavailable(f"the ledger {path} cannot be read: {error}", remedy=UNUSABLE_REMEDY) from error
 
 
 def _counted(connection: sqlite3.Connection, today: str) -> Census:

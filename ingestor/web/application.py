@@ -10,20 +10,22 @@ from fastapi import FastAPI
 
 from ingestor.app.live import Live
 from ingestor.app.metering import meter_of
-from ingestor.web import api, assets, health, login, metrics
+from ingestor.web import api, assets, docs, events, health, login, metrics
+from ingestor.web.events import Streams
 from ingestor.web.faults import explain_errors
 from ingestor.web.guard import Guard
 from ingestor.web.ticket import Tickets
 
-_PARTS: Final = (health, metrics, api, login, assets)
+_PARTS: Final = (health, metrics, api, events, docs, login, assets)
 
 
-def application_of(live: Live) -> Guard:
-    """The application of one daemon."""
+def application_of(live: Live, streams: Streams) -> Guard:
+    """The application of one daemon; `streams` are those of its events, for whoever ends them."""
     http = live.settings.http
     tickets = Tickets(http.token) if http.token is not None else None
-    application = FastAPI(title="ingestor", version=version("ingestor"), docs_url=None, redoc_url=None)
+    application = FastAPI(title="ingestor", version=version("ingestor"), openapi_url=None)
     application.state.live = live
+    application.state.streams = streams
     application.state.tickets = tickets
     application.state.meter = meter_of(live.settings, lambda: live.lines, lambda: not live.faults())
     explain_errors(application)

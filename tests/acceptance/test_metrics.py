@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from ingestor.metrics.meter import FAMILIES, SHARED
-from tests.daemon import HTTP, Daemon, Site, eventually, provider_settings
+from tests.daemon import HTTP, KEY, Daemon, Site, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer, Fault, FaultKind
 from tests.scrape import Scraped, scrape
 
@@ -235,9 +235,8 @@ folder = "notes"
 folder = "papers"
 collection = "papers"
 """
-TOKEN = "a-token-that-nobody-guesses"
 OF_SEVERAL = {
-    "INGESTOR_HTTP__TOKEN": TOKEN,
+    "INGESTOR_HTTP__TOKEN": KEY,
     "INGESTOR_EMBEDDING__PRICE_PER_MILLION_TOKENS": "3",
     "INGESTOR_EMBEDDING__MAX_TOKENS_PER_DAY": "120",
     "INGESTOR_WATCH__RESCAN_SECONDS": "2",
@@ -257,7 +256,7 @@ def several(tmp_path: Path) -> Iterator[Watched]:
     with EmbeddingServer(dimensions=64) as server:
         settings = provider_settings(server) | HTTP | OF_SEVERAL
         with Site(tmp_path, settings) as site:
-            yield Watched(site, site.start("run").wait_ready(), server, TOKEN)
+            yield Watched(site, site.start("run").wait_ready(), server, KEY)
 
 
 def test_sources_are_told_apart_and_what_they_share_is_told_by_the_first_of_them(several: Watched) -> None:
