@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -354,6 +355,21 @@ def test_health_is_a_daemon_that_lives(site: Site) -> None:
     code, reason = health(port)
     assert code == 1
     assert "refused" in reason
+
+
+def test_probes_and_prometheus_get_through_by_whatever_name_they_call_the_daemon(site: Site) -> None:
+    # With the environment of the compose file, which is what the ConfigMap for Kubernetes says, too.
+    site.settings.update(HTTP | {HTTP_TOKEN: "word"})
+    site.settings["INGESTOR_HTTP__HOST"] = services()["ingestor"]["environment"]["INGESTOR_HTTP__HOST"]
+    port = site.start("run").wait_ready().http_url().rstrip("/").rpartition(":")[2]
+
+    def status(path: str, **headers: str) -> int:
+        return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers).status_code
+
+    assert status("/healthz", Host=f"10.1.2.3:{port}") == 200
+    assert status("/readyz", Host=f"10.1.2.3:{port}") == 200
+    assert status("/metrics", Host="ingestor:8765") == 401
+    assert status("/metrics", Host="ingestor:8765", Authorization="Bearer word") == 200
 
 
 def test_a_chroma_server_that_is_not_there_is_not_healthy() -> None:
