@@ -1,6 +1,7 @@
 """The `ingestor` command: the list of its commands."""
 
 import gc
+import os
 import shutil
 from collections.abc import Mapping
 from typing import Annotated
@@ -32,6 +33,7 @@ from ingestor.cli import (
 from ingestor.cli.allocator import give_back_freed_memory
 from ingestor.cli.completion import answer_shells
 from ingestor.cli.listing import Command, Grouped
+from ingestor.language import ENGLISH, language_of
 
 EXIT_USAGE = 2
 NEW_OBJECTS = 10_000
@@ -224,7 +226,12 @@ def main() -> None:
     gc.set_threshold(NEW_OBJECTS)
     answer_shells()
     try:
-        app(prog_name="ingestor")
+        if language_of(os.environ) == ENGLISH:
+            app(prog_name="ingestor")
+        else:
+            from ingestor.cli.interpreter import run_translated
+
+            run_translated(app)
     finally:
         # The interpreter looks for garbage when it ends, which takes up to a second where chromadb was imported.
         gc.freeze()

@@ -22,6 +22,7 @@ from ingestor.core.errors import IngestorError
 from ingestor.core.escaping import escaped
 from ingestor.core.shortage import shortage
 from ingestor.core.terminals import is_dumb
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -62,8 +63,12 @@ class Terminal:
         return stream.isatty() and not is_dumb(os.environ)
 
     def print(self, *objects: "RenderableType") -> None:
-        """Print text with rich's markup, or what rich can draw."""
-        self.console.print(*objects)
+        """Print what we tell, in the reader's language: text with rich's markup, tables with their headings."""
+        self.console.print(*map(_told, objects))
+
+    def print_verbatim(self, text: str) -> None:
+        """Print what others have written, or what is in the reader's language already, with rich's markup."""
+        self.console.print(text)
 
     def print_folded(self, *objects: "RenderableType") -> None:
         """Print what is folded to the width of the terminal, between margins of its own."""
@@ -72,6 +77,15 @@ class Terminal:
 
 out = Terminal(is_stderr=False)
 err = Terminal(is_stderr=True)
+
+
+def _told(shown: "RenderableType") -> "RenderableType":
+    if isinstance(shown, str):
+        return translated(shown)
+    for column in getattr(shown, "columns", ()):
+        if isinstance(column.header, str):
+            column.header = translated(column.header)
+    return shown
 
 
 def print_json(value: object) -> None:
@@ -106,8 +120,17 @@ def sized(size_bytes: int) -> str:
 def priced(price: float | None, currency: str) -> str:
     """The price of a million tokens for people."""
     if price is None:
-        return "not known"
-    return f"{currency} {price:.2f}".strip() if price else "free"
+        return translated("not known")
+    return f"{currency} {price:.2f}".strip() if price else translated("free")
+
+
+def padded(heading: str, cells: int, *, is_right: bool = False) -> str:
+    """A heading in the reader's language, over a column of so many cells; a Chinese character takes two of them."""
+    from rich.cells import cell_len
+
+    told = translated(heading)
+    space = " " * max(0, cells - cell_len(told))
+    return space + told if is_right else told + space
 
 
 def folded_rows(rows: Mapping[str, str]) -> "Table":
@@ -118,7 +141,7 @@ def folded_rows(rows: Mapping[str, str]) -> "Table":
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/]", shown(value))
+        table.add_row(f"[bold]{translated(name)}[/]", shown(translated(value)))
     return table
 
 
@@ -129,7 +152,7 @@ def print_rows(rows: Mapping[str, str]) -> None:
 
 def fail(sentence: str, exit_code: int) -> NoReturn:
     """End the command with one line."""
-    err.print(f"[bold red]error:[/] {shown(sentence)}")
+    err.print(f"[bold red]error:[/] {shown(translated(sentence))}")
     raise typer.Exit(exit_code)
 
 

@@ -28,6 +28,7 @@ BEFORE_WORK = {
     "ingestor.core.shortage",
     "ingestor.core.steadiness",
     "ingestor.core.terminals",
+    "ingestor.language",
 }
 HEAVY = {"asyncio", "email", "http", "ssl"}
 """Large parts of the standard library."""
