@@ -370,6 +370,21 @@ class EvaluationSettings(_Group):
         return value
 
 
+class HttpSettings(_Group):
+    """The HTTP server of the daemon: the page, the API, health."""
+
+    enabled: bool = True
+    """Whether `ingestor run` serves its page and its API."""
+    host: Name = Field(default="127.0.0.1", min_length=1)
+    """Address to listen at; anything but the loopback interface needs a token."""
+    port: int = Field(default=8765, ge=0, le=65535)
+    """Port to listen at; 0: one that is free, which the log and `ingestor status` tell."""
+    token: Secret = None
+    """What who asks has to show: as `Authorization: Bearer`, or once in the form of the page."""
+    allowed_hosts: Names = ()
+    """Names that requests may call it by; empty: `http.host` and those of the loopback interface, any with a token."""
+
+
 class LogSettings(_Group):
     """What is told on standard error."""
 
@@ -448,6 +463,7 @@ class Settings(BaseSettings):
     vectors: VectorSettings = VectorSettings()
     chroma: ChromaSettings = ChromaSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
 
     _source_name: str = PrivateAttr("")

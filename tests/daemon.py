@@ -30,6 +30,8 @@ PATIENCE_SECONDS = 60.0
 COMMAND_SECONDS = 120.0
 POLL_SECONDS = 0.1
 KEY = "test-key-7f3a9c"
+HTTP = {"INGESTOR_HTTP__ENABLED": "true", "INGESTOR_HTTP__PORT": "0"}
+"""Settings with which a daemon serves HTTP, at a port that is free; otherwise it does not, as many run at once."""
 _OURS = ("INGESTOR_", "OPENAI_", "DASHSCOPE_", "CHROMA_")
 
 
@@ -115,6 +117,15 @@ class Daemon:
         assert self.process.poll() is None, self.log()
         return self
 
+    def http_url(self) -> str:
+        """Where it serves HTTP, as soon as it listens there."""
+        eventually(
+            lambda: self.process.poll() is not None or self.events("http.listening"),
+            lambda: f"the daemon serves no HTTP:\n{self.log()[-3_000:]}",
+        )
+        assert self.process.poll() is None, self.log()
+        return str(self.events("http.listening")[-1]["url"])
+
     def kill(self) -> None:
         """End it as the kernel does when memory is short."""
         self.process.send_signal(signal.SIGKILL)
@@ -162,7 +173,11 @@ class Site:
     def environment(self, **settings: str) -> dict[str, str]:
         """The environment of a command: nobody else's settings, and then ours."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-        ours = {"INGESTOR_CHROMA__PORT": str(self.port), "INGESTOR_SECRETS_DIR": str(self.root / "no-secrets")}
+        ours = {
+            "INGESTOR_CHROMA__PORT": str(self.port),
+            "INGESTOR_HTTP__ENABLED": "false",
+            "INGESTOR_SECRETS_DIR": str(self.root / "no-secrets"),
+        }
         return kept | ours | self.settings | settings
 
     def command(self, *arguments: str, **settings: str) -> Finished:

@@ -131,6 +131,11 @@ class ChromaSink:
         return self._client
 
     @property
+    def metadata(self) -> Mapping[str, Scalar]:
+        """That of the collection itself, as it was when it was opened."""
+        return self._metadata
+
+    @property
     def dimensions(self) -> int:
         """Length of the vectors; 0 until the first add of a model that does not say."""
         return int(self._metadata["embedding_dimensions"])

@@ -31,6 +31,8 @@ class InstanceRecord:
     started_seconds: float
     chroma_host: str = ""
     chroma_port: int = 0
+    http_url: str = ""
+    """Where people and programs reach it; empty where they cannot."""
 
 
 class Instance:

@@ -22,7 +22,9 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import Insert, insert
 
+from ingestor.adapters.ledger_listing import at_or_below, matching
 from ingestor.core.errors import ConfigError, LedgerCorrupt, ServiceUnavailable
+from ingestor.core.listing import Listed, Listing, State, Wanted
 from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, Stage, Stat, Usage
 from ingestor.ports import BACKFILL_SHARE, Totals
 
@@ -168,7 +170,7 @@ class SqliteLedger:
         """See `ports.Ledger.glances`."""
         query = sa.select(*_GLANCE)
         if below:
-            query = query.where(_at_or_below(_documents.c.path, below))
+            query = query.where(at_or_below(_documents.c.path, below))
         with self._reading() as connection:
             return _glances(connection.execute(query))
 
@@ -367,6 +369,14 @@ class SqliteLedger:
             }
         return sorted(found.items())
 
+    def listing(self, wanted: Wanted, is_of_type: Callable[[str], bool], limit: int, offset: int) -> Listing:
+        """Some of the documents and queued files that are wanted, by path; for people, beside whoever works."""
+        with self._reading() as connection:
+            found = matching(connection, _documents, _queue, wanted, is_of_type)
+            total = connection.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
+            page = sa.select(found).order_by(found.c.path).limit(limit).offset(offset)
+            return Listing(total, [_listed(row) for row in connection.execute(page)])
+
     def totals(self) -> Totals:
         """See `ports.Ledger.totals`."""
         with self._reading() as connection:
@@ -494,12 +504,6 @@ def _pages(values: Iterable[str], size: int = _PAGE_PATHS) -> Iterator[list[str]
         yield everything[start : start + size]
 
 
-def _at_or_below(column: sa.Column[bytes], folder: str) -> sa.ColumnElement[bool]:
-    # "0" follows "/" in ASCII: everything that starts with "folder/" lies between both.
-    encoded = os.fsencode(folder)
-    return sa.or_(column == encoded, sa.and_(column >= encoded + b"/", column < encoded + b"0"))
-
-
 def _count(connection: sa.Connection, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
     return connection.execute(sa.select(sa.func.count()).select_from(table).where(*where)).scalar_one()
 
@@ -575,6 +579,20 @@ def _entry(row: sa.Row[Any]) -> Entry:
         tags=tags,
         doubtful=frozenset(doubtful),
         problem=_load_problem(row.problem),
+    )
+
+
+def _listed(row: sa.Row[Any]) -> Listed:
+    problem = _load_problem(row.problem)
+    sound = State.QUEUED if row.is_queued else State.INDEXED
+    return Listed(
+        path=os.fsdecode(row.path),
+        document_id=row.document_id,
+        chunks=row.chunks,
+        size_bytes=row.size_bytes,
+        modified_seconds=None if row.mtime_ns is None else row.mtime_ns / 1e9,
+        state=sound if problem is None else State.PROBLEM,
+        problem=problem,
     )
 
 

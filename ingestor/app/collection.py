@@ -59,8 +59,13 @@ def forgetting(settings: Settings) -> Journal:
     return Journal(in_data_dir(settings, FORGET_FILE))
 
 
-def announce(instance: Instance, settings: Settings, command: str, *, served: bool, port: int = 0) -> None:
-    """Tell other processes who is at work, and where the collection is served; port 0 is that of the settings."""
+def announce(  # noqa: PLR0913 - what others are told
+    instance: Instance, settings: Settings, command: str, *, served: bool, port: int = 0, http_url: str = ""
+) -> None:
+    """Tell other processes who is at work, and where it and the collection are reached.
+
+    Port 0 is that of the settings.
+    """
     is_served = served and settings.chroma.mode == "managed"
     instance.announce(
         InstanceRecord(
@@ -70,6 +75,7 @@ def announce(instance: Instance, settings: Settings, command: str, *, served: bo
             started_seconds=time.time(),
             chroma_host=SERVER_HOST if is_served else "",
             chroma_port=(port or settings.chroma.port) if is_served else 0,
+            http_url=http_url,
         )
     )
 

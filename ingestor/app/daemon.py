@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from typing import TypeVar
 
@@ -16,8 +17,10 @@ from ingestor.adapters.notify import Notifier
 from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_client, open_collections, serve
 from ingestor.app.compaction import compactors_of
 from ingestor.app.line import line_of
+from ingestor.app.live import Front, Live
 from ingestor.app.parts import folders_of, pipelines_of, sourced
 from ingestor.app.rebuild import rebuild_beside
+from ingestor.app.searching import Searchers
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.engine.daemon import Daemon
 from ingestor.engine.news import happens_within
@@ -31,30 +34,37 @@ _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
 
-async def run(settings: Settings, *, is_rebuild: bool = False) -> None:
-    """Follow the folders until SIGINT or SIGTERM.
+async def run(settings: Settings, *, is_rebuild: bool = False, front: Front | None = None) -> None:
+    """Follow the folders until SIGINT or SIGTERM, and let others reach what is known of it through `front`.
 
     With `is_rebuild` collections of other settings are rebuilt meanwhile, and followed after the switch.
     """
     async with AsyncExitStack() as stack:
         notifier = Notifier()
         stop = _stop_signal()
+        live = Live(settings, stop)
         folders_of(settings)
         instance = hold(settings, "run", stack)
-        # The server comes up while its client is imported.
-        loading = asyncio.get_running_loop().run_in_executor(None, chroma_client.load)
-        server = serve(settings, stack)
+        # The server comes up while its client is imported; what is imported by two threads at once may be seen half.
+        importing = ThreadPoolExecutor(1)
+        stack.callback(importing.shutdown, wait=False)
+        loading = asyncio.get_running_loop().run_in_executor(importing, chroma_client.load)
+        http_url = await stack.enter_async_context(front(live, importing)) if front else ""
+        announce(instance, settings, "run", served=False, http_url=http_url)
+        server = await asyncio.to_thread(serve, settings, stack)
         await loading
         if is_rebuild:
             async with AsyncExitStack() as beside:
-                client = await _reached(open_client, settings, beside, stop, server)
+                client = await _reached(open_client, live, beside, stop, server)
                 if client is not None:
-                    announce(instance, settings, "run", served=True)
+                    announce(instance, settings, "run", served=True, http_url=http_url)
+                    live.is_rebuilding = True
                     await rebuild_beside(settings, client, stop, notifier, server)
-        sinks = await _reached(open_collections, settings, stack, stop, server)
+                    live.is_rebuilding = False
+        sinks = await _reached(open_collections, live, stack, stop, server)
         if sinks is None:
             return
-        announce(instance, settings, "run", served=True)
+        announce(instance, settings, "run", served=True, http_url=http_url)
         _log.info(
             "daemon.started",
             folder=", ".join(str(each.watch_dir) for each in settings.each()),
@@ -66,13 +76,17 @@ async def run(settings: Settings, *, is_rebuild: bool = False) -> None:
         lines = [line_of(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
         compactors = compactors_of(sources, pipelines)
         supervise = server.ensure if server else None
+        searchers = Searchers(sources, pipelines, instance.record)
+        stack.push_async_callback(searchers.close)
+        live.come_up(lines, searchers)
+        stack.callback(stop.set)  # whatever it ends by, nothing can be asked from here on
         await Daemon(lines, notifier, supervise=supervise, beside=[each.run for each in compactors]).run(stop)
     _log.info("daemon.stopped")
 
 
 async def _reached(
     opening: Callable[[Settings, InstanceRecord | None, AsyncExitStack | ExitStack], _T],
-    settings: Settings,
+    live: Live,
     stack: AsyncExitStack,
     stop: asyncio.Event,
     server: ChromaServer | None,
@@ -81,12 +95,14 @@ async def _reached(
 
     A server of our own that dies just now is started again; raises `ServiceUnavailable` when it dies too often.
     """
+    settings = live.settings
     record = InstanceRecord(os.getpid(), "run", "", 0.0, SERVER_HOST, settings.chroma.port)
     while not stop.is_set():
         try:
             return await asyncio.to_thread(opening, settings, record, stack)
         except ServiceUnavailable as error:
             _log.error("chroma.unreachable", reason=str(error), remedy=error.remedy)
+            live.trouble = error.sentence
             await happens_within(stop, CONNECT_PAUSE_SECONDS)
             if server is not None:
                 await asyncio.to_thread(server.ensure)

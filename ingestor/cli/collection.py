@@ -1,6 +1,5 @@
 """`ingestor query` and `ingestor status`: the commands that only read."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,13 +18,10 @@ from ingestor.cli.rebuild import told_kept, told_unfinished
 from ingestor.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ingestor.app.status import Cost, Status
     from ingestor.core.model import Hit
 
 _EXCERPT_CHARACTERS = 240
-_SUMMED = ("documents", "chunks", "queued", "in_flight", "problems", "held_deletions")
 
 
 def query(  # noqa: PLR0913, PLR0917 - the options of the command
@@ -51,12 +47,13 @@ def query(  # noqa: PLR0913, PLR0917 - the options of the command
         import asyncio
 
         from ingestor.app import query as app
+        from ingestor.app.shape import hit_json
 
         hits = asyncio.run(
             app.query(loaded.settings, asked, limit=limit, ids=id_ or [], collection=collection, **filters)
         )
         if as_json:
-            print_json([_as_json(hit) for hit in hits])
+            print_json([hit_json(hit) for hit in hits])
         else:
             for hit in hits:
                 _print(hit)
@@ -69,10 +66,11 @@ def status(config: ConfigOption = None, as_json: JsonOption = False, debug: Debu
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
         from ingestor.app import status as app
+        from ingestor.app.shape import statuses_json
 
         found = app.status(loaded.settings)
         if as_json:
-            print_json(_status_json(found[0]) if len(found) == 1 else _sources_json(found))
+            print_json(statuses_json(found))
         else:
             for each in found:
                 _print_status(each)
@@ -82,21 +80,6 @@ def _asked(text: str | None, embedding: str | None) -> Any:  # noqa: ANN401 - wh
     if (text is None) == (embedding is None):
         raise ConfigError("a search is for a question or for a vector", remedy="give TEXT or --embedding, one of them")
     return text if embedding is None else parsed("--embedding", embedding, "[0.1, -0.2, 0.3]")
-
-
-def _as_json(hit: "Hit") -> dict[str, Any]:
-    metadata = hit.metadata
-    return {
-        "id": hit.id,
-        "score": round(hit.score, 6),
-        "distance": round(hit.distance, 6),
-        "source": metadata.get("source"),
-        "start_line": metadata.get("start_line"),
-        "end_line": metadata.get("end_line"),
-        "heading": metadata.get("heading"),
-        "document": hit.document,
-        "metadata": dict(metadata),
-    }
 
 
 def _print(hit: "Hit") -> None:
@@ -114,44 +97,6 @@ def _print(hit: "Hit") -> None:
     out.print(f"       {shown(excerpt)}\n")
 
 
-def _status_json(found: "Status") -> dict[str, Any]:
-    from ingestor.core.model import Usage
-
-    totals = found.totals
-    return {
-        "watch_dir": found.watch_dir,
-        "data_dir": found.data_dir,
-        "collection": found.collection,
-        "chroma": found.chroma,
-        "daemon": asdict(found.daemon) if found.daemon else None,
-        "documents": totals.documents if totals else 0,
-        "chunks": totals.chunks if totals else 0,
-        "tombstones": found.tombstones,
-        "queued": totals.queued if totals else 0,
-        "in_flight": totals.in_flight if totals else 0,
-        "problems": totals.problems + totals.retrying + found.unreadable_folders if totals else 0,
-        "embedding": asdict(totals.usage if totals else Usage()),
-        "cost": asdict(found.cost),
-        "vectors": {"bytes": found.vectors_bytes, "max_bytes": found.max_vectors_bytes},
-        "held_deletions": found.held_deletions,
-        "last_reconcile": found.last_reconcile,
-        "watching": found.watching,
-        "outage": found.outage,
-        "rebuild": {
-            "unfinished": found.unfinished.as_json() if found.unfinished else None,
-            "kept": found.kept.as_json() if found.kept else None,
-        },
-    }
-
-
-def _sources_json(found: "Sequence[Status]") -> dict[str, Any]:
-    """Sums, and what there is to tell of each source."""
-    each = {status.source: _status_json(status) for status in found}
-    shared = {name: next(iter(each.values()))[name] for name in ("data_dir", "chroma", "daemon", "vectors")}
-    sums = {name: sum(fields[name] for fields in each.values()) for name in _SUMMED}
-    return shared | sums | {"sources": each}
-
-
 def _money(cost: "Cost") -> str:
     return f", {cost.amount:.4f} {cost.currency}".rstrip() if cost.amount else ""
 
@@ -162,11 +107,12 @@ def _store(found: "Status", lookups: int, hits: int) -> str:
 
 
 def _print_status(found: "Status") -> None:
+    from ingestor.app.shape import status_json
     from ingestor.engine.reconcile import CONVERTER_REMEDY
 
     if found.source:
         out.print(f"[bold]{shown(found.source)}[/]")
-    fields = _status_json(found)
+    fields = status_json(found)
     daemon = found.daemon
     alive = f"`ingestor {daemon.command}` with process id {daemon.pid}" if daemon else "not running"
     since = f", since {moment(daemon.started_seconds)}" if daemon else ""
@@ -180,6 +126,7 @@ def _print_status(found: "Status") -> None:
     usage = fields["embedding"]
     rows = {
         "daemon": alive + since,
+        **({"http": daemon.http_url} if daemon and daemon.http_url else {}),
         "folder": f"{found.watch_dir} ({found.watching})" if found.watching else found.watch_dir,
         "collection": f"{found.collection} at {found.chroma}",
         "documents": f"{fields['documents']} ({fields['chunks']} chunks"

@@ -29,8 +29,10 @@ def run(
         import asyncio
 
         from ingestor.app import daemon as app
+        from ingestor.web.server import front
 
-        asyncio.run(app.run(loaded.settings, is_rebuild=rebuild))
+        is_served = loaded.settings.http.enabled
+        asyncio.run(app.run(loaded.settings, is_rebuild=rebuild, front=front if is_served else None))
 
 
 def sync(

@@ -1,14 +1,14 @@
 """`ingestor problems`, `retry` and `approve`: what failed, another try, and leave to delete."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from ingestor.cli.daemon import finish
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, shown, spelled
+from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, shown
 from ingestor.cli.signals import run_in_order
+from ingestor.core.escaping import spelled
 
 
 def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -16,15 +16,11 @@ def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: De
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
         from ingestor.app import status as app
+        from ingestor.app.shape import problem_json
 
         found = app.problems(loaded.settings)
         if as_json:
-            print_json(
-                [
-                    {**({"source": source} if source else {}), "path": spelled(path), **asdict(problem)}
-                    for source, path, problem in found
-                ]
-            )
+            print_json([problem_json(source, path, problem) for source, path, problem in found])
         for source, path, problem in found if not as_json else ():
             when = f"next try {moment(problem.next_try_seconds)}" if problem.next_try_seconds else "until it changes"
             remedy = f" - {problem.remedy}" if problem.remedy else ""

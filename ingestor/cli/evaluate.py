@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import err, errors_explained, out, priced, print_json, shown, spelled
+from ingestor.cli.output import err, errors_explained, out, priced, print_json, shown
+from ingestor.core.escaping import spelled
 
 if TYPE_CHECKING:
     from ingestor.app.evaluate import Evaluation, Tell

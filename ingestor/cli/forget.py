@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, print_rows, shown, spelled
+from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, print_rows, shown
+from ingestor.core.escaping import spelled
 
 if TYPE_CHECKING:
     from ingestor.app.forget import Forgotten

@@ -77,11 +77,6 @@ def shown(text: str) -> str:
     return escape(printable(text))
 
 
-def spelled(path: str) -> str:
-    r"""A path for JSON, which has its own way with controls: bytes that are no UTF-8 as \xff, all else as it is."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def moment(seconds: float) -> str:
     """A time for people, in their own zone."""
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
-from ingestor.cli.output import err, errors_explained, out, print_json, print_rows, shown, sized, spelled
+from ingestor.cli.output import err, errors_explained, out, print_json, print_rows, shown, sized
 from ingestor.cli.progress import now_and_then
+from ingestor.core.escaping import spelled
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -19,8 +19,9 @@ from ingestor.cli.chosen import (
     parsed_object,
 )
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import errors_explained, out, print_json, shown, spelled
+from ingestor.cli.output import errors_explained, out, print_json, shown
 from ingestor.core.errors import ConfigError
+from ingestor.core.escaping import spelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

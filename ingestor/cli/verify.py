@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, shown, spelled
+from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, shown
+from ingestor.core.escaping import spelled
 
 if TYPE_CHECKING:
     from ingestor.app.verify import Verification, Verified

@@ -23,6 +23,11 @@ def escaped(text: str) -> str:
     return _ACTING.sub(lambda found: _escape(found[0]), text)
 
 
+def spelled(path: str) -> str:
+    r"""A path for JSON, which has its own way with controls: bytes that are no UTF-8 as \xff, all else as it is."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     if _FIRST_BYTE <= code <= _LAST_BYTE:

@@ -60,6 +60,10 @@ class Line:
     told_state: str = ""
     """What was last noted of it for other processes."""
 
+    def compared(self, *, of_several: bool) -> asyncio.Event:
+        """What is set once its folder has been compared. Of several, one whose disk is away keeps nobody waiting."""
+        return self.follower.begun if of_several else self.follower.reconciled
+
 
 class Daemon:
     """Follows the sources until told to stop.
@@ -130,9 +134,9 @@ class Daemon:
         await work()
 
     async def _compared(self) -> None:
-        """Wait until the folders have been compared. Of several sources, none keeps the others from being served."""
+        """Wait until the folders have been compared."""
         for line in self._lines:
-            await (line.follower.begun if len(self._lines) > 1 else line.follower.reconciled).wait()
+            await line.compared(of_several=len(self._lines) > 1).wait()
 
     async def _beat(self) -> None:
         while True:

@@ -3,7 +3,6 @@
 Invariant: the document is what the file held at one instant; nothing of it is left out.
 """
 
-import mimetypes
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from ingestor.core.grammars import Kind, kind_of
 from ingestor.core.metadata import TITLE
 from ingestor.core.model import Chunk, ChunkSize, Content, Converted, Document, Text
 from ingestor.core.shortage import shortage
+from ingestor.engine.file_types import file_type_of
 from ingestor.ports import Source
 
 Decode = Callable[[bytes], str]
@@ -56,18 +56,6 @@ class Conversion(Protocol):
         """End what runs. May be called twice."""
 
 
-_TEXT_TYPES = {
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-    ".rst": "text/x-rst",
-    ".toml": "application/toml",
-    ".yaml": "application/yaml",
-    ".yml": "application/yaml",
-    ".log": "text/plain",
-}
-"""What the standard library does not know, or knows only on some machines."""
-
-
 _log = structlog.get_logger(__name__)
 
 
@@ -91,7 +79,6 @@ class Reader:
         self._cutter = cutter
         self._sized = sized or (lambda _: cutter)
         self._conversion = conversion
-        self._types = mimetypes.MimeTypes()
 
     @property
     def cutting(self) -> str:
@@ -161,15 +148,11 @@ class Reader:
             path=text.path,
             stat=text.stat,
             content_hash=text.content_hash,
-            file_type=text.converted_from.file_type if text.converted_from else self._file_type(name),
+            file_type=text.converted_from.file_type if text.converted_from else file_type_of(name),
             title=str(own.pop(TITLE, title)),
             chunks=chunks,
             metadata=own,
         )
-
-    def _file_type(self, name: str) -> str:
-        suffix = PurePosixPath(name).suffix.lower()
-        return _TEXT_TYPES.get(suffix) or self._types.guess_type(name)[0] or "text/plain"
 
 
 def _text(

@@ -149,6 +149,7 @@ def test_the_command_for_another_provider(checkout: Path, environment: dict[str,
             "PATH": f"{checkout}/.venv/bin:{environment['PATH']}",
             "INGESTOR_EMBEDDING__BASE_URL": server.base_url,
             "INGESTOR_CHROMA__PORT": str(port),  # the first command's daemon has the default one
+            "INGESTOR_HTTP__PORT": "0",  # as above
         }
         process = subprocess.Popen(
             ["bash", "-euc", command("DASHSCOPE_API_KEY").replace("…", "x")],

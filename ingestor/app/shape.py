@@ -1,0 +1,88 @@
+"""Shape: results as JSON, alike in the command line and in the HTTP API."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ingestor.app.status import Status
+from ingestor.core.escaping import spelled
+from ingestor.core.listing import Listed
+from ingestor.core.model import Hit, Problem, Usage
+
+_SUMMED = ("documents", "chunks", "queued", "in_flight", "problems", "held_deletions")
+_SHARED = ("data_dir", "chroma", "daemon", "vectors")
+
+
+def statuses_json(found: Sequence[Status]) -> dict[str, Any]:
+    """The status of the only source, or sums and what there is to tell of each."""
+    if len(found) == 1:
+        return status_json(found[0])
+    each = {status.source: status_json(status) for status in found}
+    shared = {name: next(iter(each.values()))[name] for name in _SHARED}
+    sums = {name: sum(fields[name] for fields in each.values()) for name in _SUMMED}
+    return shared | sums | {"sources": each}
+
+
+def status_json(found: Status) -> dict[str, Any]:
+    """The status of one source."""
+    totals = found.totals
+    return {
+        "watch_dir": found.watch_dir,
+        "data_dir": found.data_dir,
+        "collection": found.collection,
+        "chroma": found.chroma,
+        "daemon": asdict(found.daemon) if found.daemon else None,
+        "documents": totals.documents if totals else 0,
+        "chunks": totals.chunks if totals else 0,
+        "tombstones": found.tombstones,
+        "queued": totals.queued if totals else 0,
+        "in_flight": totals.in_flight if totals else 0,
+        "problems": totals.problems + totals.retrying + found.unreadable_folders if totals else 0,
+        "embedding": asdict(totals.usage if totals else Usage()),
+        "cost": asdict(found.cost),
+        "vectors": {"bytes": found.vectors_bytes, "max_bytes": found.max_vectors_bytes},
+        "held_deletions": found.held_deletions,
+        "last_reconcile": found.last_reconcile,
+        "watching": found.watching,
+        "outage": found.outage,
+        "rebuild": {
+            "unfinished": found.unfinished.as_json() if found.unfinished else None,
+            "kept": found.kept.as_json() if found.kept else None,
+        },
+    }
+
+
+def problem_json(source: str, path: str, problem: Problem) -> dict[str, Any]:
+    """A fault and where it is; the source where there are several."""
+    return {**({"source": source} if source else {}), "path": spelled(path), **asdict(problem)}
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    """A search result."""
+    metadata = hit.metadata
+    return {
+        "id": hit.id,
+        "score": round(hit.score, 6),
+        "distance": round(hit.distance, 6),
+        "source": metadata.get("source"),
+        "start_line": metadata.get("start_line"),
+        "end_line": metadata.get("end_line"),
+        "heading": metadata.get("heading"),
+        "document": hit.document,
+        "metadata": dict(metadata),
+    }
+
+
+def document_json(source: str, file_type: str, found: Listed) -> dict[str, Any]:
+    """A document of the ledger."""
+    return {
+        "source": source,
+        "path": spelled(found.path),
+        "document_id": found.document_id,
+        "chunks": found.chunks,
+        "size_bytes": found.size_bytes,
+        "modified_seconds": found.modified_seconds,
+        "file_type": file_type,
+        "state": found.state.value,
+        "problem": asdict(found.problem) if found.problem else None,
+    }

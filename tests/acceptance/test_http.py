@@ -1,0 +1,182 @@
+"""A daemon that is asked by HTTP, beside the commands that tell the same."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.daemon import HTTP, Daemon, Site, eventually, free_port, provider_settings
+from tests.embedding_server import EmbeddingServer
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    site: Site
+    daemon: Daemon
+    client: httpx.Client
+
+    def get(self, path: str, **parameters: Any) -> Any:  # noqa: ANN401 - whatever the API answers
+        answer = self.client.get(path, params=parameters)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, path: str, **body: Any) -> httpx.Response:  # noqa: ANN401 - whatever the API takes
+        return self.client.post(path, json=body)
+
+    def found(self, text: str) -> list[str]:
+        return [hit["source"] for hit in self.post("/api/search", text=text).json()["hits"]]
+
+    def wait_idle(self) -> None:
+        eventually(
+            lambda: not any((status := self.get("/api/status"))["queued"] + status["in_flight"] for _ in "."),
+            lambda: str(self.get("/api/status")),
+        )
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    root = tmp_path_factory.mktemp("http")
+    with EmbeddingServer(dimensions=64) as server, Site(root, provider_settings(server) | HTTP) as site:
+        (site.folder / "notes").mkdir()
+        (site.folder / "notes" / "Whale.md").write_text("# Whales\n\nThe blue whale sings.\n", encoding="utf-8")
+        (site.folder / "notes" / "stone.txt").write_text("Granite is a stone.\n", encoding="utf-8")
+        (site.folder / "notes2.txt").write_text("Not in the folder notes.\n", encoding="utf-8")
+        (site.folder / "binary.txt").write_bytes(b"\x00\x01\x02" * 50)
+        daemon = site.start("run")
+        with httpx.Client(base_url=daemon.http_url(), timeout=30, trust_env=False) as client:
+            found = Served(site, daemon, client)
+            daemon.wait_ready()
+            found.wait_idle()
+            yield found
+
+
+def test_the_status_is_that_of_the_command_which_tells_the_url(served: Served) -> None:
+    told = served.get("/api/status")
+    assert told == served.site.command("status", "--json").json()
+    assert told["daemon"]["http_url"] == served.daemon.http_url()
+    assert served.daemon.http_url() in served.site.command("status").out
+
+
+def test_a_daemon_that_has_compared_its_folder_is_alive_and_ready(served: Served) -> None:
+    assert served.get("/healthz") == {"status": "ok"}
+    assert served.get("/readyz") == {"ready": True, "faults": []}
+
+
+def test_documents_are_listed_by_folder_type_state_and_part_of_the_path(served: Served) -> None:
+    def paths(**wanted: object) -> list[str]:
+        found = served.get("/api/documents", **wanted)
+        assert found["total"] == len(found["documents"])
+        return [each["path"] for each in found["documents"]]
+
+    assert paths() == ["binary.txt", "notes/Whale.md", "notes/stone.txt", "notes2.txt"]
+    assert paths(folder="notes/") == ["notes/Whale.md", "notes/stone.txt"]
+    assert paths(type="text/markdown") == paths(text="whale") == ["notes/Whale.md"]
+    assert paths(state="problem") == ["binary.txt"]
+    assert paths(state="indexed", type="text/plain") == ["notes/stone.txt", "notes2.txt"]
+    assert paths(state="queued") == paths(text="%") == paths(folder="note") == []
+
+
+def test_a_document_is_told_with_all_that_is_known_of_it(served: Served) -> None:
+    (found,) = served.get("/api/documents", text="Whale")["documents"]
+    file = served.site.folder / "notes" / "Whale.md"
+    assert len(found.pop("document_id")) == 32
+    assert found.pop("modified_seconds") == pytest.approx(file.stat().st_mtime)
+    assert found == {
+        "source": "",
+        "path": "notes/Whale.md",
+        "chunks": 1,
+        "size_bytes": file.stat().st_size,
+        "file_type": "text/markdown",
+        "state": "indexed",
+        "problem": None,
+    }
+
+
+def test_pages_are_told_with_the_number_of_all(served: Served) -> None:
+    second = served.get("/api/documents", limit=2, offset=2)
+    assert (second["total"], [each["path"] for each in second["documents"]]) == (4, ["notes/stone.txt", "notes2.txt"])
+
+
+def test_problems_are_those_of_the_command_and_tried_again(served: Served) -> None:
+    told = served.get("/api/problems")
+    assert told == served.site.command("problems", "--json").json()
+    assert [each["path"] for each in told] == ["binary.txt"]
+    assert served.post("/api/retry", paths=["notes"]).status_code == 400
+    before = len(served.daemon.events("document.problem"))
+    assert served.post("/api/retry").json() == {"queued": ["binary.txt"]}
+    eventually(lambda: len(served.daemon.events("document.problem")) > before, served.daemon.log)
+
+
+def test_a_search_finds_what_the_command_finds(served: Served) -> None:
+    answer = served.post("/api/search", text="The blue whale sings.", n=2)
+    asked = served.site.command("query", "The blue whale sings.", "-n", "2", "--json")
+    assert answer.json() == {"hits": asked.json()}
+    hits = served.post("/api/search", text="whale", where={"file_name": "stone.txt"}).json()["hits"]
+    assert [hit["source"] for hit in hits] == ["notes/stone.txt"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"text": "x", "where": {"a": {"$near": 1}}}, id="a filter that Chroma refuses"),
+        pytest.param({"text": "x", "where": {"$and": [[[[[[[[[[1]]]]]]]]]]}}, id="a filter that is too deep"),
+        pytest.param({"text": "x", "n": 101}, id="too many hits"),
+        pytest.param({"text": ""}, id="no text"),
+        pytest.param({"text": "x" * 8_001}, id="a long text"),
+        pytest.param({"text": "x", "collection": "nobody"}, id="a collection that there is not"),
+        pytest.param({"text": "x", "limit": 3}, id="a name that nobody knows"),
+    ],
+)
+def test_a_search_that_cannot_be_is_told_why(served: Served, wrong: dict[str, Any]) -> None:
+    answer = served.post("/api/search", **wrong)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+def test_bytes_that_are_no_json_or_no_text_are_told(served: Served) -> None:
+    for body in (b"{", b'{"text": "\\ud800"}', b'{"text": "x", "where": {"a": "\\ud800"}}', b"[" * 30_000):
+        answer = served.client.post("/api/search", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400, answer.text
+    assert served.post("/api/retry", paths=["a\0b"]).status_code == 400
+
+
+def test_what_follows_an_edit_is_found_at_once_by_the_searcher_that_was_open(served: Served) -> None:
+    file = served.site.folder / "later.txt"
+    file.write_text("Quokkas smile.", encoding="utf-8")
+    eventually(lambda: "later.txt" in served.found("Quokkas smile."), served.daemon.log)
+    file.unlink()
+    eventually(lambda: "later.txt" not in served.found("Quokkas smile."), served.daemon.log)
+
+
+def test_a_daemon_is_alive_and_not_ready_while_chroma_is_away_and_ends_at_once(tmp_path: Path) -> None:
+    elsewhere = {"INGESTOR_CHROMA__MODE": "http", "INGESTOR_CHROMA__PORT": str(free_port())}
+    with EmbeddingServer(dimensions=8) as server, Site(tmp_path, provider_settings(server) | HTTP | elsewhere) as site:
+        daemon = site.start("run")
+        url = daemon.http_url()
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+            assert client.get("/healthz").status_code == 200
+            eventually(lambda: "Chroma" in client.get("/readyz").text, daemon.log)
+            assert client.get("/readyz").status_code == 503
+            assert client.post("/api/search", json={"text": "x"}).status_code == 503
+            assert client.get("/api/documents").json() == {"total": 0, "documents": []}
+        assert daemon.terminate() == 0
+
+
+def test_a_port_that_is_taken_is_told_with_its_remedy(served: Served, tmp_path: Path) -> None:
+    taken = {"INGESTOR_HTTP__PORT": served.daemon.http_url().rpartition(":")[2]}
+    with Site(tmp_path, HTTP | taken) as site:
+        done = site.command("run")
+    assert done.code == 2
+    assert "is taken by another program" in done.err
+    assert "http.port" in done.err
+    assert "http.enabled" in done.err
+
+
+def test_a_host_that_others_can_reach_needs_a_token(tmp_path: Path) -> None:
+    with Site(tmp_path, HTTP | {"INGESTOR_HTTP__HOST": "0.0.0.0"}) as site:  # noqa: S104 - to be refused
+        done = site.command("run")
+    assert done.code == 2
+    assert "INGESTOR_HTTP__TOKEN" in done.err
