@@ -22,8 +22,6 @@ _NEIGHBOURS = 10
 _ROUNDS = 200
 _PUSHED = 8
 """How many others push a point in a round."""
-_SPAN = 10.0
-"""Half the width of the plane while points move: forces are of order 1."""
 _STEP = 0.25
 _MOST_FORCE = 4.0
 _LEAST = 1e-12
@@ -71,7 +69,7 @@ def _refined(plane: Points, directions: NDArray[np.float64]) -> Points:
     count = len(plane)
     near, strengths = _neighbourhood(directions)
     own, other, pull = np.repeat(np.arange(count), near.shape[1]), near.ravel(), strengths.ravel()
-    points = _fitted(plane) * _SPAN
+    points = _fitted(plane)  # forces are of order 1: what begins close finds its own distance, and leaves no void
     generator = np.random.default_rng(_SEED)
     for turn in range(_ROUNDS):
         apart = points[own] - points[other]
