@@ -14,6 +14,7 @@ from ingestor.core.auditing import Held
 from ingestor.core.model import (
     Change,
     Content,
+    Doubt,
     Entry,
     Glance,
     Hint,
@@ -69,7 +70,7 @@ class Watch(Protocol):
         Raises `WatcherDied` with a remedy when no watch can be had, `ServiceUnavailable` when the root is missing.
         """
 
-    def doubt(self) -> str | None:
+    def doubt(self) -> Doubt | None:
         """Why events may have been lost or will not come any more; None when all is well. Cheap; called each second.
 
         After a doubt the caller stops, starts and reconciles.

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ingestor.core.errors import IngestorError
-from ingestor.core.model import Hint
+from ingestor.core.model import Doubt, DoubtKind, Hint
 
 
 class ScriptedWatch:
@@ -36,9 +36,9 @@ class ScriptedWatch:
         assert self._emit is not None, "the watch is not running"
         self._emit(hint)
 
-    def doubt(self) -> str | None:
+    def doubt(self) -> Doubt | None:
         doubted, self.doubted = self.doubted, None
-        return doubted
+        return None if doubted is None else Doubt(doubted, DoubtKind.OVERFLOW)
 
     def stop(self) -> None:
         self.stops += 1

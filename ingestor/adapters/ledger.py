@@ -38,8 +38,8 @@ _KIN = 16
 _WORD = 1 << 64
 _FULL, _NORMAL = "FULL", "NORMAL"
 """`PRAGMA synchronous`: a commit waits for the disk, or for the kernel alone, which a killed process does not harm."""
-_PRIORITIES = {Priority.LIVE: 0, Priority.BACKFILL: 1}
-_PRIORITY_OF = {number: priority for priority, number in _PRIORITIES.items()}
+PRIORITIES = {Priority.LIVE: 0, Priority.BACKFILL: 1}
+_PRIORITY_OF = {number: priority for priority, number in PRIORITIES.items()}
 
 _Form = TypeVar("_Form", bound=Sized)
 
@@ -93,9 +93,9 @@ _notes = sa.Table(
     sa.Column("value", sa.Text, nullable=False),
 )
 
-_DAY_TOKENS = "tokens of "
+DAY_TOKENS = "tokens of "
 """What the counter of a day's tokens is named by, before the day."""
-_TOMBSTONES = "tombstones"
+TOMBSTONES = "tombstones"
 _UNDECODABLE = "Could not decode"
 """How SQLite's client begins when a text of a row is no text any more: an operational error, by its class."""
 
@@ -209,17 +209,17 @@ class SqliteLedger:
         with self._writing() as connection:
             _put_entries(connection, entries)
             if dropped:
-                connection.execute(_COUNT, [{"name": _TOMBSTONES, "value": dropped}])
+                connection.execute(_COUNT, [{"name": TOMBSTONES, "value": dropped}])
 
     def tombstones(self) -> int:
         """See `ports.Ledger.tombstones`."""
-        return self._counter(_TOMBSTONES)
+        return self._counter(TOMBSTONES)
 
     def set_tombstones(self, count: int) -> None:
         """See `ports.Ledger.set_tombstones`."""
         with self._writing() as connection:
-            connection.execute(sa.delete(_counters).where(_counters.c.name == _TOMBSTONES))
-            connection.execute(_COUNT, [{"name": _TOMBSTONES, "value": count}])
+            connection.execute(sa.delete(_counters).where(_counters.c.name == TOMBSTONES))
+            connection.execute(_COUNT, [{"name": TOMBSTONES, "value": count}])
 
     def amend(self, corrections: Sequence[tuple[Entry | None, Entry]]) -> list[str]:
         """See `ports.Ledger.amend`."""
@@ -408,13 +408,13 @@ class SqliteLedger:
 
     def add_usage(self, usage: Usage, day: str) -> None:
         """See `ports.Ledger.add_usage`."""
-        counted = {**asdict(usage), _DAY_TOKENS + day: usage.tokens}
+        counted = {**asdict(usage), DAY_TOKENS + day: usage.tokens}
         with self._writing(_NORMAL) as connection:
             connection.execute(_COUNT, [{"name": name, "value": value} for name, value in counted.items()])
 
     def tokens_on(self, day: str) -> int:
         """See `ports.Ledger.tokens_on`."""
-        return self._counter(_DAY_TOKENS + day)
+        return self._counter(DAY_TOKENS + day)
 
     def note(self, name: str) -> str | None:
         """See `ports.Ledger.note`."""
@@ -509,7 +509,7 @@ def _count(connection: sa.Connection, table: sa.Table, *where: sa.ColumnElement[
 
 
 def _due(connection: sa.Connection, priority: Priority, limit: int, now_seconds: float) -> list[sa.Row[Any]]:
-    wanted = {"priority": _PRIORITIES[priority], "now": now_seconds, "most": limit}
+    wanted = {"priority": PRIORITIES[priority], "now": now_seconds, "most": limit}
     return list(connection.execute(_DUE, wanted))
 
 
@@ -599,7 +599,7 @@ def _listed(row: sa.Row[Any]) -> Listed:
 def _queue_row(path: str, change: Change) -> dict[str, Any]:
     return {
         "path": os.fsencode(path),
-        "priority": _PRIORITIES[change.priority],
+        "priority": PRIORITIES[change.priority],
         "enqueued_seconds": change.enqueued_seconds,
         "not_before_seconds": change.not_before_seconds,
         "attempts": change.attempts,

@@ -43,7 +43,7 @@ from ingestor.adapters.watch_observers import (
     silence_known_noise,
 )
 from ingestor.core.errors import ServiceUnavailable, WatcherDied
-from ingestor.core.model import Hint
+from ingestor.core.model import Doubt, DoubtKind, Hint
 
 Polling: TypeAlias = Literal["auto", "always", "never"]
 
@@ -142,15 +142,15 @@ class Watcher:
             raise
         self._watch = watch
 
-    def doubt(self) -> str | None:
+    def doubt(self) -> Doubt | None:
         """Why events may have been lost or will not come any more; None when all is well."""
         watch = self._watch
         if watch is None:
-            return "the watch is not running"
+            return Doubt("the watch is not running", DoubtKind.THREAD)
         if watch.doubt is None:
             found = self._root_doubt(watch) or watch.find_dead_thread() or watch.find_backlog() or self._audit(watch)
             if found:
-                watch.remember(found)
+                watch.doubt = watch.doubt or found
         return watch.doubt or self._shortage_doubt(watch)
 
     def stop(self) -> None:
@@ -187,7 +187,7 @@ class Watcher:
     def _observe_kernel(self, watch: "_RunningWatch") -> str:
         """Watch with inotify; returns what it lacks, with the remedy, or "". Raises `OSError` for other failures."""
         try:
-            kernel = KernelObserver(watch.remember)
+            kernel = KernelObserver(lambda reason: watch.remember(reason, DoubtKind.OVERFLOW))
         except OSError as error:
             if error.errno not in _INSTANCES_GONE or self._polling == "never":
                 raise
@@ -230,19 +230,19 @@ class Watcher:
         self._mode_reason = f"{reason}; {caveat}" if caveat else reason
         self._limitation = caveat if is_wanted else self._mode_reason
 
-    def _root_doubt(self, watch: "_RunningWatch") -> str | None:
+    def _root_doubt(self, watch: "_RunningWatch") -> Doubt | None:
         try:
             stat = Path(self._given_root).stat()
         except OSError as error:
-            return f"the watched folder is gone or out of reach: {error.strerror}"
+            return Doubt(f"the watched folder is gone or out of reach: {error.strerror}", DoubtKind.ROOT)
         if (stat.st_dev, stat.st_ino) != watch.identity:
-            return "the watched folder was replaced by another one"
+            return Doubt("the watched folder was replaced by another one", DoubtKind.ROOT)
         changed = set(_mounts_at(watch.root)).symmetric_difference(watch.mounts)
         if changed:
-            return f"something was mounted or unmounted at {min(changed).point}"
+            return Doubt(f"something was mounted or unmounted at {min(changed).point}", DoubtKind.ROOT)
         return None
 
-    def _audit(self, watch: "_RunningWatch") -> str | None:
+    def _audit(self, watch: "_RunningWatch") -> Doubt | None:
         if not watch.is_audit_due(time.monotonic()):
             return None
         audit = watch.audit()
@@ -251,7 +251,7 @@ class Watcher:
         self._note_coverage(audit, watch.kernel)
         return watch.confirm(audit)
 
-    def _shortage_doubt(self, watch: "_RunningWatch") -> str | None:
+    def _shortage_doubt(self, watch: "_RunningWatch") -> Doubt | None:
         """Told once, and again only after every folder was watched: a restart alone may not cure it."""
         kernel = watch.kernel
         if kernel is None or self._is_shortage_told or not (kernel.queue.is_exhausted or watch.is_coverage_short):
@@ -259,9 +259,10 @@ class Watcher:
         self._is_shortage_told = True
         if not kernel.queue.is_exhausted:
             watched, existing = self._coverage or (0, 0)
-            return f"watching {watched} of {existing} folders: watchdog has missed some, or may not read them"
+            reason = f"watching {watched} of {existing} folders: watchdog has missed some, or may not read them"
+            return Doubt(reason, DoubtKind.FOLDERS)
         self._note_coverage(watch.audit(), kernel)
-        return self._coverage_sentence()
+        return Doubt(self._coverage_sentence(), DoubtKind.FOLDERS)
 
     def _note_coverage(self, audit: Audit | None, kernel: KernelObserver) -> None:
         if audit is not None:
@@ -287,7 +288,7 @@ class _RunningWatch:
     """Mounts at and below the root."""
     emit: Callable[[Hint], None]
     ignore: Callable[[str], bool] | None
-    doubt: str | None = None
+    doubt: Doubt | None = None
     kernel: KernelObserver | None = None
     follows_symlinks: bool = False
     is_coverage_short: bool = False
@@ -303,9 +304,9 @@ class _RunningWatch:
     _next_audit_seconds: float = 0.0
     _stirred_since_seconds: float | None = None
 
-    def remember(self, reason: str) -> None:
+    def remember(self, reason: str, kind: DoubtKind) -> None:
         """Keep the first reason for doubt; called from any thread."""
-        self.doubt = self.doubt or reason
+        self.doubt = self.doubt or Doubt(reason, kind)
 
     def add(self, observer: SupervisedObserver, *, is_polled: bool, folder: str | None = None) -> None:
         """Start an observer; raises `OSError` when it cannot watch the folder (the root unless told)."""
@@ -319,7 +320,7 @@ class _RunningWatch:
             event_filter=_EVENTS,
             follow_symlink=self.follows_symlinks,
         )
-        listen(observer.threads, self.remember)
+        listen(observer.threads, lambda reason: self.remember(reason, DoubtKind.THREAD))
         observer.start()
 
     def drop(self, observer: SupervisedObserver) -> None:
@@ -341,18 +342,20 @@ class _RunningWatch:
             forget(threads)
         return complaints
 
-    def find_dead_thread(self) -> str | None:
+    def find_dead_thread(self) -> Doubt | None:
         """The first thread that should live and does not."""
         for observer in self._observers:
             for thread in observer.threads:
                 if not thread.is_alive():
-                    return f"thread {type(thread).__name__} of the watch has ended"
+                    return Doubt(f"thread {type(thread).__name__} of the watch has ended", DoubtKind.THREAD)
         return None
 
-    def find_backlog(self) -> str | None:
+    def find_backlog(self) -> Doubt | None:
         """Whether events come in faster than they can be taken out for so long that looking everywhere is cheaper."""
         waiting = sum(observer.event_queue.qsize() for observer in self._observers)
-        return f"{waiting} events wait to be looked at" if waiting > _MAX_WAITING_EVENTS else None
+        if waiting > _MAX_WAITING_EVENTS:
+            return Doubt(f"{waiting} events wait to be looked at", DoubtKind.BACKLOG)
+        return None
 
     def is_audit_due(self, now_seconds: float) -> bool:
         """Whether folders have come, gone or moved since the last audit, and are quiet now or have never been."""
@@ -384,7 +387,7 @@ class _RunningWatch:
             self._born_wrong = self._wrong(audit)
             self._suspected_unwatched = audit.unwatched
 
-    def confirm(self, audit: Audit) -> str | None:
+    def confirm(self, audit: Audit) -> Doubt | None:
         """What this audit and the one before agree upon; None when that is nothing."""
         wrong = self._wrong(audit) - self._born_wrong
         confirmed, self._suspects = wrong & self._suspects, wrong
@@ -393,7 +396,8 @@ class _RunningWatch:
         self._suspected_unwatched = frozenset() if missing else audit.unwatched
         if confirmed:
             example = os.fsdecode(min(confirmed))
-            return f"watchdog's map of folders is wrong in {len(confirmed)} places, one of them {example!r}"
+            reason = f"watchdog's map of folders is wrong in {len(confirmed)} places, one of them {example!r}"
+            return Doubt(reason, DoubtKind.FOLDERS)
         return None
 
     def _wrong(self, audit: Audit) -> frozenset[bytes]:
@@ -417,7 +421,7 @@ class _Translation(FileSystemEventHandler):
         try:
             self._emit_hints(event)
         except BaseException as fault:  # noqa: BLE001 - as the docstring says; it is told as a doubt
-            self._watch.remember(f"a file event could not be passed on: {describe(fault)}")
+            self._watch.remember(f"a file event could not be passed on: {describe(fault)}", DoubtKind.THREAD)
 
     def close(self) -> None:
         """Emit nothing any more, once this has returned."""
@@ -448,7 +452,8 @@ class _Translation(FileSystemEventHandler):
             and isinstance(event, FileCreatedEvent)
             and Path(os.fsdecode(event.src_path)).is_dir()
         ):
-            self._watch.remember(f"a symbolic link to a folder appeared at {os.fsdecode(event.src_path)!r}")
+            reason = f"a symbolic link to a folder appeared at {os.fsdecode(event.src_path)!r}"
+            self._watch.remember(reason, DoubtKind.FOLDERS)
         with self._gate:
             if not self._is_closed:
                 for hint in hints:
@@ -471,7 +476,8 @@ class _Translation(FileSystemEventHandler):
             return path[len(self._below_root) :]
         if path + "/" != self._below_root:
             # Cannot be told from here; looking everywhere is right whatever it was.
-            self._watch.remember(f"an event came for {path!r}, which is not below the watched folder")
+            reason = f"an event came for {path!r}, which is not below the watched folder"
+            self._watch.remember(reason, DoubtKind.FOLDERS)
         return ""
 
 

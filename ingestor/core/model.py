@@ -35,6 +35,40 @@ class Hint:
     """The writer closed the file or renamed it into place: its content is complete."""
 
 
+class DoubtKind(StrEnum):
+    """Why the whole folder is looked at again."""
+
+    OVERFLOW = "overflow"
+    """The kernel's queue of events was full."""
+    THREAD = "thread"
+    """A thread of the watch has died, or met a fault."""
+    BACKLOG = "backlog"
+    """Events come faster than they are taken out."""
+    FOLDERS = "folders"
+    """The watch has a wrong idea of the folders, or does not watch all of them."""
+    ROOT = "root"
+    """The watched folder went, was replaced, or something was mounted or unmounted."""
+    UNAVAILABLE = "unavailable"
+    """The folder, or what is known of it, could not be read."""
+    HINTS = "hints"
+    """More paths changed at once than are looked at one by one."""
+    APPROVED = "approved"
+    """Deletions that were held back were approved."""
+    COLLECTION = "collection"
+    """The collection is not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why events may have been lost, or why else the folder is to be compared, in one sentence."""
+
+    reason: str
+    kind: DoubtKind
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 @dataclass(frozen=True, slots=True)
 class Stat:
     """What the file system says of a file without opening it; times in nanoseconds since the epoch."""

@@ -58,6 +58,11 @@ class Settling:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def reach(self) -> int | None:
+        """How many paths may have changed by the hints that wait; None for any number: a folder is among them."""
+        return None if any(is_folder for _, is_folder in self._waiting) else len(self._waiting)
+
     def hear(self, hint: Hint, now_seconds: float) -> bool:
         """Take a hint; False when there is no room for another path, and a reconcile is needed instead."""
         known = self._waiting.get(_key(hint))

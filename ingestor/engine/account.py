@@ -40,6 +40,16 @@ class Account:
         self.usage = Usage()
         """What was spent since the start of this process."""
 
+    @property
+    def tokens_per_day(self) -> int | None:
+        """What a day may cost; None: no limit."""
+        return self._tokens_per_day
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing more goes out today."""
+        return bool(self._closed_day) and self._closed_day == local_day(self._clock.now_seconds())
+
     async def left_tokens(self) -> int | None:
         """How many more estimated tokens may go out today, besides those that are put aside; None: no limit."""
         if self._tokens_per_day is None:

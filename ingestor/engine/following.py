@@ -17,7 +17,7 @@ import structlog
 
 from ingestor.core.attaching import SETTINGS_FILE, SIDECAR_END
 from ingestor.core.errors import DocumentError, ServiceUnavailable, TransientError
-from ingestor.core.model import Change, Hint, Priority, Stat
+from ingestor.core.model import Change, Doubt, DoubtKind, Hint, Priority, Stat
 from ingestor.core.reconciling import differs
 from ingestor.core.settling import GONE_SECONDS, Heard, Settling, unrest_seconds
 from ingestor.engine.lane import Lane
@@ -76,7 +76,7 @@ class Follower:
         self._wake = wake
         self._settling = Settling(capacity=MAX_HINTS)
         self._news = asyncio.Event()
-        self._doubt: str | None = None
+        self._doubt: Doubt | None = None
         self._trouble = ""
         """Why there is no watch at the moment."""
         self._told_limitation = ""
@@ -91,6 +91,11 @@ class Follower:
         if self._trouble:
             return f"not at the moment: {self._trouble}"
         return ": ".join(filter(None, (self._watch.mode, self._watch.limitation)))
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether there is a watch at the moment, and nothing is known against it."""
+        return self.begun.is_set() and not self._trouble
 
     async def run(self) -> None:
         """Follow the folder until cancelled."""
@@ -108,16 +113,17 @@ class Follower:
                     self._trouble = ""
                     doubt = await self._follow()
                 except TransientError as error:
-                    doubt = str(error)
+                    doubt = Doubt(str(error), DoubtKind.UNAVAILABLE)
+                self._tally.restarts[doubt.kind] += 1
                 now_seconds = self._clock.monotonic_seconds()
                 cost_seconds = (followed_at_seconds or now_seconds) - began_seconds
                 # A root that is missing is asked for again and again, which costs next to nothing.
                 is_at_once = followed_at_seconds is not None and now_seconds < followed_at_seconds + AT_ONCE_SECONDS
                 least_seconds = max(RESTART_SECONDS, _REST * cost_seconds)
                 pause_seconds = min(max(least_seconds, 2 * pause_seconds * is_at_once), MAX_RESTART_SECONDS)
-                if doubt != self._trouble:
-                    _log.warning("watch.restarting", reason=doubt, pause_seconds=round(pause_seconds, 1))
-                self._trouble = doubt
+                if doubt.reason != self._trouble:
+                    _log.warning("watch.restarting", reason=doubt.reason, pause_seconds=round(pause_seconds, 1))
+                self._trouble = doubt.reason
                 self.begun.set()
                 await asyncio.to_thread(self._watch.stop)
                 await self._clock.sleep(pause_seconds)
@@ -131,33 +137,41 @@ class Follower:
         self._told_limitation = limitation
 
     def rescan(self, reason: str) -> None:
-        """Have the whole folder compared with the ledger soon."""
-        self._doubt = reason
+        """Have the whole folder compared with the ledger soon, because the collection is not what was written."""
+        self._doubt = Doubt(reason, DoubtKind.COLLECTION)
         self._news.set()
 
     def _hear(self, hint: Hint) -> None:
+        kind = "folder" if hint.is_folder else "closed" if hint.is_closed else "changed"
+        self._tally.hints[kind] += 1
+        self._tally.hinted_seconds = self._clock.now_seconds()
         if not hint.is_folder and hint.path.endswith(SIDECAR_END):
             # What is told of is the file that it is attached to; that file may rest, or be in the middle of a write.
             hint = Hint(hint.path.removesuffix(SIDECAR_END))
         if not self._settling.hear(hint, self._clock.monotonic_seconds()):
-            self._doubt = f"more than {MAX_HINTS} paths changed at once"
+            self._doubt = Doubt(f"more than {MAX_HINTS} paths changed at once", DoubtKind.HINTS)
         self._news.set()
 
-    async def _follow(self) -> str:
+    async def _follow(self) -> Doubt:
         """Follow until there is a doubt that needs a new watch, and return it."""
         rescan_at_seconds = self._next_rescan_seconds()
         while True:
             now_seconds = self._clock.monotonic_seconds()
             if self._doubt is not None or now_seconds >= rescan_at_seconds:
                 # The watch is sound: only hints were too many, or it is time.
-                _log.info("watch.rescan", reason=self._doubt or "rescan_seconds")
-                await self._reconcile_all()
+                if self._doubt is None:
+                    _log.info("watch.rescan", reason="rescan_seconds")
+                    await self._see_what_has_drifted()
+                else:
+                    _log.info("watch.rescan", reason=self._doubt.reason)
+                    self._tally.rescans[self._doubt.kind] += 1
+                    await self._reconcile_all()
                 rescan_at_seconds = self._next_rescan_seconds()
             doubt = await asyncio.to_thread(self._watch.doubt)
             if doubt is not None:
                 return doubt
             if self._reconciler.held and await self._reconciler.is_approved():
-                self._doubt = "deletions were approved"
+                self._doubt = Doubt("deletions were approved", DoubtKind.APPROVED)
                 continue
             rescan_at_seconds = min(rescan_at_seconds, self._next_rescan_seconds())
             supervise_at_seconds = self._clock.monotonic_seconds() + SUPERVISE_SECONDS
@@ -169,6 +183,14 @@ class Follower:
                     supervise_at_seconds if ready_seconds is None else min(ready_seconds, supervise_at_seconds)
                 )
                 await happens_within(self._news, until_seconds - self._clock.monotonic_seconds())
+
+    async def _see_what_has_drifted(self) -> None:
+        """Compare all because it is time, and count what differs although no hint had told of it."""
+        expected, told = self._tally.expected, self._settling.reach
+        await self._reconcile_all()
+        told_since = self._settling.reach
+        if told is not None and told_since is not None:
+            self._tally.drift += max(0, self._tally.expected - expected - told - told_since)
 
     async def _reconcile_all(self) -> None:
         # Hints that came before the scan are answered by it; those that come during it are kept.
@@ -224,7 +246,7 @@ class Follower:
         if gone and (doubt := await asyncio.to_thread(self._watch.doubt)) is not None:
             # The root may be another one by now: what is missing there is for the comparison to judge, which can hold
             # deletions back.
-            raise ServiceUnavailable(doubt)
+            raise ServiceUnavailable(doubt.reason)
         change = Change("", Priority.LIVE, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
         await self._enqueue(present, change)
         await self._enqueue(gone, replace(change, not_before_seconds=now_seconds + GONE_SECONDS))

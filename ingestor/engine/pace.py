@@ -49,6 +49,11 @@ class Pace:
         return 1 if self._circuit.is_open else self._concurrency.calls
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether the provider is taken for down, and asked by one call at a time."""
+        return self._circuit.is_open
+
+    @property
     def max_call_tokens(self) -> int | None:
         """Tokens that a call may carry without being more than a minute's budget."""
         return self._tokens.limit

@@ -23,6 +23,7 @@ from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.following import Follower
 from ingestor.engine.lane import Lane
+from ingestor.engine.measured import MeasuredEmbedder, MeasuredSink
 from ingestor.engine.pace import Pace
 from ingestor.engine.reading import Reader
 from ingestor.engine.reconcile import Reconciler
@@ -63,7 +64,10 @@ class Services:
     """What pipelines of one process share."""
 
     embedder: Embedder
+    calls: MeasuredEmbedder
+    """The same one, as `embedding` asks it."""
     embedding: Embedding
+    pace: Pace
     account: Account
     vectors_lane: Lane
     sink_lane: Lane
@@ -88,13 +92,15 @@ class Pipeline:
         self._ledger_lane = Lane("ledger")
         self._owned_lanes = {"ledger": self._ledger_lane}
         same = [other.services for other in beside if other.services.embedder is parts.embedder]
-        self._has_own_model = not same
+        self.has_own_model = not same
+        """Whether it is the first one of those that share its model."""
         self.services: Services = (
             same[0] if same else self._new_services(allowance, beside[0].services if beside else None)
         )
         self.account, self.embedding = self.services.account, self.services.embedding
         self._vectors_lane, self._sink_lane = self.services.vectors_lane, self.services.sink_lane
-        self.writer = Writer(Protocol(parts.ledger, self._ledger_lane, parts.sink, self._sink_lane))
+        self.sink = MeasuredSink(parts.sink)
+        self.writer = Writer(Protocol(parts.ledger, self._ledger_lane, self.sink, self._sink_lane))
         self.worker = Worker(
             parts.source,
             parts.reader,
@@ -113,7 +119,7 @@ class Pipeline:
             parts.reader,
             parts.ledger,
             self._ledger_lane,
-            sink=parts.sink,
+            sink=self.sink,
             sink_lane=self._sink_lane,
             vectors=parts.vectors,
             vectors_lane=self._vectors_lane,
@@ -138,17 +144,19 @@ class Pipeline:
             self._owned_lanes |= {"vectors": Lane("vectors"), "chroma": Lane("chroma")}
         vectors_lane = shared.vectors_lane if shared else self._owned_lanes["vectors"]
         account = Account(parts.ledger, self._ledger_lane, parts.clock, tokens_per_day=allowance.tokens_per_day)
+        calls = MeasuredEmbedder(parts.embedder)
+        pace = Pace(parts.clock, EMBEDDING_RETRY, allowance, max_calls=parts.embedder.max_concurrency)
         embedding = Embedding(
-            parts.embedder,
+            calls,
             parts.vectors,
             vectors_lane,
             parts.clock,
-            pace=Pace(parts.clock, EMBEDDING_RETRY, allowance, max_calls=parts.embedder.max_concurrency),
+            pace=pace,
             account=account,
             estimate_tokens=parts.estimate_tokens,
         )
         sink_lane = shared.sink_lane if shared else self._owned_lanes["chroma"]
-        return Services(parts.embedder, embedding, account, vectors_lane, sink_lane)
+        return Services(parts.embedder, calls, embedding, pace, account, vectors_lane, sink_lane)
 
     def follower(self, watch: Watch, *, quiet_seconds: float, rules_file: str) -> Follower:
         """Make the part that follows a watch."""
@@ -208,7 +216,7 @@ class Pipeline:
 
     async def confirm(self) -> None:
         """Raise `CollectionLost` when the collection does not bear its name any more."""
-        await self._sink_lane.run(self._parts.sink.confirm)
+        await self._sink_lane.run(self.sink.confirm)
 
     async def is_idle(self) -> bool:
         """Whether nothing is in work and nothing is queued that this collection is for."""
@@ -242,7 +250,7 @@ class Pipeline:
         """Embed and write until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.writer.run())
-            if self._has_own_model:
+            if self.has_own_model:
                 tasks.create_task(self.embedding.run())
 
     async def open_embedder(self) -> None:
@@ -255,7 +263,7 @@ class Pipeline:
 
     async def count(self) -> int:
         """How many records the collection holds, those of others included."""
-        return await self._sink_lane.run(self._parts.sink.count)
+        return await self._sink_lane.run(self.sink.count)
 
     async def tombstones(self) -> int:
         """How many records were deleted since the index was made."""
@@ -274,7 +282,7 @@ class Pipeline:
         for name, lane in reversed(self._owned_lanes.items()):
             if not lane.close():
                 _log.warning("lane.left_behind", lane=name, reason="a call did not end in time; its document heals")
-        if self._has_own_model:
+        if self.has_own_model:
             await self._parts.embedder.close()
 
 

@@ -82,6 +82,10 @@ class Reconciler:
         self._unreadable: Mapping[str, str] = {}
         self.held = 0
         """Deletions that wait for approval."""
+        self.last: Reconciled | None = None
+        """What the last comparison of the whole folder has found."""
+        self.last_at_seconds = 0.0
+        """When it ended, since the epoch."""
 
     async def is_approved(self) -> bool:
         """Whether somebody has approved of the deletions that are held back."""
@@ -131,6 +135,8 @@ class Reconciler:
             unreadable=len(snapshot.unreadable),
             seconds=round(self._clock.monotonic_seconds() - began_seconds, 3),
         )
+        self._tally.present += reconciled.present
+        self._tally.gone += reconciled.gone
         for path, reason in snapshot.unreadable.items():
             _log.warning("folder.unreadable", path=path, reason=reason)
         self._tell_left_out(snapshot)
@@ -138,6 +144,8 @@ class Reconciler:
             self._told_left_out = frozenset(snapshot.skipped)
             self._tell_unconverted(snapshot.unconverted)
             self._tally.unchanged = found.same
+            self._tally.compared.add(reconciled.seconds)
+            self.last, self.last_at_seconds = reconciled, now_seconds
             await self._keep(reconciled, now_seconds)
         await self._keep_unreadable(below, snapshot.unreadable)
         return reconciled, () if held else found.gone

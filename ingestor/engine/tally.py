@@ -1,9 +1,17 @@
-"""The tally: what was done since the process, or a sync, began; read by progress bars, reports and `status`."""
+"""The tally: what was done since the process, or a sync, began; read by progress, reports, metrics and `status`."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ingestor.core.model import Outcome
+from ingestor.core.latency import WAIT_BOUNDS_SECONDS, Spread
+from ingestor.core.model import DoubtKind, Outcome, Priority
+
+HINT_KINDS = ("folder", "closed", "changed")
+"""What a hint is about: a folder, a file whose content is complete, any other file."""
+
+
+def _waits() -> dict[Priority, Spread]:
+    return {priority: Spread(WAIT_BOUNDS_SECONDS) for priority in Priority}
 
 
 @dataclass(slots=True)
@@ -27,3 +35,23 @@ class Tally:
     """Since when, by the monotonic clock, Chroma has done nothing that it was asked; None when it does."""
     outage: str = ""
     """What an outside service said when a document last had to wait for it; empty when none did."""
+    waits: dict[Priority, Spread] = field(default_factory=_waits)
+    """From the last change of a file until the collection holds it, or holds it no more."""
+    postponed: Counter[str] = field(default_factory=Counter)
+    """Documents that are tried again later, by the name of the error class."""
+    hints: Counter[str] = field(default_factory=Counter)
+    """By `HINT_KINDS`."""
+    hinted_seconds: float = 0.0
+    """When the last hint came, since the epoch; 0 before the first."""
+    restarts: Counter[DoubtKind] = field(default_factory=Counter)
+    """How often the watch was stopped, to be started again, because it could not be trusted."""
+    rescans: Counter[DoubtKind] = field(default_factory=Counter)
+    """How often the folder was compared though the watch was sound and it was not time yet."""
+    drift: int = 0
+    """Documents that a comparison which was due by time alone has queued, and no hint had told of: a lower bound."""
+    compared: Spread = field(default_factory=Spread)
+    """How long comparisons of the whole folder took."""
+    present: int = 0
+    """Paths that a comparison, of a part or the whole, has found new or different."""
+    gone: int = 0
+    """Documents whose files a comparison has missed."""

@@ -38,6 +38,7 @@ from ingestor.core.errors import (
     UnstableDocument,
 )
 from ingestor.core.fingerprint import document_id_of
+from ingestor.core.latency import waited_seconds
 from ingestor.core.model import UNKNOWN_STAT, Change, Entry, Outcome, Plan, Priority, Problem, Stage, Stat, Text
 from ingestor.core.planning import plan_document, plan_problem, plan_removal, plan_uncut
 from ingestor.engine.budget import Budget
@@ -80,6 +81,9 @@ _STAGES: dict[type[DocumentError], Stage] = {
     UncuttableDocument: Stage.CUT,
 }
 """Stages that are one step for the worker."""
+
+_CARRIED_OUT = frozenset({Outcome.ADDED, Outcome.CHANGED, Outcome.RENAMED, Outcome.DELETED})
+"""Outcomes after which the collection is what somebody has waited for."""
 
 _log = structlog.get_logger(__name__)
 
@@ -415,6 +419,7 @@ class Worker:
         attempts = change.attempts + (not isinstance(error, BudgetSpent))
         pause_seconds = self._pause_seconds(error, attempts)
         now_seconds = self._clock.now_seconds()
+        self._tally.postponed[type(error).__name__] += 1
         problem = Problem(
             stage=task.stage,
             kind=type(error).__name__,
@@ -462,6 +467,9 @@ class Worker:
         tally.reused += len(plan.embed) - embedded
         tally.retagged += len(plan.retag)
         tally.dropped += len(plan.drop)
+        if plan.outcome in _CARRIED_OUT:
+            stat = plan.after.stat if plan.after else None
+            tally.waits[write.change.priority].add(waited_seconds(write.change, stat, self._clock.now_seconds()))
         if tally.outage and self._is_over(plan, embedded):
             tally.outage = ""
             await self._ledger_lane.run(self._ledger.hasten, self._clock.now_seconds())

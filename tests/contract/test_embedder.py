@@ -13,6 +13,7 @@ from ingestor.adapters.local_embedder import LocalEmbedder
 from ingestor.adapters.openai_embedder import OpenAIEmbedder
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.model import Purpose, Recipe, Usage
+from ingestor.engine.measured import MeasuredEmbedder
 from ingestor.ports import Embedder, Vectors
 from tests.doubles_embedder import HashEmbedder
 from tests.embedding_server import EmbeddingServer
@@ -25,12 +26,14 @@ CAT, TREATY, CHINESE = (
 )
 
 
-@pytest.fixture(params=["double", "openai", "local", "chroma-default"])
+@pytest.fixture(params=["double", "measured", "openai", "local", "chroma-default"])
 async def embedder(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> AsyncIterator[Embedder]:
     if request.param == "double":
         yield HashEmbedder()
+    elif request.param == "measured":
+        yield MeasuredEmbedder(HashEmbedder())
     elif request.param == "chroma-default":
         put_model(tmp_path / FOLDER)
         monkeypatch.setattr(ONNXMiniLM_L6_V2, "DOWNLOAD_PATH", (tmp_path / FOLDER).parent)

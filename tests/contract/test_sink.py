@@ -18,6 +18,7 @@ from ingestor.adapters.folder_lock import FolderLock
 from ingestor.core.asking import Function
 from ingestor.core.errors import CollectionLost, ConfigError, RecipeMismatch, RejectedByChroma, ServiceUnavailable
 from ingestor.core.model import Recipe, Record, Retag, Scalar
+from ingestor.engine.measured import MeasuredSink
 from ingestor.ports import Sink, Vectors
 from tests.doubles_sink import MemorySink
 
@@ -112,8 +113,12 @@ def memory_client() -> Iterator["ClientAPI"]:
 SHAPES = ["http_client", "folder_client", "memory_client"]
 
 
-@pytest.fixture(params=["double", *SHAPES])
+@pytest.fixture(params=["double", "measured", *SHAPES])
 def bench(request: pytest.FixtureRequest) -> Bench:
+    if request.param == "measured":
+        bench = MemoryBench()
+        bench.sink = MeasuredSink(bench.memory)
+        return bench
     return MemoryBench() if request.param == "double" else ChromaBench(request.getfixturevalue(request.param))
 
 

@@ -56,7 +56,7 @@ class Mirror:
             else:
                 self.known |= self._look(hint.path)
         if reason := self.watched.doubt():
-            self.doubts.append(reason)
+            self.doubts.append(str(reason))
             self.watched.stop()
             self.start()
 
@@ -139,7 +139,7 @@ def test_an_overflow_is_told_and_healed_without_watchdog_rebuilding_its_watches(
     while mirror.watched.doubt() is None:
         assert time.monotonic() < deadline_seconds
         time.sleep(0.01)
-    assert mirror.watched.doubt() == OVERFLOW
+    assert str(mirror.watched.doubt()) == OVERFLOW
     assert dict(group._active_callbacks_by_watch) == watches
     mirror.settle()
     assert len(mirror.known) == FILES
@@ -184,7 +184,7 @@ def test_an_overflow_while_the_watches_are_being_set_is_told(
     while mirror.watched.doubt() is None:
         assert time.monotonic() < deadline_seconds
         time.sleep(0.01)
-    assert mirror.watched.doubt() == OVERFLOW
+    assert str(mirror.watched.doubt()) == OVERFLOW
 
 
 def provoke_death(mirror: Mirror, root: Path, name: str) -> None:

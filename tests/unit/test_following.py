@@ -10,7 +10,7 @@ import pytest
 from ingestor.adapters.clock import SystemClock
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.guarding import DeletionLimit
-from ingestor.core.model import Entry, Hint, Outcome, Plan, Priority, Snapshot
+from ingestor.core.model import DoubtKind, Entry, Hint, Outcome, Plan, Priority, Snapshot
 from ingestor.core.settling import GONE_SECONDS, PAUSE_SECONDS
 from ingestor.engine import following
 from ingestor.engine.following import Follower
@@ -32,7 +32,7 @@ class Scene:
         self.lane = Lane("ledger")
         self.woken = 0
         clock = SystemClock()
-        tally = Tally()
+        self.tally = tally = Tally()
         self.follower = Follower(
             self.folder,
             self.watch,
@@ -200,6 +200,7 @@ async def test_a_doubt_makes_a_new_watch_and_compares_everything() -> None:
         scene.watch.doubted = "events were lost"
         await scene.queued("a")
         assert scene.watch.starts == 2
+        assert scene.tally.restarts == {DoubtKind.OVERFLOW: 1}
 
 
 async def test_more_hints_than_there_is_room_for_end_in_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,12 +213,47 @@ async def test_more_hints_than_there_is_room_for_end_in_a_comparison(monkeypatch
             scene.watch.emit(Hint(path, is_closed=True))
         await scene.queued(*paths)
         assert scene.watch.starts == 1, "the watch itself is sound"
+        assert scene.tally.rescans[DoubtKind.HINTS] >= 1
+        assert not scene.tally.restarts
 
 
-async def test_the_folder_is_compared_again_from_time_to_time() -> None:
+async def test_the_folder_is_compared_again_from_time_to_time_and_what_no_event_told_of_is_counted() -> None:
     async with following_scene(Scene(rescan_seconds=0.1)) as scene:
         scene.folder.write("a", b"x")
+        scene.folder.write("b", b"x")
+        await scene.queued("a", "b")
+        await until(lambda: scene.tally.drift == 2)
+        assert not scene.tally.rescans
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [pytest.param(Hint("a", is_closed=True), id="of it"), pytest.param(Hint("sub", is_folder=True), id="folder")],
+)
+async def test_what_an_event_tells_of_while_it_is_compared_has_not_drifted(hint: Hint) -> None:
+    scene = Scene(rescan_seconds=0.1)
+    async with following_scene(scene):
+        scan = scene.folder.scan
+
+        def hinted_scan(below: str = "") -> Snapshot:
+            if not below and scene.folder.look("a") is None:
+                scene.folder.write("a", b"x")
+                scene.watch.emit(hint)
+            return scan(below)
+
+        scene.folder.scan = hinted_scan  # type: ignore[method-assign]  # only to act while it is called
         await scene.queued("a")
+        compared = sum(scene.tally.compared.counts)
+        await until(lambda: sum(scene.tally.compared.counts) > compared)
+    assert scene.tally.drift == 0
+
+
+async def test_hints_are_counted_by_what_they_are_about() -> None:
+    async with following_scene(Scene()) as scene:
+        for hint in (Hint("a"), Hint("a", is_closed=True), Hint("b", is_closed=True), Hint("sub", is_folder=True)):
+            scene.watch.emit(hint)
+        await until(lambda: scene.tally.hints == {"changed": 1, "closed": 2, "folder": 1})
+        assert scene.tally.hinted_seconds > 0
 
 
 async def test_a_root_that_is_missing_is_waited_for_and_deletes_nothing() -> None:
