@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ingestor.app.freshness import oldest_change_seconds
 from ingestor.app.live import Live
-from ingestor.app.status import Status
+from ingestor.app.status import Status, status
 from ingestor.web.words import Words
 
 RATE_SECONDS: Final = 60.0
@@ -52,6 +53,8 @@ class Overview:
     problems: int
     rate: int | None
     """Documents a minute; None while nothing is done."""
+    oldest_seconds: float | None
+    """For how long the oldest change has waited; None when none does."""
     compared_seconds: float | None
     """When the folder was compared last; of several, that which was compared first."""
     cost: str
@@ -89,8 +92,9 @@ class Rate:
         return max(1, round((finished - before) * 60 / max(1.0, now_seconds - since_seconds)))
 
 
-def overview_of(live: Live, found: Sequence[Status], rate: Rate, words: Words) -> Overview:
-    """Put together what the ledgers tell and what the process knows of itself."""
+def overview_of(live: Live, rate: Rate, words: Words) -> Overview:
+    """Put together what the ledgers tell and what the process knows of itself. Blocks."""
+    found, oldest_seconds = status(live.settings), oldest_change_seconds(live.settings)
     totals = [each.totals for each in found if each.totals is not None]
     compared = [each.last_reconcile["at_seconds"] for each in found if each.last_reconcile]
     held = sum(each.held_deletions for each in found)
@@ -109,6 +113,7 @@ def overview_of(live: Live, found: Sequence[Status], rate: Rate, words: Words) -
         in_flight=in_flight,
         problems=sum(each.problems + each.retrying for each in totals) + sum(each.unreadable_folders for each in found),
         rate=rate.of(sum(line.pipeline.tally.finished for line in live.lines), time.monotonic()),
+        oldest_seconds=None if oldest_seconds is None else max(0.0, time.time() - oldest_seconds),
         compared_seconds=min(compared, default=None),
         cost=_cost(found),
         tokens=sum(each.usage.tokens for each in totals),

@@ -25,7 +25,6 @@ from ingestor.app.listing import Found as Listed
 from ingestor.app.listing import documents as listed
 from ingestor.app.live import Live
 from ingestor.app.status import problems as faults_of
-from ingestor.app.status import status as status_of
 from ingestor.core.errors import IngestorError
 from ingestor.core.excerpt import excerpt
 from ingestor.core.listing import State, Wanted
@@ -146,7 +145,6 @@ def _static() -> Mapping[str, tuple[bytes, str, str]]:
 
 async def _common(request: Request, live: Live, reader: Reader, view: str) -> dict[str, Any]:
     """What every view has."""
-    found = await run_in_threadpool(status_of, live.settings)
     rate: Rate = request.app.state.rate
     query = request.query_params
     other_theme = THEMES[0] if reader.theme == THEMES[1] else THEMES[1]
@@ -155,7 +153,7 @@ async def _common(request: Request, live: Live, reader: Reader, view: str) -> di
         "views": [{"name": name, "url": "/" if name == VIEWS[0] else f"/?view={name}"} for name in VIEWS],
         "words": reader.words,
         "theme": reader.theme,
-        "state": overview_of(live, found, rate, reader.words),
+        "state": await run_in_threadpool(overview_of, live, rate, reader.words),
         "is_guarded": live.settings.http.token is not None,
         "question": _question(query),
         "collections": live.searchers.collections if live.searchers is not None else [],
