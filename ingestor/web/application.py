@@ -1,23 +1,34 @@
-"""The application: the routes of the HTTP interface, put together behind their guard."""
+"""The application: the routes of the HTTP interface, put together behind their guard.
+
+A part is a module with a `router`, named in `_PARTS`; what it needs of the daemon it gets as `web.state.Daemon`.
+"""
 
 from importlib.metadata import version
+from typing import Final
 
 from fastapi import FastAPI
 
 from ingestor.app.live import Live
 from ingestor.app.picture import Pictures
-from ingestor.web import api, health, page, picture
+from ingestor.web import api, assets, health, login, page, picture
 from ingestor.web.faults import explain_errors
+from ingestor.web.guard import Guard
 from ingestor.web.overview import Rate
+from ingestor.web.ticket import Tickets
+
+_PARTS: Final = (health, api, login, assets, page, picture)
 
 
-def application_of(live: Live) -> FastAPI:
+def application_of(live: Live) -> Guard:
     """The application of one daemon."""
+    http = live.settings.http
+    tickets = Tickets(http.token) if http.token is not None else None
     application = FastAPI(title="ingestor", version=version("ingestor"), docs_url=None, redoc_url=None)
     application.state.live = live
+    application.state.tickets = tickets
     application.state.pictures = Pictures(live)
     application.state.rate = Rate()
     explain_errors(application)
-    for part in (health, api, page, picture):
+    for part in _PARTS:
         application.include_router(part.router)
-    return application
+    return Guard(application, http, tickets)

@@ -4,20 +4,13 @@ Invariant: the address says all that is looked at, and anything may stand in it:
 is looked at costs no embedding call but for a question.
 """
 
-import hashlib
-import mimetypes
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from http import HTTPStatus
-from importlib.resources import files
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
-from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
 from ingestor.app.finding import MAX_NEAREST, Found, Question, find
@@ -32,11 +25,11 @@ from ingestor.core.metadata import RESERVED, TITLE
 from ingestor.core.model import Hit
 from ingestor.web.drawing import drawn
 from ingestor.web.overview import Rate, overview_of
+from ingestor.web.reader import THEMES, Read, Reader
 from ingestor.web.state import Daemon
-from ingestor.web.words import Words, language_for, words_of
+from ingestor.web.words import Words
 
 VIEWS: Final = ("search", "documents", "map", "problems")
-THEMES: Final = ("light", "dark")
 MAX_HITS: Final = 100
 FEW_HITS: Final = 10
 PAGE_DOCUMENTS: Final = 50
@@ -49,43 +42,9 @@ _MAX_PAIRS: Final = 8
 _MAX_TAGS: Final = 8
 _EXCERPT_CHARACTERS: Final = 340
 _WIDE_EXCERPT_CHARACTERS: Final = 170
-_YEAR_SECONDS: Final = 365 * 24 * 3600
-_LANGUAGE_COOKIE: Final = "ingestor_language"
-_THEME_COOKIE: Final = "ingestor_theme"
 _MOODS: Final = {State.INDEXED: "is-good", State.PROBLEM: "is-bad", State.QUEUED: "is-busy"}
 
 router = APIRouter(include_in_schema=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """How somebody wants to read the page."""
-
-    words: Words
-    theme: str
-    """One of `THEMES`; empty: as the system has it."""
-
-    def remembered(self, response: Response, query: QueryParams) -> Response:
-        """Keep what the address chooses."""
-        for name, cookie, value in (
-            ("lang", _LANGUAGE_COOKIE, self.words.language),
-            ("theme", _THEME_COOKIE, self.theme),
-        ):
-            if query.get(name) == value:
-                response.set_cookie(cookie, value, max_age=_YEAR_SECONDS, samesite="strict")
-        return response
-
-
-async def _reader(request: Request) -> Reader:
-    wished, kept = request.query_params, request.cookies
-    language = language_for(
-        wished.get("lang") or kept.get(_LANGUAGE_COOKIE, ""), request.headers.get("accept-language", "")
-    )
-    themes = (wished.get("theme"), kept.get(_THEME_COOKIE))
-    return Reader(words_of(language), next((theme for theme in themes if theme in THEMES), ""))
-
-
-Read = Annotated[Reader, Depends(_reader)]
 
 
 @router.get("/")
@@ -108,39 +67,6 @@ async def parts(request: Request, live: Daemon, reader: Read) -> HTMLResponse:
     if view:
         values |= await _viewed(live, reader.words, view, query)
     return HTMLResponse(drawn("parts.html", **values))
-
-
-@router.get("/login")
-async def login(request: Request, reader: Read) -> Response:
-    """Where the token is asked for."""
-    is_refused = "refused" in request.query_params
-    status = HTTPStatus.UNAUTHORIZED if is_refused else HTTPStatus.OK
-    answer = HTMLResponse(drawn("login.html", words=reader.words, theme=reader.theme, is_refused=is_refused), status)
-    return reader.remembered(answer, request.query_params)
-
-
-@router.get("/static/{name}")
-async def static(name: str, request: Request) -> Response:
-    """One of the page's own files."""
-    found = _static().get(name)
-    if found is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such file")
-    content, media_type, tag = found
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    return Response(content, media_type=media_type, headers=headers)
-
-
-@lru_cache(maxsize=1)
-def _static() -> Mapping[str, tuple[bytes, str, str]]:
-    """Content, MIME type and tag of every file, by name: what is asked for is never opened by its name."""
-    found = {}
-    for each in files("ingestor.web").joinpath("static").iterdir():
-        content = each.read_bytes()
-        media_type = mimetypes.guess_type(each.name)[0] or "application/octet-stream"
-        found[each.name] = content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    return found
 
 
 async def _common(request: Request, live: Live, reader: Reader, view: str) -> dict[str, Any]:

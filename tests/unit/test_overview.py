@@ -22,7 +22,8 @@ def test_a_rate_begins_anew_where_the_count_does() -> None:
 
 def test_a_page_is_drawn_in_the_readers_language_and_theme() -> None:
     refused, asked = (
-        drawn("login.html", words=words_of("zh"), theme="dark", is_refused=is_refused) for is_refused in (True, False)
+        drawn("login.html", words=words_of("zh"), theme="dark", field="token", is_refused=is_refused)
+        for is_refused in (True, False)
     )
     assert 'lang="zh-CN" data-theme="dark"' in asked
     assert "令牌不正确" in refused

@@ -5,6 +5,7 @@ import { say } from "./words.js";
 const HUES = 8;
 const MARGIN_PX = 22;
 const REACH_PX = 16;
+const MOST_STRETCH = 2; // a picture that is flat fills the frame all the same
 const FEW_DOTS = 400;
 const QUESTION_CHARACTERS = 240;
 const TURNS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -51,7 +52,11 @@ class Canvas {
     this.pen = this.canvas.getContext("2d");
     this.pen.scale(ratio, ratio);
     const [wide, high] = [clientWidth, clientHeight].map((length) => Math.max(1, length / 2 - MARGIN_PX));
-    this.places = this.dots.map((dot) => [clientWidth / 2 + dot.x * wide, clientHeight / 2 - dot.y * high]);
+    const [across, up] = ["x", "y"].map((axis) => Math.min(MOST_STRETCH, 1 / Math.max(...this.dots.map((dot) => Math.abs(dot[axis])))));
+    this.places = this.dots.map((dot) => [
+      clientWidth / 2 + dot.x * across * wide,
+      clientHeight / 2 - dot.y * up * high,
+    ]);
     this.draw();
   }
 
