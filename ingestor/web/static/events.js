@@ -62,7 +62,7 @@ function shown(entry) {
 
 // `happened` is called after each entry, and when the stream begins or ends.
 export function follow(happened) {
-  let last = "";
+  let [run, number] = ["", 0];
   const open = () => {
     const stream = new EventSource("/api/events");
     stream.onopen = happened;
@@ -73,17 +73,18 @@ export function follow(happened) {
       }
     };
     stream.onmessage = (message) => {
-      // A stream that was opened anew tells again what was told.
-      if (message.lastEventId && message.lastEventId === last) {
+      // A stream that was opened anew tells again what was told; a daemon that was started again counts anew.
+      const [itsRun, its] = message.lastEventId.split("-");
+      if (itsRun === run && Number(its) <= number) {
         return;
       }
-      last = message.lastEventId;
+      [run, number] = [itsRun, Number(its)];
       add(shown(JSON.parse(message.data)));
       happened();
     };
     stream.addEventListener("lost", (message) => {
-      const { count } = JSON.parse(message.data);
-      add(line(say("activity.lost", { count }), "", { when: "", mood: "is-warn" }));
+      const { lost } = JSON.parse(message.data);
+      add(line(say("activity.lost", { count: lost }), "", { when: "", mood: "is-warn" }));
     });
   };
   open();

@@ -171,7 +171,8 @@ document.addEventListener("click", (event) => {
   }
   const link = event.target.closest("a[href]");
   const isPlain = !event.defaultPrevented && event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey;
-  if (link && isPlain && link.origin === location.origin && link.pathname === "/" && !("native" in link.dataset)) {
+  const isOurs = link?.origin === location.origin && link.pathname === "/" && !link.hash && !("native" in link.dataset);
+  if (isOurs && isPlain) {
     event.preventDefault();
     visitNew(link.pathname + link.search);
   }
