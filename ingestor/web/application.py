@@ -10,21 +10,23 @@ from fastapi import FastAPI
 
 from ingestor.app.live import Live
 from ingestor.app.picture import Pictures
-from ingestor.web import api, assets, health, login, page, picture
+from ingestor.web import api, assets, docs, events, health, login, page, picture
+from ingestor.web.events import Streams
 from ingestor.web.faults import explain_errors
 from ingestor.web.guard import Guard
 from ingestor.web.overview import Rate
 from ingestor.web.ticket import Tickets
 
-_PARTS: Final = (health, api, login, assets, page, picture)
+_PARTS: Final = (health, api, events, docs, login, assets, page, picture)
 
 
-def application_of(live: Live) -> Guard:
-    """The application of one daemon."""
+def application_of(live: Live, streams: Streams) -> Guard:
+    """The application of one daemon; `streams` are those of its events, for whoever ends them."""
     http = live.settings.http
     tickets = Tickets(http.token) if http.token is not None else None
-    application = FastAPI(title="ingestor", version=version("ingestor"), docs_url=None, redoc_url=None)
+    application = FastAPI(title="ingestor", version=version("ingestor"), openapi_url=None)
     application.state.live = live
+    application.state.streams = streams
     application.state.tickets = tickets
     application.state.pictures = Pictures(live)
     application.state.rate = Rate()

@@ -11,6 +11,7 @@ import uvicorn
 from ingestor.app.live import Live
 from ingestor.engine.news import happens_within
 from ingestor.web.application import application_of
+from ingestor.web.events import Streams
 
 MAX_CONNECTIONS: Final = 256
 """More are answered 503: each takes a descriptor, of which the daemon needs some itself."""
@@ -24,7 +25,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, live: Live) -> None:
         self._ending = asyncio.Event()
-        application = application_of(live)
+        self._streams = Streams()
+        application = application_of(live, self._streams)
         super().__init__(
             uvicorn.Config(
                 application,
@@ -48,6 +50,7 @@ class Server(uvicorn.Server):
     def end(self) -> None:
         """Accept nobody any more, and end when answers that are on their way have been given."""
         self._ending.set()
+        self._streams.close()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """A daemon that is asked by HTTP, beside the commands that tell the same."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,11 @@ def test_a_daemon_is_alive_and_not_ready_while_chroma_is_away_and_ends_at_once(t
             assert client.get("/readyz").status_code == 503
             assert client.post("/api/search", json={"text": "x"}).status_code == 503
             assert client.get("/api/documents").json() == {"total": 0, "documents": []}
-        assert daemon.terminate() == 0
+            with client.stream("GET", "/api/events") as stream:
+                lines = stream.iter_lines()
+                assert any('"chroma.unreachable"' in line for line in lines)
+                assert daemon.terminate() == 0
+                assert not [line for line in lines if "error" in line and "chroma" not in line]
 
 
 def test_a_port_that_is_taken_is_told_with_its_remedy(served: Served, tmp_path: Path) -> None:
@@ -180,3 +185,41 @@ def test_a_host_that_others_can_reach_needs_a_token(tmp_path: Path) -> None:
         done = site.command("run")
     assert done.code == 2
     assert "INGESTOR_HTTP__TOKEN" in done.err
+
+
+def test_what_happens_is_told_whatever_is_printed_and_an_open_stream_keeps_no_daemon(tmp_path: Path) -> None:
+    quiet = {"INGESTOR_LOG__LEVEL": "warning"}
+    with EmbeddingServer(dimensions=8) as server, Site(tmp_path, provider_settings(server) | HTTP | quiet) as site:
+        (site.folder / "a.txt").write_text("Told.", encoding="utf-8")
+        daemon = site.start("run")
+        told = site.data_dir / "instance.json"
+        eventually(lambda: told.is_file() and "http://" in told.read_text(encoding="utf-8"), daemon.log)
+        url = json.loads(told.read_text(encoding="utf-8"))["http_url"]
+        with httpx.stream("GET", f"{url}/api/events", timeout=60, trust_env=False) as stream:
+            lines = stream.iter_lines()
+            assert any('"document.synced"' in line and '"a.txt"' in line for line in lines)
+            daemon.process.terminate()
+            assert any('"daemon.stopping"' in line for line in lines)
+            assert daemon.terminate() == 0
+        assert not daemon.events("document.synced")
+
+
+def test_the_api_is_described_as_it_answers(served: Served) -> None:
+    described = served.get("/openapi.json")
+    assert set(described["paths"]["/api/search"]["post"]["responses"]) == {
+        "200",
+        "400",
+        "401",
+        "409",
+        "429",
+        "502",
+        "503",
+    }
+    assert "DocumentRow" in described["components"]["schemas"]
+    page = served.client.get("/docs")
+    for path in described["paths"]:
+        assert path in page.text
+    for name in described["components"]["schemas"]:
+        assert f'id="{name}"' in page.text
+    assert "//" not in page.text.replace("<!doctype", ""), "nothing comes from elsewhere"
+    assert "<script" not in page.text

@@ -12,6 +12,7 @@ from ingestor.app.live import Live
 from ingestor.settings import load_settings
 from ingestor.web import guard, ticket
 from ingestor.web.application import application_of
+from ingestor.web.events import Streams
 
 SHOWN = "a-token-that-nobody-guesses"
 HERE = "http://127.0.0.1:8765"
@@ -28,7 +29,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def browser(**http: object) -> httpx.AsyncClient:
     """A client of a daemon that is starting, with settings of the group `http`."""
     settings = load_settings(None, {f"http.{name}": value for name, value in http.items()}).settings
-    transport = httpx.ASGITransport(application_of(Live(settings, asyncio.Event())))
+    transport = httpx.ASGITransport(application_of(Live(settings, asyncio.Event()), Streams()))
     return httpx.AsyncClient(transport=transport, base_url=HERE)
 
 
