@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog,
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = ("--disable-dev-shm-usage", "--force-color-profile=srgb", "--disable-lcd-text")
-PATIENCE_MS = 4_000
+PATIENCE_MS = 20_000
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ TEXTS = {
     "新闻/仲裁.txt": "两国把海洋划界争端提交国际仲裁庭。\n",
     "photo.txt": "\0binary\0",
     HOSTILE: HOSTILE_TEXT,
-    **{f"notes/{number:02}.txt": f"Note {number} on the {number}th day.\n" for number in range(60)},
+    **{f"notes/{number:02}.txt": f"Note {number} on the {number}th day.\n" for number in range(46)},
 }
 INDEXED = len(TEXTS) - 1
 

@@ -2,7 +2,7 @@
 
 import { say } from "./words.js";
 
-const MOST_LINES = 60;
+const MOST_LINES = 120;
 const AGAIN_MS = 2000;
 
 const list = document.getElementById("activity");
