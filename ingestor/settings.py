@@ -857,13 +857,16 @@ def _invalid(error: ValidationError, labels: Mapping[str, str]) -> ConfigError:
     group, *place = first["loc"] or ("",)
     if group == "sources" and place:
         number, *keys = place
-        nth = f"its {int(number) + 1}. one, " if isinstance(number, int) else ""
-        message = f"setting sources ({variable('sources')}) is wrong: {nth}{'.'.join(map(str, keys))}: {reason}"
+        key = ".".join(map(str, keys))
+        place_of_it = f"its {int(number) + 1}. one, {key}" if isinstance(number, int) else key
+        message = f"setting sources ({variable('sources')}) is wrong: {place_of_it}: {reason}"
         name = "sources"
     elif name in setting_names():
         message = f"setting {name} ({variable(name)}) is wrong: {reason}"
+    elif name:
+        message = f"settings do not fit together, in {name}: {reason}"
     else:
-        message = f"settings do not fit together: {name}{'.' if name else ''}{reason}"
+        message = f"settings do not fit together: {reason}"
     concerned = [label for each, label in labels.items() if each == name or not name or each.startswith(f"{name}.")]
     return ConfigError(message, remedy=f"change it where it is set: {' or '.join(dict.fromkeys(concerned))}")
 

@@ -1,11 +1,13 @@
 """Options of the test run, and the figures that tests tell at its end."""
 
+import os
 from collections.abc import Callable
 
 import pytest
 from _pytest.terminal import TerminalReporter
 from hypothesis import settings
 
+os.environ["LC_ALL"] = "C.UTF-8"  # whatever the language of those who run them, most tests read English
 settings.register_profile("thorough", max_examples=2_000, deadline=None)
 
 

@@ -223,7 +223,8 @@ class ChromaServer:
                 raise ServiceUnavailable("the Chroma server was told to stop while it started")
             if time.monotonic() >= deadline_seconds:
                 raise ServiceUnavailable(
-                    f"the Chroma server did not answer within {timeout_seconds:g} s", remedy=f"read {self.log_path}"
+                    f"the Chroma server did not answer within {timeout_seconds:g} s",
+                    remedy=f"read the log {self.log_path}",
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -296,7 +297,7 @@ class ChromaServer:
         if re.search(r"Address \S+ is not available", words):
             return self._taken()
         return ServiceUnavailable(
-            f"the Chroma server died at its start (code {code}): {words}", remedy=f"read {self.log_path}"
+            f"the Chroma server died at its start (code {code}): {words}", remedy=f"read the log {self.log_path}"
         )
 
     def _last_words(self) -> str:

@@ -497,7 +497,7 @@ def _small_file(absolute: str) -> bytes:
     try:
         mode = os.fstat(descriptor).st_mode
         if not modes.S_ISREG(mode):
-            raise OSError(errno.EINVAL, f"it is {kind_of(mode)}")
+            raise OSError(errno.EINVAL, f"it is {kind_of(mode)} and no file")
         with open(descriptor, "rb", closefd=False) as file:
             raw = file.read(MAX_RULES_FILE_BYTES + 1)
     finally:

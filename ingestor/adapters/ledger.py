@@ -645,5 +645,5 @@ def _load(text: str, form: type[_Form]) -> _Form:
     except ValueError as error:
         raise _Unreadable(f"{text[:40]!r} is no JSON") from error
     if not isinstance(found, form):
-        raise _Unreadable(f"{text[:40]!r} is no {form.__name__}")
+        raise _Unreadable(f"{text[:40]!r} is JSON of another type than {form.__name__}")
     return found

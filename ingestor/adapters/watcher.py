@@ -519,10 +519,10 @@ def _instances_sentence() -> str:
 def _limit(name: str, *, suggested: int) -> str:
     """The kernel setting, what it is now, and how to raise it."""
     try:
-        now = f" (now {int(Path('/proc/sys/fs/inotify', name).read_text(encoding='ascii'))})"
+        now = int(Path("/proc/sys/fs/inotify", name).read_text(encoding="ascii"))
     except (OSError, ValueError):
-        now = ""
-    return f"fs.inotify.{name}{now}, for example: sysctl -w fs.inotify.{name}={suggested}"
+        return f"fs.inotify.{name}, for example: sysctl -w fs.inotify.{name}={suggested}"
+    return f"fs.inotify.{name} (now {now}), for example: sysctl -w fs.inotify.{name}={suggested}"
 
 
 def _report_leftovers(complaints: list[str]) -> None:

@@ -172,9 +172,9 @@ def _see_that_it_is_enough(settings: Settings, found: Survey) -> None:
         message = f"no question has its answers within --max-texts: {found.too_wide_questions:,} need more texts"
         raise ConfigError(message, remedy="raise --max-texts")
     message = (
-        f"{settings.watch_dir} has too little to ask: {found.questions_found:,} titles that stand above one section"
+        f"{settings.watch_dir} has too little to ask: {found.questions_found:,} titles that stand above one section "
+        f"alone, and {found.texts_found:,} texts to find"
     )
-    message += f" alone, and {found.texts_found:,} texts to find"
     remedy = "name a folder whose documents have headings (Markdown), a `title:`, or file names of several words"
     raise ConfigError(message, remedy=remedy)
 

@@ -8,6 +8,7 @@ import typer
 
 from ingestor.cli.output import out, print_json, shown
 from ingestor.core.errors import ConfigError
+from ingestor.language import translated
 
 CollectionOption = Annotated[
     str | None,
@@ -57,7 +58,7 @@ def tell(result: dict[str, Any], sentence: str, *, as_json: bool) -> None:
         print_json(result)
     else:
         for line in sentence.split("\n"):
-            out.print(shown(line))
+            out.print_verbatim(shown(translated(line)))
 
 
 def confirm(question: str, *, is_agreed: bool) -> None:
@@ -66,4 +67,4 @@ def confirm(question: str, *, is_agreed: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"this cannot be undone: {question}", remedy="say so with --yes")
-    typer.confirm(question, abort=True, err=True)
+    typer.confirm(translated(question), abort=True, err=True)

@@ -93,8 +93,8 @@ def _print(hit: "Hit") -> None:
     excerpt = " ".join(hit.document.split())
     if len(excerpt) > _EXCERPT_CHARACTERS:
         excerpt = excerpt[: _EXCERPT_CHARACTERS - 1] + "…"
-    out.print(f"[bold]{hit.score:.3f}[/]  [cyan]{shown(place)}[/]  {shown(str(heading))}")
-    out.print(f"       {shown(excerpt)}\n")
+    out.print_verbatim(f"[bold]{hit.score:.3f}[/]  [cyan]{shown(place)}[/]  {shown(str(heading))}")
+    out.print_verbatim(f"       {shown(excerpt)}\n")
 
 
 def _money(cost: "Cost") -> str:
@@ -120,17 +120,16 @@ def _print_status(found: "Status") -> None:
     scanned = "never"
     if reconcile:
         scanned = (
-            f"{moment(reconcile['at_seconds'])} ({reconcile['same']} as known, {reconcile['present']} new or changed"
+            f"{moment(reconcile['at_seconds'])} ({reconcile['same']} as known, {reconcile['present']} new or changed, "
+            f"{reconcile['gone']} gone)"
         )
-        scanned += f", {reconcile['gone']} gone)"
     usage = fields["embedding"]
     rows = {
         "daemon": alive + since,
         **({"http": daemon.http_url} if daemon and daemon.http_url else {}),
         "folder": f"{found.watch_dir} ({found.watching})" if found.watching else found.watch_dir,
         "collection": f"{found.collection} at {found.chroma}",
-        "documents": f"{fields['documents']} ({fields['chunks']} chunks"
-        + (f"; the index holds {found.tombstones} deleted ones besides)" if found.tombstones else ")"),
+        "documents": f"{fields['documents']} ({fields['chunks']} chunks)",
         "queue": f"{fields['queued']} waiting, {fields['in_flight']} in work",
         "problems": str(fields["problems"]),
         "last reconcile": scanned,
@@ -138,6 +137,8 @@ def _print_status(found: "Status") -> None:
         + _money(found.cost),
         "vector store": _store(found, usage["lookups"], usage["hits"]),
     }
+    if found.tombstones:
+        rows["deleted"] = f"{found.tombstones} records that the index still holds"
     if found.cost.tokens_per_day is not None:
         rows["today"] = f"{found.cost.tokens_today} of {found.cost.tokens_per_day} tokens"
     if found.held_deletions:

@@ -9,6 +9,7 @@ import typer
 from ingestor.cli.chosen import MetadataOption, YesOption, confirm, group_only, parsed_object, tell
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import errors_explained, out, print_json, shown, sized
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from ingestor.app.collections import Listed
@@ -99,7 +100,7 @@ def rename(
         done = work.rename(loaded, config, old, new)
         sentence = f"renamed the collection {old} to {new}"
         if done.changed_file:
-            sentence += f", and changed chroma.collection in {done.changed_file}"
+            sentence = f"renamed the collection {old} to {new}, and changed chroma.collection in {done.changed_file}"
         if done.to_change:
             sentence += f"\nnow, before anything else: {done.to_change}"
         tell(asdict(done), sentence, as_json=as_json)
@@ -189,7 +190,7 @@ def _print(listed: "list[Listed]") -> None:
         is_number = heading in {"records", "dimensions", "index"}
         table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
     for row in listed:
-        model = f"{row.provider}/{row.model}" if row.model else "not ours"
+        model = f"{row.provider}/{row.model}" if row.model else translated("not ours")
         table.add_row(
             "*" if row.is_configured else "",
             shown(row.name),

@@ -37,7 +37,7 @@ def databases(
         if as_json:
             print_json([asdict(database) for database in listed])
         for database in listed if not as_json else ():
-            out.print(f"{'*' if database.is_configured else ' '} {shown(database.name)}")
+            out.print_verbatim(f"{'*' if database.is_configured else ' '} {shown(database.name)}")
 
 
 def create(  # noqa: PLR0913, PLR0917 - the options of the command

@@ -9,6 +9,7 @@ from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings
 from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, shown
 from ingestor.cli.signals import run_in_order
 from ingestor.core.escaping import spelled
+from ingestor.language import translated
 
 
 def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -25,10 +26,10 @@ def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: De
             when = f"next try {moment(problem.next_try_seconds)}" if problem.next_try_seconds else "until it changes"
             remedy = f" - {problem.remedy}" if problem.remedy else ""
             place = f"{source}: {path}" if source else path
-            out.print(f"[cyan]{shown(place)}[/]: {shown(problem.reason + remedy)}")
-            attempts = f"{problem.attempts} attempt{'s' if problem.attempts > 1 else ''}"
-            history = f"{attempts} since {moment(problem.since_seconds)}, {when}"
-            out.print(f"       {problem.stage.value}, {problem.kind}, {history}")
+            out.print_verbatim(f"[cyan]{shown(place)}[/]: {shown(translated(problem.reason + remedy))}")
+            plural = "s" if problem.attempts > 1 else ""
+            history = f"{problem.attempts} attempt{plural} since {moment(problem.since_seconds)}, {when}"
+            out.print_verbatim(f"       {translated(problem.stage.value)}, {problem.kind}, {translated(history)}")
         if found:
             raise typer.Exit(EXIT_PROBLEMS)
         if not as_json:

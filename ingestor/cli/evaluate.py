@@ -10,6 +10,7 @@ import typer
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import err, errors_explained, out, priced, print_json, shown
 from ingestor.core.escaping import spelled
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from ingestor.app.evaluate import Evaluation, Tell
@@ -79,7 +80,7 @@ def _print(found: "Evaluation") -> None:
             f"{quality.recall_at_1:.3f}",
             f"{quality.recall_at_10:.3f}",
             f"{quality.mrr:.3f}",
-            "cached" if speed is None else f"{speed:,.1f}",
+            translated("cached") if speed is None else f"{speed:,.1f}",
             priced(judged.price_per_million_tokens, judged.currency),
         )
     out.print(table)
@@ -89,7 +90,7 @@ def _print(found: "Evaluation") -> None:
         f"seed {found.seed}"
     )
     for note in found.notes:
-        out.print(f"- {shown(note)}")
+        out.print_verbatim(f"- {shown(translated(note))}")
 
 
 @contextmanager
@@ -105,7 +106,7 @@ def _progress_told() -> Iterator["Tell"]:
 
         def tell(what: str, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(shown(what), total=total)
+                tasks[what] = bar.add_task(shown(translated(what)), total=total)
             bar.advance(tasks[what])
 
         yield tell

@@ -1,6 +1,7 @@
 """The `ingestor` command: the list of its commands."""
 
 import gc
+import os
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from ingestor.cli import (
     verify,
 )
 from ingestor.cli.allocator import give_back_freed_memory
+from ingestor.language import ENGLISH, language_of
 
 NEW_OBJECTS = 10_000
 """After how many of them Python searches the newest for garbage; its own choice is 700."""
@@ -93,7 +95,12 @@ def main() -> None:
     # A start makes a million objects that stay: to search them for garbage takes a tenth of its time.
     gc.set_threshold(NEW_OBJECTS)
     try:
-        app()
+        if language_of(os.environ) == ENGLISH:
+            app()
+        else:
+            from ingestor.cli.interpreter import run_translated
+
+            run_translated(app)
     finally:
         # The interpreter looks for garbage when it ends, which takes up to a second where chromadb was imported.
         gc.freeze()

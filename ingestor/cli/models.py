@@ -4,7 +4,8 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import errors_explained, out, priced, print_json, shown
+from ingestor.cli.output import errors_explained, out, padded, priced, print_json, shown
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from ingestor.core.profiles import ModelProfile, ProviderProfile
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 _MARK = "*"
 _PROVIDER = "INGESTOR_EMBEDDING__PROVIDER"
 _MODEL = "INGESTOR_EMBEDDING__MODEL"
-_LIMITS = f"{'tokens/text':>13}{'texts/call':>13}{'tokens/call':>13}"
+_LIMITS = ("tokens/text", "texts/call", "tokens/call")
+_LIMIT_CELLS = 13
 
 
 def models(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -72,69 +74,77 @@ def _select(profile: "ModelProfile") -> str:
 
 
 def _print_hosted(provider: "ProviderProfile", known: list["ModelProfile"], configured: "ModelProfile") -> None:
-    key = f", key: {provider.key_variable}" if provider.key_variable else ""
-    out.print(f"[bold]{provider.provider}[/]  {provider.base_url or 'in this process'}{key}")
-    out.print(f"  {'model':<24}{'dimensions':>10}{_LIMITS}  price/million tokens")
+    key = translated(f", key: {provider.key_variable}") if provider.key_variable else ""
+    out.print_verbatim(f"[bold]{provider.provider}[/]  {provider.base_url or translated('in this process')}{key}")
+    heads = f"{padded('model', 24)}{padded('dimensions', 10, is_right=True)}{_limit_heads()}"
+    out.print_verbatim(f"  {heads}  {translated('price/million tokens')}")
     for profile in known:
         mark = _MARK if _is_same(profile, configured) else " "
-        out.print(
+        out.print_verbatim(
             f"{mark} [cyan]{profile.model:<24}[/]{profile.default_dimensions:>10}{_limits(profile)}  {_price(profile)}"
         )
         _print_nature(profile)
-        out.print(f"    {_select(profile)}")
+        out.print_verbatim(f"    {_select(profile)}")
     out.print()
 
 
 def _print_servers(servers: list["ProviderProfile"], configured: "ModelProfile") -> None:
     out.print("[bold]your own server[/]  no price, no key; limits beside the model's own")
-    out.print(f"  {'provider':<12}{'usual base URL':<28}{_LIMITS}  other dimensions")
+    heads = f"{padded('provider', 12)}{padded('usual base URL', 28)}{_limit_heads()}"
+    out.print_verbatim(f"  {heads}  {translated('other dimensions')}")
     for server in servers:
         mark = _MARK if server.provider == configured.provider else " "
-        lengths = "yes" if server.accepts_dimensions else "no"
-        out.print(f"{mark} [cyan]{server.provider:<12}[/]{server.base_url:<28}{_limits(server)}  {lengths}")
+        lengths = translated("yes" if server.accepts_dimensions else "no")
+        out.print_verbatim(f"{mark} [cyan]{server.provider:<12}[/]{server.base_url:<28}{_limits(server)}  {lengths}")
     out.print()
 
 
 def _print_open(known: list["ModelProfile"], configured: "ModelProfile") -> None:
     """Each open model once, with the name that it has at each server."""
     out.print("[bold]models for your own server[/]  for example:")
-    out.print(f"    {_select(known[0])}")
+    out.print_verbatim(f"    {_select(known[0])}")
     out.print("  at any other OpenAI-compatible endpoint:")
-    out.print(f"    {_PROVIDER}=openai INGESTOR_EMBEDDING__BASE_URL=… {_MODEL}=…")
+    out.print_verbatim(f"    {_PROVIDER}=openai INGESTOR_EMBEDDING__BASE_URL=… {_MODEL}=…")
     for published_name in dict.fromkeys(profile.published_name for profile in known):
         served = [profile for profile in known if profile.published_name == published_name]
         freest = max(served, key=lambda profile: (len(profile.allowed_dimensions), profile.max_text_tokens))
         mark = _MARK if published_name == configured.published_name else " "
-        limits = f"{freest.default_dimensions} dimensions, {freest.max_text_tokens:,} tokens/text"
-        out.print(f"{mark} [cyan]{published_name}[/]  {limits}")
+        limits = translated(f"{freest.default_dimensions} dimensions, {freest.max_text_tokens:,} tokens/text")
+        out.print_verbatim(f"{mark} [cyan]{published_name}[/]  {limits}")
         _print_nature(freest)
         for name in dict.fromkeys(profile.model for profile in served):
-            out.print(f"    {', '.join(profile.provider for profile in served if profile.model == name)}: {name}")
+            servers = ", ".join(profile.provider for profile in served if profile.model == name)
+            out.print_verbatim(f"    {servers}: {name}")
     out.print()
 
 
 def _print_nature(profile: "ModelProfile") -> None:
-    out.print(f"    {profile.task}; {profile.languages}; {profile.licence}")
+    nature = "; ".join(map(translated, (profile.task, profile.languages, profile.licence)))
+    out.print_verbatim(f"    {nature}")
     allowed = profile.allowed_dimensions
     if len(allowed) > 1:
         lengths = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else ", ".join(map(str, allowed))
-        out.print(f"    INGESTOR_EMBEDDING__DIMENSIONS: {lengths}")
+        out.print_verbatim(f"    INGESTOR_EMBEDDING__DIMENSIONS: {translated(lengths)}")
 
 
 def _print_configured(configured: "ModelProfile") -> None:
-    name = shown(configured.model)
-    out.print(
-        f"{_MARK} configured: {configured.provider} {name}" + ("" if configured.is_known else ", not in this list")
-    )
+    told = f"configured: {configured.provider} {shown(configured.model)}"
+    if not configured.is_known:
+        told = f"configured, but not in this list: {configured.provider} {shown(configured.model)}"
+    out.print(f"{_MARK} {told}")
     out.print(
         f"    {configured.max_text_tokens:,} tokens/text, {configured.max_batch_inputs:,} texts/call,"
         f" {configured.max_batch_tokens:,} tokens/call, price: {_price(configured)}"
     )
 
 
+def _limit_heads() -> str:
+    return "".join(padded(head, _LIMIT_CELLS, is_right=True) for head in _LIMITS)
+
+
 def _limits(profile: "ModelProfile | ProviderProfile") -> str:
     limits = (profile.max_text_tokens, profile.max_batch_inputs, profile.max_batch_tokens)
-    return "".join(f"{'-' if limit is None else f'{limit:,}':>13}" for limit in limits)
+    return "".join(f"{'-' if limit is None else f'{limit:,}':>{_LIMIT_CELLS}}" for limit in limits)
 
 
 def _price(profile: "ModelProfile") -> str:

@@ -20,6 +20,7 @@ import typer
 from ingestor.core.errors import IngestorError
 from ingestor.core.escaping import escaped
 from ingestor.core.shortage import shortage
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -51,12 +52,25 @@ class Terminal:
         return (sys.stderr if self._is_stderr else sys.stdout).isatty()
 
     def print(self, *objects: "RenderableType") -> None:
-        """Print text with rich's markup, or what rich can draw."""
-        self.console.print(*objects)
+        """Print what we tell, in the reader's language: text with rich's markup, tables with their headings."""
+        self.console.print(*map(_told, objects))
+
+    def print_verbatim(self, text: str) -> None:
+        """Print what others have written, or what is in the reader's language already, with rich's markup."""
+        self.console.print(text)
 
 
 out = Terminal(is_stderr=False)
 err = Terminal(is_stderr=True)
+
+
+def _told(shown: "RenderableType") -> "RenderableType":
+    if isinstance(shown, str):
+        return translated(shown)
+    for column in getattr(shown, "columns", ()):
+        if isinstance(column.header, str):
+            column.header = translated(column.header)
+    return shown
 
 
 def print_json(value: object) -> None:
@@ -91,8 +105,17 @@ def sized(size_bytes: int) -> str:
 def priced(price: float | None, currency: str) -> str:
     """The price of a million tokens for people."""
     if price is None:
-        return "not known"
-    return f"{currency} {price:.2f}".strip() if price else "free"
+        return translated("not known")
+    return f"{currency} {price:.2f}".strip() if price else translated("free")
+
+
+def padded(heading: str, cells: int, *, is_right: bool = False) -> str:
+    """A heading in the reader's language, over a column of so many cells; a Chinese character takes two of them."""
+    from rich.cells import cell_len
+
+    told = translated(heading)
+    space = " " * max(0, cells - cell_len(told))
+    return space + told if is_right else told + space
 
 
 def print_rows(rows: Mapping[str, str]) -> None:
@@ -101,13 +124,13 @@ def print_rows(rows: Mapping[str, str]) -> None:
 
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/]", shown(value))
+        table.add_row(f"[bold]{translated(name)}[/]", shown(translated(value)))
     out.print(table)
 
 
 def fail(sentence: str, exit_code: int) -> NoReturn:
     """End the command with one line."""
-    err.print(f"[bold red]error:[/] {shown(sentence)}")
+    err.print(f"[bold red]error:[/] {shown(translated(sentence))}")
     raise typer.Exit(exit_code)
 
 

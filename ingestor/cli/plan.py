@@ -9,6 +9,7 @@ from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, Json
 from ingestor.cli.output import err, errors_explained, out, print_json, print_rows, shown, sized
 from ingestor.cli.progress import now_and_then
 from ingestor.core.escaping import spelled
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,12 +73,11 @@ def _print(planned: "Planned") -> None:
         out.print()
         out.print(_kinds(planned))
     for obstacle in forecast.obstacles:
-        names = ", ".join(obstacle.examples)
-        more = (
-            f" and {obstacle.count - len(obstacle.examples):,} more" if obstacle.count > len(obstacle.examples) else ""
-        )
-        told = f"{names}{more}: {obstacle.reason}"
-        out.print(f"\n[bold]{obstacle.count:,} {shown(obstacle.kind)}[/]  {shown(told)}")
+        names, left_out = ", ".join(obstacle.examples), obstacle.count - len(obstacle.examples)
+        if left_out > 0:
+            names = translated(f"{names} and {left_out:,} more")
+        told = f"{names}: {translated(obstacle.reason)}"
+        out.print_verbatim(f"\n[bold]{obstacle.count:,} {shown(obstacle.kind)}[/]  {shown(told)}")
 
 
 def _kinds(planned: "Planned") -> "Table":
@@ -88,7 +88,7 @@ def _kinds(planned: "Planned") -> "Table":
         table.add_column(heading, justify="right" if place else "left")
     for kind, counts in planned.forecast.kinds.items():
         table.add_row(
-            kind.value,
+            translated(kind.value),
             f"{counts.files:,}",
             sized(counts.size_bytes),
             f"{counts.chunks:,}",
@@ -112,7 +112,7 @@ def _time(planned: "Planned") -> str:
         return f"never: {planned.limited_by} allows nothing"
     if planned.days > 1:
         return f"{planned.days:,} days: {planned.limited_by} allows no more at once"
-    lasting = f"about {_lasting(planned.duration.seconds)}"
+    lasting = _lasting(planned.duration.seconds)
     if not planned.forecast.texts.paid:
         return lasting
     calls = planned.duration.measured_calls
@@ -122,10 +122,10 @@ def _time(planned: "Planned") -> str:
 def _lasting(seconds: float) -> str:
     whole = math.ceil(seconds)
     if whole < 2 * _MINUTE_SECONDS:
-        return f"{whole} s"
+        return f"about {whole} s"
     if whole < 2 * _HOUR_SECONDS:
-        return f"{math.ceil(seconds / _MINUTE_SECONDS)} min"
-    return f"{math.ceil(seconds / _HOUR_SECONDS)} h"
+        return f"about {math.ceil(seconds / _MINUTE_SECONDS)} min"
+    return f"about {math.ceil(seconds / _HOUR_SECONDS)} h"
 
 
 def _rounded(amount: float) -> str:
@@ -151,7 +151,7 @@ def _progress_told() -> Iterator[Callable[[int, int], None]]:
 def _bar() -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("files read"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(translated("files read")), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err.console, transient=True) as bar:
         task = bar.add_task("plan", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)

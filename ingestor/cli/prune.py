@@ -55,6 +55,6 @@ def _rows(found: "Pruned") -> dict[str, str]:
     if found.cleaned is None or found.before.bytes is None or found.after.bytes is None:
         rows["files"] = "they are the server's: ask its operator for `chroma vacuum` and for folders of no collection"
     else:
-        rows["files"] = f"{sized(found.before.bytes)}, now {sized(found.after.bytes)}"
+        rows["files"] = f"{sized(found.before.bytes)} before, {sized(found.after.bytes)} after"
         rows["orphaned"] = f"{found.cleaned.folders} folders and {found.cleaned.rows} rows, now none"
     return rows

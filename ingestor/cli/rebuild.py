@@ -20,6 +20,7 @@ from ingestor.cli.output import (
 )
 from ingestor.cli.signals import run_in_order
 from ingestor.core.errors import ConfigError
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from ingestor.app.beside import Beside
@@ -101,7 +102,7 @@ def _ask(settings: "Settings", collection: str = "") -> None:
     costs = [each.price.cost for each in planned if each.price.cost is not None]
     price = f"for about {sum(costs):.4f} {planned[0].price.currency}".rstrip() if costs else "of unknown price"
     sentence = f"{texts} texts, about {tokens} tokens, are embedded by {planned[0].model}, {price}. Go on?"
-    typer.confirm(sentence, abort=True, err=True)
+    typer.confirm(translated(sentence), abort=True, err=True)
 
 
 def _print(found: "Rebuilt") -> None:
@@ -117,7 +118,8 @@ def _print(found: "Rebuilt") -> None:
             f"records of others: {compared['carried']} carried over\n"
             f"sample: {compared['found']} of {compared['sampled']} records found by their own text"
         )
-    out.print("embedding: " + ", ".join(f"{usage[name]} {name}" for name in ("requests", "texts", "tokens")))
+    counts = ", ".join(f"{usage[name]} {name}" for name in ("requests", "texts", "tokens"))
+    out.print(f"embedding: {counts}")
     out.print(f"{found.seconds:.1f} s")
     if found.is_switched:
         out.print(
@@ -173,4 +175,4 @@ def _change(settings: "Settings", collection: str, command: str, *, as_json: boo
         "--prune": f"{found.name} is deleted, with {found.chunks} records",
         "--abandon": f"{found.name} is deleted: {found.documents} documents had been done",
     }
-    out.print(shown(told[command]))
+    out.print_verbatim(shown(translated(told[command])))

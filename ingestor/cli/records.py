@@ -190,7 +190,7 @@ def delete(  # noqa: PLR0913, PLR0917 - the options of the command
 
         if not yes:
             found = work.chosen(loaded.settings, collection, selection)
-            confirm(f"delete {_records(len(found))}?", is_agreed=not found)
+            confirm(f"delete {len(found)} record{_plural(len(found))}?", is_agreed=not found)
             # Those that were asked about, and none that has come since.
             selection = _selection(list(found)) if found else selection
         _tell(work.delete(loaded.settings, collection, selection), "deleted", as_json=as_json)
@@ -249,12 +249,18 @@ def _tell(done: "Written", verb: str, *, as_json: bool, are_told: bool = False) 
         print_json({"collection": done.collection, "ids": list(done.ids), "embedding": embedding})
         return
     for identity in done.ids if are_told else ():
-        out.print(shown(identity))
-    out.print(f"{_records(len(done.ids))} {verb}")
+        out.print_verbatim(shown(identity))
+    number, plural = len(done.ids), _plural(len(done.ids))
+    told = {
+        "written": f"{number} record{plural} written",
+        "changed": f"{number} record{plural} changed",
+        "deleted": f"{number} record{plural} deleted",
+    }
+    out.print(told[verb])
 
 
-def _records(number: int) -> str:
-    return f"{number} record{'' if number == 1 else 's'}"
+def _plural(number: int) -> str:
+    return "" if number == 1 else "s"
 
 
 def _show(page: "Page", *, as_json: bool) -> None:
@@ -281,16 +287,17 @@ def _as_json(record: "StoredRecord") -> dict[str, Any]:
 
 
 def _print(record: "StoredRecord") -> None:
-    out.print(f"[bold]{shown(record.id)}[/]")
+    out.print_verbatim(f"[bold]{shown(record.id)}[/]")
     if record.document is not None:
         excerpt = " ".join(record.document.split())
         if len(excerpt) > _EXCERPT_CHARACTERS:
             excerpt = excerpt[: _EXCERPT_CHARACTERS - 1] + "…"
-        out.print(f"       {shown(excerpt)}")
+        out.print_verbatim(f"       {shown(excerpt)}")
     if record.metadata:
-        out.print(f"       {shown(', '.join(f'{key}={value}' for key, value in sorted(record.metadata.items())))}")
+        pairs = ", ".join(f"{key}={value}" for key, value in sorted(record.metadata.items()))
+        out.print_verbatim(f"       {shown(pairs)}")
     if record.uri is not None:
-        out.print(f"       {shown(record.uri)}")
+        out.print_verbatim(f"       {shown(record.uri)}")
     if record.embedding is not None:
         numbers = ", ".join(f"{number:.4f}" for number in record.embedding[:_SHOWN_NUMBERS])
         out.print(f"       {len(record.embedding)} dimensions: {numbers}…")

@@ -2,6 +2,7 @@
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import errors_explained, out, print_json, shown
+from ingestor.language import translated
 
 
 def config(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -17,5 +18,5 @@ def config(config: ConfigOption = None, as_json: JsonOption = False, debug: Debu
         for heading in ("setting", "value", "from"):
             table.add_column(heading)
         for row in rows:
-            table.add_row(row.name, shown(row.value), shown(row.origin))
+            table.add_row(row.name, shown(row.value), shown(translated(row.origin)))
         out.print(table)

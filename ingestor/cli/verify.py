@@ -8,6 +8,7 @@ import typer
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, shown
 from ingestor.core.escaping import spelled
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from ingestor.app.verify import Verification, Verified
@@ -84,8 +85,9 @@ def _print(found: "Verification", *, is_repair: bool) -> None:
     if found.source:
         out.print(f"[bold]{shown(found.source)}[/]")
     for finding in found.first.findings[:_MAX_SHOWN]:
-        said = finding.reason or finding.record_id
-        out.print(f"[bold]{finding.kind.value}[/]  [cyan]{shown(finding.path)}[/]  {shown(said)}")
+        said = translated(finding.reason) if finding.reason else finding.record_id
+        kind = translated(finding.kind.value)
+        out.print_verbatim(f"[bold]{kind}[/]  [cyan]{shown(finding.path)}[/]  {shown(said)}")
     more = len(found.first.findings) - _MAX_SHOWN
     if more > 0:
         out.print(f"… and {more} more: `ingestor verify --json` lists them")

@@ -107,7 +107,7 @@ def refuse_files(records: Mapping[str, Mapping[str, Any]]) -> None:
     files = list(dict.fromkeys(owned.values()))
     named = ", ".join(escaped(file) for file in files[:_SHOWN_FILES])
     if len(files) > _SHOWN_FILES:
-        named += f" and {len(files) - _SHOWN_FILES} more"
+        named = f"{named} and {len(files) - _SHOWN_FILES} more"
     if len(owned) == 1:
         message = f"record {_quoted(next(iter(owned)))} belongs to {named}"
     else:

@@ -24,5 +24,7 @@ def shortage(error: OSError) -> ServiceUnavailable | None:
     remedy = _REMEDIES.get(error.errno or 0)
     if remedy is None:
         return None
-    place = f": {error.filename}" if error.filename else ""
-    return ServiceUnavailable(f"the machine is short of something: {error.strerror}{place}", remedy=remedy)
+    message = f"the machine is short of something: {error.strerror}"
+    if error.filename:
+        message = f"the machine is short of something, at {error.filename}: {error.strerror}"
+    return ServiceUnavailable(message, remedy=remedy)

@@ -24,6 +24,7 @@ BEFORE_WORK = {
     "ingestor.core.errors",
     "ingestor.core.escaping",
     "ingestor.core.shortage",
+    "ingestor.language",
 }
 HEAVY = {"asyncio", "email", "http", "ssl"}
 """Large parts of the standard library."""
