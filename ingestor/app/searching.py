@@ -5,9 +5,9 @@ made anew since the last one, and only while it holds vectors of the model that 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingestor.adapters.chroma_sink import ChromaSink, refuse_other_recipe, view_sink
 from ingestor.adapters.instance import InstanceRecord
@@ -22,6 +22,8 @@ from ingestor.engine.search import search
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
+
+_T = TypeVar("_T")
 
 _IN_PROCESS = frozenset({"persistent", "memory"})
 """Modes of Chroma in which this process holds all that there is: a second client would not see its index."""
@@ -53,6 +55,10 @@ class Searcher:
         sink = self._pipeline.sink.beside(await self._lane.run(self._opened))
         embedding = self._pipeline.embedding
         return await search(text, embedding, sink, self._lane, limit=limit, where=where, where_document=where_document)
+
+    async def look(self, call: Callable[[ChromaSink], _T]) -> _T:
+        """What a call that only reads gets of the collection. Raises as `search`."""
+        return await self._lane.run(lambda: call(self._opened()))
 
     def _opened(self) -> ChromaSink:
         sink = view_sink(self._client, self._collection)

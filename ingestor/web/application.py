@@ -10,13 +10,15 @@ from fastapi import FastAPI
 
 from ingestor.app.live import Live
 from ingestor.app.metering import meter_of
-from ingestor.web import api, assets, docs, events, health, login, metrics
+from ingestor.app.picture import Pictures
+from ingestor.web import api, assets, docs, events, health, login, metrics, page, picture
 from ingestor.web.events import Streams
 from ingestor.web.faults import explain_errors
 from ingestor.web.guard import Guard
+from ingestor.web.overview import Rate
 from ingestor.web.ticket import Tickets
 
-_PARTS: Final = (health, metrics, api, events, docs, login, assets)
+_PARTS: Final = (health, metrics, api, events, docs, login, assets, page, picture)
 
 
 def application_of(live: Live, streams: Streams) -> Guard:
@@ -28,6 +30,8 @@ def application_of(live: Live, streams: Streams) -> Guard:
     application.state.streams = streams
     application.state.tickets = tickets
     application.state.meter = meter_of(live.settings, lambda: live.lines, lambda: not live.faults())
+    application.state.pictures = Pictures(live)
+    application.state.rate = Rate()
     explain_errors(application)
     for part in _PARTS:
         application.include_router(part.router)

@@ -3,11 +3,12 @@
 Invariant: a request names one of them or nothing; no file is opened for it.
 """
 
+import hashlib
 from http import HTTPStatus
 from importlib.resources import files
 from mimetypes import guess_type
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -20,12 +21,16 @@ _ASSETS = {
     for each in files("ingestor.web").joinpath("static").iterdir()
     if each.is_file()
 }
+_TAGS = {name: f'"{hashlib.sha256(content).hexdigest()}"' for name, (content, _) in _ASSETS.items()}
 
 
 @router.get(ASSETS + "{name}")
-async def asset(name: str) -> Response:
-    """One of the files that pages are drawn with."""
+async def asset(name: str, request: Request) -> Response:
+    """One of the files that pages are drawn with; asked for again each time, so that a new page never has old ones."""
     if name not in _ASSETS:
         raise HTTPException(HTTPStatus.NOT_FOUND)
+    headers = {"Cache-Control": "no-cache", "ETag": _TAGS[name]}
+    if request.headers.get("if-none-match") == _TAGS[name]:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     content, kind = _ASSETS[name]
-    return Response(content, media_type=kind, headers={"Cache-Control": "max-age=300"})
+    return Response(content, media_type=kind, headers=headers)

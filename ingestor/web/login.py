@@ -7,38 +7,26 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from ingestor.web.drawing import drawn
 from ingestor.web.guard import LOGIN, cookie_name
+from ingestor.web.reader import Read, Reader
 from ingestor.web.ticket import TICKET_SECONDS, Tickets
 
 router = APIRouter(include_in_schema=False)
 
 _FIELD: Final = "token"
-_PAGE: Final = f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>ingestor</title>
-<link rel="stylesheet" href="/static/plain.css">
-<h1>ingestor</h1>
-<form method="post" action="{LOGIN}">
-<label>Token (the setting http.token) <input type="password" name="{_FIELD}" autocomplete="current-password" required
-autofocus></label>
-<button>Log in</button>
-</form>
-"""
-_WRONG: Final = "<p>That is not the token.</p>\n"
 
 
 @router.get(LOGIN)
-async def form(request: Request) -> Response:
+async def form(request: Request, reader: Read) -> Response:
     """Ask for the token."""
     if _tickets_of(request) is None:
         return RedirectResponse("/", HTTPStatus.SEE_OTHER)
-    return HTMLResponse(_PAGE)
+    return reader.remembered(_page(reader), request.query_params)
 
 
 @router.post(LOGIN)
-async def login(request: Request) -> Response:
+async def login(request: Request, reader: Read) -> Response:
     """Give a ticket for the token."""
     tickets = _tickets_of(request)
     leave = RedirectResponse("/", HTTPStatus.SEE_OTHER)
@@ -46,7 +34,7 @@ async def login(request: Request) -> Response:
         return leave
     fields = parse_qs((await request.body()).decode("utf-8", "replace"))
     if not tickets.is_token(fields.get(_FIELD, [""])[0].strip()):
-        return HTMLResponse(_PAGE + _WRONG, HTTPStatus.UNAUTHORIZED)
+        return _page(reader, is_refused=True)
     leave.set_cookie(
         cookie_name(request.scope),
         tickets.issue(),
@@ -64,6 +52,11 @@ async def logout(request: Request) -> Response:
     leave = RedirectResponse(LOGIN, HTTPStatus.SEE_OTHER)
     leave.delete_cookie(cookie_name(request.scope), httponly=True, samesite="strict")
     return leave
+
+
+def _page(reader: Reader, *, is_refused: bool = False) -> HTMLResponse:
+    drawing = drawn("login.html", words=reader.words, theme=reader.theme, field=_FIELD, is_refused=is_refused)
+    return HTMLResponse(drawing, HTTPStatus.UNAUTHORIZED if is_refused else HTTPStatus.OK)
 
 
 def _tickets_of(request: Request) -> Tickets | None:

@@ -1,0 +1,161 @@
+"""Overview: the state of the daemon as the page tells it."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ingestor.app.freshness import oldest_change_seconds
+from ingestor.app.live import Live
+from ingestor.app.status import Status, status
+from ingestor.web.words import Words
+
+RATE_SECONDS: Final = 60.0
+_MOODS: Final = {
+    "good": "is-good",
+    "busy": "is-busy",
+    "starting": "is-busy",
+    "held": "is-warn",
+    "outage": "is-bad",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A watched folder."""
+
+    name: str
+    folder: str
+    collection: str
+    documents: int
+    watching: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What somebody should know, and do something about."""
+
+    name: str
+    mood: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the card tells."""
+
+    health: str
+    documents: int
+    chunks: int
+    queued: int
+    in_flight: int
+    problems: int
+    rate: int | None
+    """Documents a minute; None while nothing is done."""
+    oldest_seconds: float | None
+    """For how long the oldest change has waited; None when none does."""
+    compared_seconds: float | None
+    """When the folder was compared last; of several, that which was compared first."""
+    cost: str
+    tokens: int
+    tokens_today: int
+    tokens_per_day: int | None
+    pid: int
+    started_seconds: float
+    sources: Sequence[SourceRow]
+    notices: Sequence[Notice]
+
+    @property
+    def mood(self) -> str:
+        """How it looks."""
+        return _MOODS[self.health]
+
+
+class Rate:
+    """Documents a minute, by what was done when somebody looked."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def of(self, finished: int, now_seconds: float) -> int | None:
+        """The rate of the last minute, when so many were finished by now; None when none was."""
+        while self._seen and self._seen[0][0] < now_seconds - RATE_SECONDS:
+            self._seen.popleft()
+        if self._seen and self._seen[-1][1] > finished:
+            self._seen.clear()
+        if not self._seen or self._seen[-1][0] < now_seconds - 1:
+            self._seen.append((now_seconds, finished))
+        since_seconds, before = self._seen[0]
+        if finished == before:
+            return None
+        return max(1, round((finished - before) * 60 / max(1.0, now_seconds - since_seconds)))
+
+
+def overview_of(live: Live, rate: Rate, words: Words) -> Overview:
+    """Put together what the ledgers tell and what the process knows of itself. Blocks."""
+    found, oldest_seconds = status(live.settings), oldest_change_seconds(live.settings)
+    totals = [each.totals for each in found if each.totals is not None]
+    compared = [each.last_reconcile["at_seconds"] for each in found if each.last_reconcile]
+    held = sum(each.held_deletions for each in found)
+    queued, in_flight = sum(each.queued for each in totals), sum(each.in_flight for each in totals)
+    daemon = found[0].daemon
+    notices = list(_notices(live, found, held, words))
+    names = {notice.name for notice in notices}
+    health = next((name for name in ("starting", "outage", "held") if name in names), "good")
+    if health == "good" and queued + in_flight:
+        health = "busy"
+    return Overview(
+        health=health,
+        documents=sum(each.documents for each in totals),
+        chunks=sum(each.chunks for each in totals),
+        queued=queued,
+        in_flight=in_flight,
+        problems=sum(each.problems + each.retrying for each in totals) + sum(each.unreadable_folders for each in found),
+        rate=rate.of(sum(line.pipeline.tally.finished for line in live.lines), time.monotonic()),
+        oldest_seconds=None if oldest_seconds is None else max(0.0, time.time() - oldest_seconds),
+        compared_seconds=min(compared, default=None),
+        cost=_cost(found),
+        tokens=sum(each.usage.tokens for each in totals),
+        tokens_today=sum(each.cost.tokens_today for each in found),
+        tokens_per_day=found[0].cost.tokens_per_day if len(found) == 1 else None,
+        pid=daemon.pid if daemon else 0,
+        started_seconds=daemon.started_seconds if daemon else 0.0,
+        sources=[
+            SourceRow(
+                each.source,
+                each.watch_dir,
+                each.collection,
+                each.totals.documents if each.totals is not None else 0,
+                each.watching,
+            )
+            for each in found
+        ],
+        notices=notices,
+    )
+
+
+def _notices(live: Live, found: Sequence[Status], held: int, words: Words) -> Sequence[Notice]:
+    notices = []
+    if faults := live.faults():
+        is_failing = any(line.pipeline.chroma_failing_seconds() for line in live.lines)
+        name, mood = ("outage", "is-bad") if is_failing else ("starting", "")
+        notices.append(Notice(name, mood, faults[0]))
+    outages = dict.fromkeys(each.outage for each in found if each.outage)
+    notices += [Notice("outage", "is-bad", sentence) for sentence in outages]
+    if held:
+        notices.append(Notice("held", "is-warn", words("held.how", count=held)))
+    for each in found:
+        if (beside := each.unfinished) is not None:
+            counts = {"documents": beside.documents, "expected": beside.documents_expected}
+            notices.append(Notice("rebuild", "", words("rebuild.how", name=beside.name, **counts)))
+    return notices
+
+
+def _cost(found: Sequence[Status]) -> str:
+    """Money by currency, where a price is known."""
+    amounts: dict[str, float] = {}
+    for each in found:
+        if each.cost.amount:
+            amounts[each.cost.currency] = amounts.get(each.cost.currency, 0.0) + each.cost.amount
+    return " + ".join(f"{amount:.4f} {currency}".strip() for currency, amount in amounts.items())

@@ -1,0 +1,91 @@
+// Activity: what the daemon's log tells, as it happens. The stream is opened again whatever has ended it.
+
+import { say } from "./words.js";
+
+const MOST_LINES = 120;
+const AGAIN_MS = 2000;
+
+const list = document.getElementById("activity");
+
+function element(name, className, text) {
+  const made = document.createElement(name);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+const about = {
+  "document.synced": (entry) => [
+    `${say(`activity.${entry.outcome}`)} ${entry.path}`,
+    entry.embedded || entry.reused ? say("activity.synced", entry) : "",
+  ],
+  "document.problem": (entry) => [`${say("activity.problem")} ${entry.path}`, entry.reason],
+  "document.postponed": (entry) => [`${say("activity.postponed")} ${entry.path}`, entry.reason],
+  "folder.reconciled": (entry) => [say("activity.compared"), say("activity.compared_more", entry)],
+  "daemon.ready": (entry) => [say("activity.ready"), entry.watching],
+  "daemon.started": (entry) => [say("activity.started"), entry.folder],
+  "daemon.stopping": () => [say("activity.stopping"), ""],
+  "embedding.down": (entry) => [say("activity.down"), entry.reason],
+  "embedding.back": () => [say("activity.up"), ""],
+};
+
+const moods = { warning: "is-warn", error: "is-bad", critical: "is-bad" };
+
+function line(what, more, { when, mood }) {
+  const row = element("li", mood, "");
+  row.append(element("time", "", when), element("span", "what", what));
+  row.lastChild.title = what;
+  if (more) {
+    row.append(element("small", "", more));
+  }
+  return row;
+}
+
+function add(row) {
+  document.getElementById("quiet").hidden = true;
+  list.prepend(row);
+  while (list.children.length > MOST_LINES) {
+    list.lastChild.remove();
+  }
+}
+
+function shown(entry) {
+  const [what, more] = about[entry.event]?.(entry) ?? [entry.event, entry.reason ?? ""];
+  const moment = new Date(entry.timestamp);
+  const when = Number.isNaN(moment.valueOf()) ? "" : moment.toLocaleTimeString(undefined, { hour12: false });
+  const row = line(what, more, { when, mood: moods[entry.level] ?? "" });
+  if (Date.now() - moment < AGAIN_MS) {
+    row.classList.add("is-new");
+  }
+  return row;
+}
+
+// `happened` is called after each entry, and when the stream begins or ends.
+export function follow(happened) {
+  let [run, number] = ["", 0];
+  const open = () => {
+    const stream = new EventSource("/api/events");
+    stream.onopen = happened;
+    stream.onerror = () => {
+      happened();
+      if (stream.readyState === EventSource.CLOSED) {
+        setTimeout(open, AGAIN_MS);
+      }
+    };
+    stream.onmessage = (message) => {
+      // A stream that was opened anew tells again what was told; a daemon that was started again counts anew.
+      const [itsRun, its] = message.lastEventId.split("-");
+      if (itsRun === run && Number(its) <= number) {
+        return;
+      }
+      [run, number] = [itsRun, Number(its)];
+      add(shown(JSON.parse(message.data)));
+      happened();
+    };
+    stream.addEventListener("lost", (message) => {
+      const { lost } = JSON.parse(message.data);
+      add(line(say("activity.lost", { count: lost }), "", { when: "", mood: "is-warn" }));
+    });
+  };
+  open();
+}

@@ -1,0 +1,30 @@
+"""What the page tells of the daemon's state."""
+
+from ingestor.web.drawing import drawn
+from ingestor.web.overview import Rate
+from ingestor.web.words import words_of
+
+
+def test_a_rate_is_what_was_done_in_the_last_minute() -> None:
+    rate = Rate()
+    assert rate.of(100, 0.0) is None
+    assert rate.of(110, 30.0) == 20
+    assert rate.of(130, 60.0) == 30
+    assert rate.of(130, 200.0) is None
+
+
+def test_a_rate_begins_anew_where_the_count_does() -> None:
+    rate = Rate()
+    rate.of(100, 0.0)
+    assert rate.of(5, 10.0) is None
+    assert rate.of(10, 20.0) == 30
+
+
+def test_a_page_is_drawn_in_the_readers_language_and_theme() -> None:
+    refused, asked = (
+        drawn("login.html", words=words_of("zh"), theme="dark", field="token", is_refused=is_refused)
+        for is_refused in (True, False)
+    )
+    assert 'lang="zh-CN" data-theme="dark"' in asked
+    assert "令牌不正确" in refused
+    assert "令牌不正确" not in asked
