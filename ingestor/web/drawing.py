@@ -12,6 +12,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ingestor.core.escaping import escaped, spelled
+from ingestor.language import translated
 from ingestor.web.words import Words
 
 _MINUTE: Final = 60
@@ -44,8 +45,14 @@ def _environment() -> Environment:
         "shown": escaped,
         "sized": _sized,
         "spelled": spelled,
+        "told": _told,
     }
     return environment
+
+
+def _told(sentence: str, words: Words) -> str:
+    """What the program says of itself - of errors, Problems, outages - in the reader's language."""
+    return escaped(translated(sentence, words.language))
 
 
 def _ago(at_seconds: float, words: Words) -> str:

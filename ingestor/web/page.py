@@ -4,6 +4,7 @@ Invariant: the address says all that is looked at, and anything may stand in it:
 is looked at costs no embedding call but for a question.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -40,8 +41,10 @@ _MAX_OFFSET: Final = 10**9
 _MAX_TEXT_CHARACTERS: Final = 2_000
 _MAX_PAIRS: Final = 8
 _MAX_TAGS: Final = 8
+_MAX_TOPS: Final = 16
 _EXCERPT_CHARACTERS: Final = 340
 _WIDE_EXCERPT_CHARACTERS: Final = 170
+_HEADING_SIGNS: Final = re.compile(r"^#{1,6}[ \t]+", re.MULTILINE)
 _MOODS: Final = {State.INDEXED: "is-good", State.PROBLEM: "is-bad", State.QUEUED: "is-busy"}
 
 router = APIRouter(include_in_schema=False)
@@ -155,7 +158,7 @@ def _hit(hit: Hit, question: Question, query: QueryParams) -> dict[str, Any]:
         "heading": heading if heading != name else "",
         "pieces": [
             {"text": text, "is_marked": is_marked}
-            for text, is_marked in excerpt(hit.document, question.text, most).parts()
+            for text, is_marked in excerpt(_HEADING_SIGNS.sub("", hit.document), question.text, most).parts()
         ],
         "tags": [
             {"key": key, "value": str(value), "url": _address(query, meta=[*question.pairs, f"{key} = {value}"])}
@@ -225,13 +228,17 @@ def _problems(live: Live) -> dict[str, Any]:
     }
 
 
-def _offers(live: Live) -> dict[str, list[str]]:
-    """Folders and types to choose from."""
+def _offers(live: Live) -> dict[str, Any]:
+    """Folders and types to choose from; topmost folders as links."""
     _, found = listed(live.settings, Wanted(), limit=_OFFERED_DOCUMENTS, offset=0)
-    folders = {each.document.path.rpartition("/")[0] for each in found}
+    folders = sorted({folder for each in found if (folder := each.document.path.rpartition("/")[0]).isprintable()})
+    tops = dict.fromkeys(folder.partition("/")[0] for folder in folders if folder)
     return {
-        "folders": sorted(folder for folder in folders if folder and folder.isprintable()),
+        "folders": [folder for folder in folders if folder],
         "types": sorted({each.file_type for each in found}),
+        "tops": [
+            {"name": top, "url": f"/?{urlencode({'view': VIEWS[1], 'folder': top})}"} for top in list(tops)[:_MAX_TOPS]
+        ],
     }
 
 

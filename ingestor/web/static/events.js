@@ -14,13 +14,14 @@ function element(name, className, text) {
   return made;
 }
 
+// What is said of an entry, and what more there is to say; the path that it is about is put between.
 const about = {
   "document.synced": (entry) => [
-    `${say(`activity.${entry.outcome}`)} ${entry.path}`,
+    say(`activity.${entry.outcome}`),
     entry.embedded || entry.reused ? say("activity.synced", entry) : "",
   ],
-  "document.problem": (entry) => [`${say("activity.problem")} ${entry.path}`, entry.reason],
-  "document.postponed": (entry) => [`${say("activity.postponed")} ${entry.path}`, entry.reason],
+  "document.problem": (entry) => [say("activity.problem"), entry.reason],
+  "document.postponed": (entry) => [say("activity.postponed"), entry.reason],
   "folder.reconciled": (entry) => [say("activity.compared"), say("activity.compared_more", entry)],
   "daemon.ready": (entry) => [say("activity.ready"), entry.watching],
   "daemon.started": (entry) => [say("activity.started"), entry.folder],
@@ -31,10 +32,15 @@ const about = {
 
 const moods = { warning: "is-warn", error: "is-bad", critical: "is-bad" };
 
-function line(what, more, { when, mood }) {
+function line(what, more, { when = "", mood = "", path = "" }) {
   const row = element("li", mood, "");
-  row.append(element("time", "", when), element("span", "what", what));
-  row.lastChild.title = what;
+  row.append(element("time", "", when), element("span", "what", path ? `${what} ` : what));
+  row.lastChild.title = `${what} ${path}`;
+  if (path) {
+    const link = element("a", "", path);
+    link.href = `/?${new URLSearchParams({ view: "documents", text: path })}`;
+    row.lastChild.append(link);
+  }
   if (more) {
     row.append(element("small", "", more));
   }
@@ -53,7 +59,7 @@ function shown(entry) {
   const [what, more] = about[entry.event]?.(entry) ?? [entry.event, entry.reason ?? ""];
   const moment = new Date(entry.timestamp);
   const when = Number.isNaN(moment.valueOf()) ? "" : moment.toLocaleTimeString(undefined, { hour12: false });
-  const row = line(what, more, { when, mood: moods[entry.level] ?? "" });
+  const row = line(what, more, { when, mood: moods[entry.level], path: entry.path });
   if (Date.now() - moment < AGAIN_MS) {
     row.classList.add("is-new");
   }
@@ -84,7 +90,7 @@ export function follow(happened) {
     };
     stream.addEventListener("lost", (message) => {
       const { lost } = JSON.parse(message.data);
-      add(line(say("activity.lost", { count: lost }), "", { when: "", mood: "is-warn" }));
+      add(line(say("activity.lost", { count: lost }), "", { mood: "is-warn" }));
     });
   };
   open();
