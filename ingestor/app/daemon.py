@@ -49,8 +49,10 @@ async def run(settings: Settings, *, is_rebuild: bool = False, front: Front | No
         importing = ThreadPoolExecutor(1)
         stack.callback(importing.shutdown, wait=False)
         loading = asyncio.get_running_loop().run_in_executor(importing, chroma_client.load)
-        http_url = await stack.enter_async_context(front(live, importing)) if front else ""
-        announce(instance, settings, "run", served=False, http_url=http_url)
+        http_url = ""
+        if front is not None:
+            http_url = await stack.enter_async_context(front(live, importing))
+            announce(instance, settings, "run", served=False, http_url=http_url)
         server = await asyncio.to_thread(serve, settings, stack)
         await loading
         if is_rebuild:
