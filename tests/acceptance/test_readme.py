@@ -1,5 +1,6 @@
 """The README's commands, to the letter, as a new user runs them: in a fresh copy, with a fresh environment."""
 
+import json
 import os
 import re
 import shutil
@@ -163,6 +164,33 @@ def test_the_command_for_another_provider(checkout: Path, environment: dict[str,
             code = ended(process)
     assert code == 0
     assert server.calls >= 1
+
+
+def test_a_rebuild_for_another_provider(checkout: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    """Against a loopback stand-in for DashScope, as above."""
+    shutil.copytree(checkout / "watched_dir", tmp_path / "watched_dir")
+    ours = environment | {"PATH": f"{checkout}/.venv/bin:{environment['PATH']}"}
+    subprocess.run(["ingestor", "sync"], cwd=tmp_path, env=ours, capture_output=True, check=True)
+    with EmbeddingServer(dimensions=1024, max_inputs=10) as server:
+        extra = {"DASHSCOPE_API_KEY": "sk-x", "INGESTOR_EMBEDDING__BASE_URL": server.base_url}
+        done = subprocess.run(
+            ["bash", "-euc", command("ingestor rebuild")],
+            cwd=tmp_path,
+            env=ours | extra,
+            capture_output=True,
+            check=True,
+        )
+    assert server.texts >= 8, done.stderr.decode()
+    kept = subprocess.run(["ingestor", "rebuild", "--status"], cwd=tmp_path, env=ours, capture_output=True, check=False)
+    assert "documents-before-" in kept.stdout.decode()
+
+
+@pytest.mark.usefixtures("daemon")
+def test_the_request_over_http(checkout: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["bash", "-euc", command("curl")], cwd=checkout, env=environment, capture_output=True, check=True
+    )
+    assert [hit["source"] for hit in json.loads(done.stdout)["hits"]][:1] == ["新闻/海洋划界仲裁.md"]
 
 
 @pytest.mark.usefixtures("daemon")
