@@ -14,13 +14,11 @@ from ingestor.app.status import queue_again
 from ingestor.app.status import status as status_of
 from ingestor.core.escaping import spelled
 from ingestor.core.listing import State, Wanted
-from ingestor.web.bounds import Bound
+from ingestor.web.bounds import searches
 from ingestor.web.faults import Fault
 from ingestor.web.models import Again, AllStatus, Documents, Hits, ProblemRow, Question, Queued, SourceStatus
 from ingestor.web.state import Daemon
 
-MAX_SEARCHES: Final = 16
-"""Searches that are under way at once."""
 MAX_PAGE: Final = 1_000
 _MAX_OFFSET: Final = 10**9
 _MAX_FILTER_CHARACTERS: Final = 1_000
@@ -40,7 +38,6 @@ _OF_A_SEARCH: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 router = APIRouter(prefix="/api", responses=_FAULTS)
-_searches = Bound(MAX_SEARCHES, "searches")
 
 _Filter = Annotated[str, Query(max_length=_MAX_FILTER_CHARACTERS)]
 
@@ -84,7 +81,7 @@ def retry(again: Again, live: Daemon) -> Queued:
 @router.post("/search", tags=["work"], responses=_OF_A_SEARCH)
 async def search(question: Question, live: Daemon) -> Hits:
     """The texts nearest to a question, as `ingestor query --json` tells them."""
-    with _searches.place():
+    with searches.place():
         searcher = await live.opened_searchers().of(question.collection)
         hits = await searcher.search(
             question.text, limit=question.n, where=question.where, where_document=question.where_document

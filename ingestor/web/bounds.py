@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Final
 
 from starlette.exceptions import HTTPException
+
+MAX_SEARCHES: Final = 16
+"""Searches that are under way at once."""
 
 
 class Bound:
@@ -35,3 +39,7 @@ class Bound:
     def give_back(self) -> None:
         """Let somebody else have the place."""
         self._taken -= 1
+
+
+searches: Final = Bound(MAX_SEARCHES, "searches")
+"""Of the API and of the page together."""

@@ -24,6 +24,7 @@ from ingestor.core.excerpt import excerpt
 from ingestor.core.listing import State, Wanted
 from ingestor.core.metadata import RESERVED, TITLE
 from ingestor.core.model import Hit
+from ingestor.web.bounds import searches
 from ingestor.web.drawing import drawn
 from ingestor.web.overview import Rate, overview_of
 from ingestor.web.reader import THEMES, Read, Reader
@@ -115,7 +116,8 @@ async def _searched(live: Live, words: Words, query: QueryParams) -> dict[str, A
     question = _question(query)
     if not question.text:
         return None
-    found = await find(live, question)
+    with searches.place():
+        found = await find(live, question)
     return {"hits": [_hit(hit, question, query) for hit in found.hits], "note": _note(found, words)}
 
 

@@ -137,7 +137,7 @@ async def test_nothing_can_be_asked_before_chroma_is_reached_while_it_is_rebuilt
 async def test_searches_at_once_are_bounded_and_places_are_given_back(
     live: Live, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "_searches", Bound(1, "searches"))
+    monkeypatch.setattr(api, "searches", Bound(1, "searches"))
     answers, begun = asyncio.Event(), asyncio.Event()
 
     def begin() -> object:
