@@ -20,9 +20,15 @@ _INTERNAL: Final = {"AssertionError", "LookupError", "NotImplementedError", "Run
 """Defects of the program, which end up in a report and not with a user."""
 _SQL: Final = re.compile(r"\s*(SELECT|INSERT|DELETE|UPDATE|PRAGMA|BEGIN|CREATE|ALTER|DROP|VACUUM) [A-Z_a-z(]+")
 _TWO_WORDS: Final = re.compile(r"[A-Za-z]{2}.* .*[A-Za-z`]|[A-Za-z`].* .*[A-Za-z]{2}", re.DOTALL)
+_COMMAND: Final = re.compile(r"ingestor [a-z]+\b")
+"""What is to be typed."""
 _MARKUP: Final = re.compile(r"\[/?[a-z ]*\]")
 _NOT_SENTENCES: Final = {"adapters/western.py", "core/grammars.py", "core/refusals.py"}
 """Lists of words, of file names, and of what providers say."""
+_TO_PROGRAMS: Final = ("metrics/", "web/", "mcp.py")
+"""What is told to programs: Prometheus, those that use the HTTP API, language models. The page has words of its own."""
+_TO_PEOPLE: Final = {"web/listening.py", "web/server.py"}
+"""But for these, whose errors end the command."""
 
 NOT_TOLD: Final[dict[str, tuple[str, ...]]] = {
     "the keys of metadata": (
@@ -83,9 +89,55 @@ NOT_TOLD: Final[dict[str, tuple[str, ...]]] = {
         "note ledger",
         "drop ledger",
     ),
-    "told to systemd alone": (
-        "{} changes to do",
-        "the collection equals the folder",
+    "a comment of the settings file that init writes, in the language of all settings": (
+        "Settings of ingestor, begun by `ingestor init`.",
+        (
+            "Where a line is commented out, its default holds. `ingestor config` shows every setting in force "
+            "and where it is from. The first one wins: command line, environment (INGESTOR_CHROMA__PORT), {}, "
+            "secrets folder ({}), this file. Paths are taken from the folder of this file. Keys and tokens do "
+            "not belong here."
+        ),
+        "The folder whose text files are the collection, with all folders below.",
+        "Where ingestor keeps what it knows: ledger, vectors, its own Chroma database. On a local disk.",
+        "Patterns, as in .gitignore, of the files to take; none: all.",
+        "Patterns of what to leave out, besides hidden and temporary files.",
+        "Larger files are not indexed; `ingestor problems` lists them.",
+        "Follow symbolic links that stay inside of the folder.",
+        "How often the whole folder is compared, whatever events came.",
+        '"always" looks instead of waiting for events; "auto" does so on NFS, SMB',
+        "Most tokens of a chunk; a change has every file cut anew.",
+        "One of: {}. `ingestor models` tells of each.",
+        "The model. Another one needs a rebuilt collection: `ingestor rebuild`.",
+        "Where the endpoint is, without `/embeddings`.",
+        "Length of the vectors, where the model lets one choose.",
+        "What a day may cost; then documents that need the model wait for the next.",
+        "Most calls at once.",
+        "After which a call is given up and tried again.",
+        (
+            '"managed": the daemon runs a server of its own. "http": a server that is there. "persistent": in '
+            'the process, while no server is needed. "memory": for trials. "cloud": Chroma Cloud.'
+        ),
+        "Name of the collection: 3 to 512 of a-z, A-Z, 0-9, . _",
+        "Port of the server, for any Chroma client.",
+        "Folder of the database; on a local disk.",
+        "Host of the server.",
+        "Speak TLS with the server.",
+        "Whether the daemon serves its page and its API.",
+        "Others reach it at 0.0.0.0, with the token of {}.",
+        "Port of the page.",
+        "Least severity that is told: debug, info, warning, error.",
+        '"console" for people, "json" for machines, "auto": by where it goes.',
+        "No key is sent, unless {} holds one.",
+        (
+            "The key is read from {}: a variable of the environment, a line of {}, or a file of that name in "
+            "the secrets folder ({}). Never write it here."
+        ),
+        "A token is read from {}: the environment, {}, or the secrets folder.",
+    ),
+    "a style of rich": (
+        "bold red",
+        "bold magenta",
+        "cyan link file://{}{}",
     ),
 }
 """What holds two words and is told to nobody, by the reason."""
@@ -96,10 +148,10 @@ def templates() -> dict[str, str]:
     found: dict[str, str] = {}
     for file in sorted(ROOT.rglob("*.py")):
         place = file.relative_to(ROOT).as_posix()
-        if place in _NOT_SENTENCES:
+        if place in _NOT_SENTENCES or (place.startswith(_TO_PROGRAMS) and place not in _TO_PEOPLE):
             continue
         for line, template in _told_in(ast.parse(file.read_text(encoding="utf-8")), is_cli=place.startswith("cli/")):
-            if _TWO_WORDS.search(_MARKUP.sub("", template)) and not _SQL.match(template):
+            if _TWO_WORDS.search(_MARKUP.sub("", template)) and not (_SQL.match(template) or _COMMAND.match(template)):
                 found.setdefault(spoken(template), f"{place}:{line}")
     return found
 

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import errors_explained, out, print_json, shown
+from ingestor.cli.output import errors_explained, out, padded, print_json, shown
 from ingestor.cli.signals import run_in_order
 from ingestor.core.errors import ConfigError
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from ingestor.core.diagnosing import Finding
 
 _COLOURS = {"ok": "green", "hint": "cyan", "warning": "yellow", "error": "bold red"}
+_LEVEL_CELLS = 8
+_CHECK_CELLS = 12
 
 
 def doctor(
@@ -65,8 +68,9 @@ def _as_json(found: "Finding") -> dict[str, Any]:
 
 def _print_lines(found: "Sequence[Finding]") -> None:
     for each in found:
-        told = f"{each.sentence} - {each.remedy}" if each.remedy else each.sentence
-        out.print(f"{each.level.value:<8}{each.check:<12}{shown(told)}")
+        told = translated(f"{each.sentence} - {each.remedy}" if each.remedy else each.sentence)
+        level, check = padded(each.level.value, _LEVEL_CELLS), padded(each.check, _CHECK_CELLS)
+        out.print_verbatim(f"{level}{check}{shown(told)}")
 
 
 def _print_table(found: "Sequence[Finding]") -> None:
@@ -74,6 +78,9 @@ def _print_table(found: "Sequence[Finding]") -> None:
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for each in found:
-        told = f"{shown(each.sentence)}\n[dim]{shown(each.remedy)}[/]" if each.remedy else shown(each.sentence)
-        table.add_row(f"[{_COLOURS[each.level.value]}]{each.level.value}[/]", f"[bold]{each.check}[/]", told)
+        told = shown(translated(each.sentence))
+        if each.remedy:
+            told += f"\n[dim]{shown(translated(each.remedy))}[/]"
+        level = f"[{_COLOURS[each.level.value]}]{translated(each.level.value)}[/]"
+        table.add_row(level, f"[bold]{translated(each.check)}[/]", told)
     out.print(table)

@@ -10,6 +10,7 @@ import typer
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption
 from ingestor.cli.output import err, errors_explained, out, print_json, shown
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from ingestor.app.init import Answers, Begun
@@ -61,7 +62,7 @@ def init(  # noqa: PLR0913, PLR0917 - the options of the command
             out.print(f"{shown(str(begun.file))} is written; every setting is explained there")
         _warn(begun)
         if not as_json:
-            out.print("next:" + "".join(f"\n  {shown(each)}" for each in _next(begun)))
+            out.print_verbatim(translated("next:") + "".join(f"\n  {shown(each)}" for each in _next(begun)))
 
 
 def _asked(answers: "Answers", given: set[str]) -> "Answers":
@@ -87,7 +88,9 @@ def _asked(answers: "Answers", given: set[str]) -> "Answers":
     if answers.mode == "http":
         ask("host", "Host of the Chroma server", "127.0.0.1")
         if answers.port is None:
-            answers = replace(answers, port=typer.prompt("Port of the Chroma server", default=8000, type=int, err=True))
+            answers = replace(
+                answers, port=typer.prompt(translated("Port of the Chroma server"), default=8000, type=int, err=True)
+            )
     ask("collection", "Collection", answers.collection)
     return answers
 
@@ -95,17 +98,20 @@ def _asked(answers: "Answers", given: set[str]) -> "Answers":
 def _answer(question: str, default: str, choice: Sequence[str]) -> str:
     def checked(value: str) -> str:
         if choice and value not in choice:
-            raise typer.BadParameter(f"choose one of {', '.join(choice)}")
+            raise typer.BadParameter(translated(f"choose one of {', '.join(choice)}"))
         return value
 
-    told = f"{question} ({', '.join(choice)})" if choice else question
+    asked = translated(question)
+    told = f"{asked} ({', '.join(choice)})" if choice else asked
     answer: str = typer.prompt(told, default=default, value_proc=checked, err=True)
     return answer
 
 
 def _is_to_be_made(folder: str) -> bool:
     place = Path(folder).expanduser()
-    return not place.exists() and typer.confirm(f"{folder} does not exist. Make it?", default=True, err=True)
+    return not place.exists() and typer.confirm(
+        translated(f"{folder} does not exist. Make it?"), default=True, err=True
+    )
 
 
 def _warn(begun: "Begun") -> None:
@@ -117,7 +123,7 @@ def _warn(begun: "Begun") -> None:
         warnings.append(f"the folder {begun.watch_dir} does not exist yet: make it, or name another in the file")
     warnings += [f"{origin} goes before {name} of the file" for name, origin in begun.outranked.items()]
     for warning in warnings:
-        err.print(f"[bold yellow]warning:[/] {shown(warning)}")
+        err.print(f"[bold yellow]warning:[/] {shown(translated(warning))}")
 
 
 def _next(begun: "Begun") -> list[str]:

@@ -58,9 +58,8 @@ def _formatter(base: Any) -> type:  # noqa: ANN401 - a class of Typer or of Clic
             super().write_heading(translated(heading))
 
         def write_text(self, text: str) -> None:
-            paragraphs = [translated(" ".join(paragraph.split())) for paragraph in text.split("\n\n")]
             cells = self.width - self.current_indent
-            super().write_text("\n\n".join(_unwrapped(_lines(paragraph, cells)) for paragraph in paragraphs))
+            super().write_text("\n\n".join(_unwrapped(_paragraph(each, cells)) for each in text.split("\n\n")))
 
         def write_dl(
             self, rows: Sequence[tuple[str, str]], col_max: int = _MAX_FIRST_CELLS, col_spacing: int = _GAP_CELLS
@@ -79,6 +78,13 @@ def _help(text: str) -> str:
         return translated(text) if added is None else known
     extra = "; ".join(map(translated, added[2].split("; ")))
     return f"{translated(added[1])}  [{extra}]".strip()
+
+
+def _paragraph(text: str, cells: int) -> list[str]:
+    """The lines of a paragraph; one that begins with the mark for it keeps its own."""
+    if text.startswith("\b\n"):
+        return [translated(line) for line in text.splitlines()[1:]]
+    return _lines(translated(" ".join(text.split())), cells)
 
 
 def _unwrapped(lines: list[str]) -> str:

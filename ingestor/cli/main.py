@@ -33,7 +33,7 @@ from ingestor.cli import (
 from ingestor.cli.allocator import give_back_freed_memory
 from ingestor.cli.completion import answer_shells
 from ingestor.cli.listing import Command, Grouped
-from ingestor.language import ENGLISH, language_of
+from ingestor.language import ENGLISH, language_of, translated
 
 EXIT_USAGE = 2
 NEW_OBJECTS = 10_000
@@ -81,7 +81,7 @@ def _root(
     """The folder is the collection: keeps a Chroma collection equal to the text files of a folder."""
     give_back_freed_memory()
     if context.invoked_subcommand is None:
-        typer.echo(_BEGINNING)
+        typer.echo(translated(_BEGINNING))
         raise typer.Exit(EXIT_USAGE)
 
 
@@ -164,7 +164,7 @@ _COMMANDS: Mapping[str, tuple[Command, ...]] = {
             "evaluate",
             evaluate.evaluate,
             "Compare models on your own documents.",
-            ("ingestor evaluate", "ingestor evaluate ~/notes --model openai/text-embedding-3-small --plot models.png"),
+            ("ingestor evaluate", "ingestor evaluate ~/notes --model ollama/bge-m3 --plot models.svg"),
         ),
         Command("embed", embed.embed, "Print the vectors of texts."),
         Command("similarity", embed.similarity, "Compare texts with a query, the nearest first."),

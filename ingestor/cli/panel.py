@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from ingestor.cli.output import folded_rows, moment, out, print_rows, shown, sized
 from ingestor.cli.rebuild import told_kept, told_unfinished
 from ingestor.core.errors import TransientError
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Group
 
+    from ingestor.app.health import Health
     from ingestor.app.status import Cost, Status
     from ingestor.settings import Settings
 
@@ -31,7 +33,7 @@ def print_status(found: "Sequence[Status]") -> None:
         return
     for each in found:
         if each.source:
-            out.print(f"[bold]{shown(each.source)}[/]")
+            out.print_verbatim(f"[bold]{shown(each.source)}[/]")
         print_rows(_rows(each))
 
 
@@ -49,7 +51,7 @@ async def watch(settings: "Settings") -> None:
         lines = _lines(settings)
         for name, line in lines.items():
             if told.get(name) != line:
-                out.print(shown(f"{moment(time.time())} {line}"))
+                out.print_verbatim(shown(f"{moment(time.time())} {line}"))
         told = lines
         await asyncio.sleep(WATCH_SECONDS)
 
@@ -60,7 +62,7 @@ def _seen(settings: "Settings") -> "Group | str":
     try:
         return _panels(status(settings))
     except TransientError as error:
-        return shown(error.sentence)
+        return shown(translated(error.sentence))
 
 
 def _lines(settings: "Settings") -> dict[str, str]:
@@ -70,15 +72,16 @@ def _lines(settings: "Settings") -> dict[str, str]:
     try:
         return {each.source: _line(each) for each in status(settings)}
     except TransientError as error:
-        return {"": error.sentence}
+        return {"": translated(error.sentence)}
 
 
 def _line(found: "Status") -> str:
     from ingestor.app.health import health
 
     totals = found.totals
-    counts = f"{totals.documents} documents, {totals.chunks} chunks" if totals else "0 documents"
-    return f"{found.source}: {counts}; {health(found)}" if found.source else f"{counts}; {health(found)}"
+    documents, chunks = (totals.documents, totals.chunks) if totals else (0, 0)
+    told = f"{translated(f'{documents} documents, {chunks} chunks')}; {_told(health(found))}"
+    return f"{found.source}: {told}" if found.source else told
 
 
 def _panels(found: "Sequence[Status]") -> "Group":
@@ -94,7 +97,7 @@ def _panels(found: "Sequence[Status]") -> "Group":
         panels.append(
             Panel(
                 folded_rows(_rows(each)),
-                title=f"[bold]{name}[/] [bold {_COLOURS[state]}]{state}[/]",
+                title=f"[bold]{name}[/] [bold {_COLOURS[state]}]{translated(state)}[/]",
                 title_align="left",
                 border_style=_COLOURS[state],
                 width=min(out.folding.width, _MAX_WIDTH),
@@ -113,8 +116,6 @@ def _rows(found: "Status") -> dict[str, str]:
     usage = totals.usage if totals else Usage()
     alive = f"`ingestor {daemon.command}` with process id {daemon.pid}" if daemon else "not running"
     since = f", since {moment(daemon.started_seconds)}" if daemon else ""
-    documents = f"{totals.documents if totals else 0} ({totals.chunks if totals else 0} chunks"
-    deleted = f"; the index holds {found.tombstones} deleted ones besides)" if found.tombstones else ")"
     scanned = "never"
     if reconcile:
         scanned = (
@@ -122,18 +123,20 @@ def _rows(found: "Status") -> dict[str, str]:
             f", {reconcile['gone']} gone)"
         )
     rows = {
-        "health": str(health(found)),
+        "health": _told(health(found)),
         "daemon": alive + since,
         **({"http": daemon.http_url} if daemon and daemon.http_url else {}),
         "folder": f"{found.watch_dir} ({found.watching})" if found.watching else found.watch_dir,
         "collection": f"{found.collection} at {found.chroma}",
-        "documents": documents + deleted,
+        "documents": f"{totals.documents if totals else 0} ({totals.chunks if totals else 0} chunks)",
         "queue": f"{totals.queued if totals else 0} waiting, {totals.in_flight if totals else 0} in work",
         "problems": str(totals.problems + totals.retrying + found.unreadable_folders if totals else 0),
         "last reconcile": scanned,
         "embedding": f"{usage.requests} requests, {usage.texts} texts, {usage.tokens} tokens" + _money(found.cost),
         "vector store": _store(found, usage.lookups, usage.hits),
     }
+    if found.tombstones:
+        rows["deleted"] = f"{found.tombstones} records that the index still holds"
     if found.cost.tokens_per_day is not None:
         rows["today"] = f"{found.cost.tokens_today} of {found.cost.tokens_per_day} tokens"
     if found.held_deletions:
@@ -147,6 +150,10 @@ def _rows(found: "Status") -> dict[str, str]:
     if found.kept:
         rows["kept"] = told_kept(found.kept)
     return rows
+
+
+def _told(health: "Health") -> str:
+    return f"{translated(health.state)}: {translated(health.reason)}"
 
 
 def _money(cost: "Cost") -> str:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec
 
-from ingestor.cli.output import err, printable, sized
+from ingestor.cli.output import err, printable, shown, sized
 from ingestor.core.steadiness import SteadyRate, told_rate, told_seconds
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -39,7 +40,7 @@ def progress_told() -> Iterator[Callable[["SyncProgress"], None]]:
     """Tell how far a sync or a rebuild is: three lines that are drawn anew on a terminal, lines elsewhere."""
     course = Course()
     if not err.is_terminal:
-        tell_line = now_and_then(lambda: err.print(printable(course.line())))
+        tell_line = now_and_then(lambda: err.print_verbatim(shown(course.line())))
 
         def note(progress: "SyncProgress") -> None:
             course.note(progress, time.monotonic())
@@ -74,7 +75,8 @@ class Course:
 
     def rates(self) -> str:
         """Documents and chunks a second."""
-        return f"{told_rate(self._documents_per_second)} files/s, {told_rate(self._chunks_per_second)} chunks/s"
+        files, chunks = told_rate(self._documents_per_second), told_rate(self._chunks_per_second)
+        return translated(f"{files} files/s, {chunks} chunks/s")
 
     def left(self) -> str:
         """The time left; empty while nobody can know it."""
@@ -83,26 +85,26 @@ class Course:
         documents = self.progress.documents_expected - self.progress.documents
         if documents <= 0 or not self._documents_per_second:
             return ""
-        return f"about {told_seconds(documents / self._documents_per_second)} left"
+        return translated(f"about {told_seconds(documents / self._documents_per_second)} left")
 
     def spent(self) -> str:
         """What was read and paid for."""
         if self.progress is None:
             return ""
-        told = f"{sized(self.progress.size_bytes)}, {self.progress.texts_embedded} texts embedded"
+        told = translated(f"{sized(self.progress.size_bytes)}, {self.progress.texts_embedded} texts embedded")
         if self.progress.tokens:
-            told += f", {self.progress.tokens} tokens"
+            told += f", {translated(f'{self.progress.tokens} tokens')}"
         return f"{told}, {self.progress.cost}" if self.progress.cost else told
 
     def waiting(self) -> str:
         """What keeps work from going on; empty when nothing does."""
-        return f"waiting for {self.progress.waits_for}" if self.progress and self.progress.waits_for else ""
+        return translated(f"waiting for {self.progress.waits_for}") if self.progress and self.progress.waits_for else ""
 
     def line(self) -> str:
         """All of it in one line."""
         if self.progress is None:
             return ""
-        counts = f"{self.progress.documents} of {self.progress.documents_expected} files"
+        counts = translated(f"{self.progress.documents} of {self.progress.documents_expected} files")
         figures = ", ".join(filter(None, (counts, self.rates(), self.spent(), self.left())))
         return f"{figures}; {self.waiting()}" if self.waiting() else figures
 
@@ -120,7 +122,7 @@ def _drawn(course: Course) -> "Group":
     first.add_column(ratio=1)
     first.add_column(no_wrap=True)
     bar = ProgressBar(total=expected or None, completed=done, pulse=not expected)
-    first.add_row(Text(f"{done}/{expected} files"), bar, Text(course.left()))
+    first.add_row(Text(translated(f"{done} of {expected} files")), bar, Text(course.left()))
     lines = [Text(f"{course.rates()}; {course.spent()}", style="dim")]
     if course.waiting():
         lines.append(Text(printable(course.waiting()), style="yellow"))

@@ -17,6 +17,7 @@ from ingestor.cli.output import (
 )
 from ingestor.cli.progress import now_and_then
 from ingestor.core.escaping import spelled
+from ingestor.language import translated
 
 if TYPE_CHECKING:
     from ingestor.app.wait import Awaited, Waited
@@ -43,8 +44,11 @@ def wait(
         if as_json:
             print_json(_as_json(waited))
         else:
-            counts = ", ".join(f"{len(waited.of(state))} {state.value}" for state in app.State if waited.of(state))
-            out.print(f"{counts or 'nothing to wait for'}; {waited.seconds:.1f} s")
+            counts = ", ".join(
+                f"{len(waited.of(state))} {translated(state.value)}" for state in app.State if waited.of(state)
+            )
+            told = counts or translated("nothing to wait for")
+            out.print_verbatim(f"{told}; {waited.seconds:.1f} s")
         _tell(waited.of(app.State.PROBLEM))
         waiting = waited.of(app.State.WAITING)
         _tell(waiting)
@@ -64,8 +68,10 @@ def _tell_progress(done: int, pending: int) -> None:
 
 def _tell(paths: "Sequence[Awaited]") -> None:
     for each in paths[:_MAX_TOLD]:
-        why = " - ".join(filter(None, (each.reason, each.remedy)))
-        err.print(f"[bold]{each.state.value}[/]  [cyan]{shown(each.path)}[/]  {shown(why)}".rstrip())
+        why = translated(" - ".join(filter(None, (each.reason, each.remedy))))
+        err.print_verbatim(
+            f"[bold]{translated(each.state.value)}[/]  [cyan]{shown(each.path)}[/]  {shown(why)}".rstrip()
+        )
     if len(paths) > _MAX_TOLD:
         err.print(f"and {len(paths) - _MAX_TOLD:,} more")
 

@@ -88,7 +88,6 @@ def _opened(family: int, host: str, port: int) -> socket.socket:
 
 
 def _refused(http: HttpSettings, error: OSError, elsewhere: str) -> ConfigError:
-    place = f"port {http.port} of {http.host}"
     if error.errno == errno.EADDRINUSE:
-        return ConfigError(f"{place} is taken by another program", remedy=elsewhere)
-    return ConfigError(f"{place} cannot be listened at: {error.strerror}", remedy=elsewhere)
+        return ConfigError(f"port {http.port} of {http.host} is taken by another program", remedy=elsewhere)
+    return ConfigError(f"port {http.port} of {http.host} cannot be listened at: {error.strerror}", remedy=elsewhere)

@@ -14,9 +14,10 @@ from tests.daemon import KEY, Site, provider_settings
 from tests.embedding_server import EmbeddingServer
 
 CHINESE = {"LC_ALL": "zh_CN.UTF-8"}
+LOCAL = {"INGESTOR_EMBEDDING__MODEL": "", "INGESTOR_EMBEDDING__DIMENSIONS": "", "INGESTOR_EMBEDDING__BASE_URL": ""}
 MOST_CELLS = 80
 COMMANDS = {
-    "": ["用法：ingestor", "选项", "命令", "显示此帮助并退出。", "按含义搜索集合"],
+    "": ["用法：ingestor", "选项", "日常使用", "显示此帮助并退出。", "按含义搜索。"],
     "query": ["用法：ingestor query", "参数", "要查询的问题。", "默认：5"],
     "evaluate": ["第二次运行不产生费用。", "--max-texts"],
     "collections": ["命令", "删除集合及其所有记录；会先询问。"],
@@ -106,6 +107,30 @@ def test_status_and_plan_and_settings_have_chinese_labels_that_stand_in_columns(
         rows = [line for line in told.splitlines() if line.strip()][:6]
         columns = {cell_len(re.match(r"\S+(?: \S+)?  +", row)[0]) for row in rows}  # type: ignore[index]  # or it fails
         assert len(columns) == 1, told
+
+
+def test_health_waiting_and_the_doctor_speak_chinese(site: Site) -> None:
+    status = site.command("status", **CHINESE)
+    waited = site.command("wait", "watched_dir", "--timeout-seconds", "0", **CHINESE)
+    checked = site.command("doctor", "--no-call", **CHINESE)
+
+    assert re.search(r"^健康状况 +异常: 1 个文档有问题", status.out, re.MULTILINE)
+    assert "1 可搜索, 1 问题; 0.0 s\n" in waited.out
+    assert "该文件是二进制文件" in waited.err
+    told = re.sub(
+        r"`[^`]*`|INGESTOR_\w+|[\w.-]*[/_.=-][\w./-]*|Chroma|ingestor|inotify|ext4|MiB|UTF|utf|overlay", "", checked.out
+    )
+    assert not re.search(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", told), told
+    assert re.search(r"^正常 +设置 +设置", checked.out, re.MULTILINE), checked.out
+
+
+def test_init_says_in_chinese_what_comes_next(site: Site) -> None:
+    done = site.command("init", "--config", "new.toml", "--yes", **CHINESE, **LOCAL)
+    again = site.command("init", "--config", "new.toml", "--yes", **CHINESE, **LOCAL)
+
+    assert "其中说明了每一项设置" in done.out
+    assert "接下来：\n  ingestor doctor" in done.out
+    assert (again.code, "已存在" in again.err) == (2, True)
 
 
 def test_a_problem_is_told_in_chinese_and_stored_in_english(site: Site) -> None:

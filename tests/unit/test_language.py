@@ -46,9 +46,9 @@ OF_TYPER = {
 }
 OF_LIBRARIES = {"Name or service not known", "Input is not a valid path for {}"}
 """What the C library's resolver and pydantic say besides what they list."""
-PUT_TOGETHER = {"polling: {}": "polling", "inotify: {}": "inotify"}
+PUT_TOGETHER = {"polling: {}": "polling", "inotify: {}": "inotify", "not at the moment: {}": "not at the moment"}
 """How a folder is watched: the mode, and what limits it."""
-SAME_IN_CHINESE = {"Chroma Cloud", "markdown", "inotify: {}"}
+SAME_IN_CHINESE = {"Chroma Cloud", "markdown", "inotify: {}", "sysctl -w fs.inotify.max_queued_events={}"}
 
 
 def with_holes(key: str) -> str:

@@ -68,7 +68,7 @@ def _in_watched(seen: Survey) -> Iterator[Finding]:
 def _try(place: Path, polling: Polling) -> Finding:
     """Write a file into a folder of our own, and wait for its event. Raises what `Watcher.start` raises."""
     mount = place_of(place, read_mounts())
-    where = f"{place}{f' ({mount.kind} at {mount.point})' if mount else ''}"
+    where = f"{place} ({mount.kind} at {mount.point})" if mount else str(place)
     facts: dict[str, object] = {
         "folder": str(place),
         "mount": mount.point if mount else None,

@@ -54,9 +54,9 @@ def _mounts(seen: Survey, mounts: tuple[Mount, ...]) -> Iterator[Finding]:
         "polling": polling,
     }
     if not silent:
-        way = "is polled, as watch.polling says" if polling == "always" else "lies where the kernel tells of changes"
-        kind = f" ({mount.kind} at {mount.point})" if mount else ""
-        yield well(_NAME, f"{folder} {way}{kind}", **facts)
+        place = f"{folder} ({mount.kind} at {mount.point})" if mount else str(folder)
+        polled, watched = f"{place} is polled, as watch.polling says", f"{place} lies where the kernel tells of changes"
+        yield well(_NAME, polled if polling == "always" else watched, **facts)
         return
     told = ", ".join(f"{each.point} ({each.kind})" for each in silent)
     if polling == "never":
