@@ -149,7 +149,7 @@ def test_a_sync_draws_how_far_it_is_and_what_it_waits_for(tmp_path: Path) -> Non
             waiting = terminal.wait_for("waiting for the provider's limits")
             code, told = terminal.finished()
     assert code == 0, told.text
-    assert re.search(r"\d+/20 files", waiting.text)
+    assert re.search(r"\d+ of 20 files", waiting.text)
     assert "20 added" in told.text
     drawn = Seen(told.raw.partition("documents: ")[0])
     assert drawn.widest <= 40
