@@ -854,6 +854,9 @@ def _invalid(error: ValidationError, labels: Mapping[str, str]) -> ConfigError:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     name = ".".join(part for part in first["loc"] if isinstance(part, str))
     reason = escaped(str(first["msg"]).removeprefix("Value error, "))
+    key, _, its_reason = reason.partition(": ")
+    if f"{name}.{key}" in setting_names():  # what fits a group together names the one that is at fault
+        name, reason = f"{name}.{key}", its_reason
     group, *place = first["loc"] or ("",)
     if group == "sources" and place:
         number, *keys = place

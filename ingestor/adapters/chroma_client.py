@@ -4,9 +4,12 @@ Invariant: no call of an HTTP client waits for ever. Chroma's own client sets no
 already performs requests; so ours are in place before the constructor runs.
 """
 
+import contextlib
 import importlib
 import ipaddress
+import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 MODES = ("managed", "http", "cloud", "persistent", "memory")
 _CONNECT_TIMEOUT_SECONDS = 5.0
+_CLOSING_SECONDS = 5.0
+"""How long a database that was let go of is waited for; seen were 3 ms."""
+_CLOSING_POLL_SECONDS = 0.001
 _patching = threading.Lock()
 
 
@@ -88,7 +94,8 @@ def load() -> None:
 
 
 def disconnect(client: "ClientAPI") -> None:
-    """Let go of connections and files; idempotent. A folder may be opened by another process after this returns."""
+    """Let go of connections and files; idempotent. A folder may be opened by anybody else after this returns."""
+    folder = str(getattr(client, "_identifier", ""))  # of a client in this process; others have made-up ones
     sessions = [
         session
         for owner in (client, getattr(client, "_admin_client", None))
@@ -97,6 +104,36 @@ def disconnect(client: "ClientAPI") -> None:
     client.close()  # type: ignore[attr-defined]  # every client that Chroma makes has it, the interface does not tell
     for session in sessions:
         session.close()
+    if not sessions and not _is_shared(folder):
+        _wait_closed(folder)
+
+
+def _is_shared(folder: str) -> bool:
+    """Whether another client of this process has the folder open."""
+    from chromadb.api.shared_system_client import SharedSystemClient  # noqa: PLC0415 - as in connect
+
+    return folder in SharedSystemClient._identifier_to_system  # noqa: SLF001 - nothing public tells
+
+
+def _wait_closed(folder: str) -> None:
+    """Wait until Chroma's threads have closed the database, which they do some milliseconds after they were told to.
+
+    Locks of files hold between processes alone: another SQLite of this one, as Python's, would read what is half
+    written, and call the database malformed.
+    """
+    database = os.path.realpath(Path(folder) / "chroma.sqlite3")
+    deadline_seconds = time.monotonic() + _CLOSING_SECONDS
+    while _is_open_here(database) and time.monotonic() < deadline_seconds:
+        time.sleep(_CLOSING_POLL_SECONDS)
+
+
+def _is_open_here(file: str) -> bool:
+    """Whether this process has a file open, or what belongs to it and is named after it."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if str(descriptor.readlink()).startswith(file):
+                return True
+    return False
 
 
 def _open_folder(path: Path, settings: "Settings", tenant: str, database: str) -> "ClientAPI":

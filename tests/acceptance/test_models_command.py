@@ -83,7 +83,7 @@ def test_a_model_that_is_not_known_is_told_with_the_limits_it_gets_and_cannot_ac
         "INGESTOR_EMBEDDING__MODEL": "[red]new 'one'",
     }
     told = models(site, **chosen).out
-    assert "configured: openai [red]new 'one', not in this list" in told
+    assert "configured, but not in this list: openai [red]new 'one'" in told
     assert "512 tokens/text, 10 texts/call, 5,120 tokens/call, price: not known" in told
 
     shown = models(site, "--json", **chosen).json()

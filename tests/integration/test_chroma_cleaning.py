@@ -124,6 +124,14 @@ def test_the_room_of_a_graph_holds_nothing_of_the_memory_it_was_made_in(base: Ba
     assert [ids[0] for ids in found] == kept.get()["ids"]
 
 
+def test_a_client_that_was_let_go_of_has_closed_the_database(base: Base) -> None:
+    for number in range(8):
+        base.fill(f"round-{number}", 20)
+        base.close()
+        opened = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        assert not [each for each in opened if each.startswith(str(base.folder))]
+
+
 def test_a_folder_without_a_database_is_left_alone(tmp_path: Path) -> None:
     assert cleaned(tmp_path) == Cleaned(0, 0)
     assert index_elements(tmp_path, "none") is None
