@@ -306,9 +306,15 @@ def test_everything_is_reached_by_keys_alone(chromium: Browser, origin: str) -> 
         page = look.visit("/?view=problems")
         page.keyboard.press("Tab")
         assert focused() == "Skip to the content"
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
         page.keyboard.press("Enter")
+        expect(page.get_by_role("main")).to_be_focused()
         page.keyboard.press("Tab")
         assert focused() == "Try all again"
+        page.wait_for_timeout(500)
+        assert focused() == "Try all again"
+        assert not [url for url in asked if "/?" in url], "a jump to the content draws nothing anew"
         page.keyboard.press("/")
         expect(page.get_by_role("searchbox", name="Question")).to_be_focused()
         page.keyboard.type("keeper of the lamp / whale")

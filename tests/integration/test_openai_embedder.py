@@ -233,12 +233,12 @@ async def test_a_wrong_dimension_names_both(server: EmbeddingServer) -> None:
 
 @pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.DRIP])
 async def test_a_call_that_hangs_or_trickles_ends_in_time(server: EmbeddingServer, kind: FaultKind) -> None:
-    embedder = embedder_of(server.base_url, timeout_seconds=0.5)
+    embedder = embedder_of(server.base_url, timeout_seconds=2.0)  # ample for an answer on a busy machine
     await embedder.embed(TEXTS)
     server.inject(Fault(kind))
     error = await error_of(embedder)
     assert isinstance(error, ServiceUnavailable)
-    assert "no complete answer within 0.5 s" in str(error)
+    assert "no complete answer within 2 s" in str(error)
     await embedder.embed(TEXTS)
     await embedder.close()
 

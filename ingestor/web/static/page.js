@@ -33,6 +33,9 @@ function replacePart(page, name) {
   }
 }
 
+const looked = () => location.pathname + location.search;
+let shownAt = looked();
+
 async function visit(url, { isNew }) {
   const turn = ++asked;
   main.setAttribute("aria-busy", "true");
@@ -57,6 +60,7 @@ async function visit(url, { isNew }) {
   if (isNew) {
     history.pushState(null, "", url);
   }
+  shownAt = looked();
   document.title = page.title;
   main.dataset.view = fresh.dataset.view;
   main.removeAttribute("aria-busy");
@@ -201,7 +205,8 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-window.addEventListener("popstate", () => visit(location.href, { isNew: false }));
+// A jump within what is shown, as to the content, is no other address; to draw it anew would take the focus away.
+window.addEventListener("popstate", () => looked() === shownAt || visit(location.href, { isNew: false }));
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
 
 // A choice of language that is a part of the address would be a part of every address that is shared.
@@ -210,6 +215,7 @@ if (address.searchParams.has("lang") || address.searchParams.has("theme")) {
   address.searchParams.delete("lang");
   address.searchParams.delete("theme");
   history.replaceState(null, "", address.pathname + address.search);
+  shownAt = looked();
 }
 
 follow(refresh);
