@@ -20,6 +20,7 @@ from ingestor.adapters.ledger import SqliteLedger
 from ingestor.app.parts import cutter_of, folders_of, ledger_of
 from ingestor.app.status import below
 from ingestor.core.errors import ConfigError, DocumentError
+from ingestor.core.paths import is_at_or_below
 from ingestor.core.reconciling import difference, differs
 from ingestor.engine.reconcile import CONVERTER_REMEDY, HELD_NOTE
 from ingestor.settings import Settings
@@ -31,6 +32,8 @@ _ALIVE_SECONDS = 1.0
 """How often it is asked whether anybody is at work."""
 _RESTART_SECONDS = 10.0
 """How long somebody who was at work may be away: a service manager starts a daemon that died again."""
+_START_SECONDS = 3.0
+"""How long somebody may take to begin: a script that has just started a daemon need not pause before it waits."""
 
 
 class State(StrEnum):
@@ -125,15 +128,15 @@ class _Attendance:
     def __init__(self, settings: Settings) -> None:
         self._instance = Instance(settings.data_dir)
         self._asked_seconds = -_ALIVE_SECONDS
-        self._seen_seconds: float | None = None
+        self._until_seconds = time.monotonic() + _START_SECONDS
 
     def is_kept(self, now_seconds: float) -> bool:
-        """Whether it is worth waiting on. One that was never there is not waited for."""
+        """Whether it is worth waiting on."""
         if now_seconds - self._asked_seconds >= _ALIVE_SECONDS:
             self._asked_seconds = now_seconds
             if self._instance.running() is not None:
-                self._seen_seconds = now_seconds
-        return self._seen_seconds is not None and now_seconds - self._seen_seconds < _RESTART_SECONDS
+                self._until_seconds = now_seconds + _RESTART_SECONDS
+        return now_seconds < self._until_seconds
 
 
 @dataclass(slots=True)
@@ -163,7 +166,9 @@ class _Post:
         with ledger_of(self.settings) as ledger:
             glances = ledger.glances(path) if ledger else {}
             found = difference(snapshot, glances, cutter_of(self.settings).recipe)
-            self.pending.update(found.present, found.gone)
+            # What is in work may be written a moment after its file has gone.
+            queued = [each for each in ledger.waiting() if is_at_or_below(each, path)] if ledger else []
+            self.pending.update(found.present, found.gone, queued)
             self._settle(snapshot.files.keys() - set(found.present), ledger)
         for folder, reason in snapshot.unreadable.items():
             self._finish(folder, State.PROBLEM, f"the folder {reason}")

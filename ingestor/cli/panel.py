@@ -114,8 +114,9 @@ def _rows(found: "Status") -> dict[str, str]:
 
     daemon, totals, reconcile = found.daemon, found.totals, found.last_reconcile
     usage = totals.usage if totals else Usage()
-    alive = f"`ingestor {daemon.command}` with process id {daemon.pid}" if daemon else "not running"
-    since = f", since {moment(daemon.started_seconds)}" if daemon else ""
+    alive = "not running"
+    if daemon:
+        alive = f"`ingestor {daemon.command}` with process id {daemon.pid}, since {moment(daemon.started_seconds)}"
     scanned = "never"
     if reconcile:
         scanned = (
@@ -124,7 +125,7 @@ def _rows(found: "Status") -> dict[str, str]:
         )
     rows = {
         "health": _told(health(found)),
-        "daemon": alive + since,
+        "daemon": alive,
         **({"http": daemon.http_url} if daemon and daemon.http_url else {}),
         "folder": f"{found.watch_dir} ({found.watching})" if found.watching else found.watch_dir,
         "collection": f"{found.collection} at {found.chroma}",

@@ -56,7 +56,7 @@ def is_found(site: Site, question: str, words: str) -> bool:
 # Before any daemon: the tests of this file run in their order.
 
 
-def test_without_a_daemon_it_ends_at_once_and_says_what_to_run(site: Site) -> None:
+def test_without_a_daemon_it_ends_soon_and_says_what_to_run(site: Site) -> None:
     done = wait(site, site.folder / "one.txt", code=4)
     assert "ingestor run" in done.err
     assert states(done) == {"one.txt": "waiting"}
@@ -161,3 +161,24 @@ def test_a_file_that_takes_the_place_of_another_with_its_size_and_time_is_waited
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert file.stat().st_size == before.st_size
     assert states(wait(site, file, code=4)) == {"three.txt": "waiting"}
+
+
+def test_a_file_that_is_gone_while_it_is_queued_is_waited_for_with_its_folder(site: Site) -> None:
+    site.sync()
+    with contextlib.closing(SqliteLedger(site.data_dir / "ledger.sqlite3")) as ledger:
+        ledger.enqueue(["folder/brief.txt"], Change("", Priority.LIVE, time.time(), time.time()))
+    found = states(wait(site, site.folder / "folder", code=4))
+    assert found == {
+        "folder/four.txt": "searchable",
+        "folder/deep/five.txt": "searchable",
+        "folder/brief.txt": "waiting",
+    }
+    site.sync()
+    assert set(states(wait(site, site.folder / "folder")).values()) == {"searchable"}
+
+
+def test_a_daemon_that_begins_just_now_is_waited_for(site: Site) -> None:
+    (site.folder / "fresh.txt").write_text("Written while nobody was at work.", encoding="utf-8")
+    daemon = site.start("run")
+    assert states(wait(site, site.folder / "fresh.txt")) == {"fresh.txt": "searchable"}
+    assert daemon.terminate() == 0
