@@ -1,0 +1,92 @@
+"""Kinds: what several settings may hold, and how each is read from a variable.
+
+Invariant: what passes can be sent, logged and written down; no error repeats a secret.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
+from pydantic_settings import NoDecode
+
+from ingestor.core.errors import UnusableMetadata
+from ingestor.core.formats import Format
+from ingestor.core.metadata import Layer, layer_of
+
+_MAX_NAME_CHARACTERS = 500
+COLLECTION_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]$"
+
+
+def _lines(value: object) -> object:
+    """Patterns from one string: a JSON array, or one pattern a line, or commas between them."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except RecursionError:
+            message = "lists are nested too deeply"
+            raise ValueError(message) from None
+    return [part.strip() for line in value.splitlines() for part in line.split(",") if part.strip()]
+
+
+def _own_metadata(value: object) -> object:
+    """Metadata from a table, or from a JSON object."""
+    try:
+        values = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, Mapping):
+        message = 'it must be a table, or as a variable a JSON object such as {"team": "legal"}'
+        raise ValueError(message)  # noqa: TRY004 - pydantic makes an error of the setting of this one alone
+    try:
+        return layer_of(values, "this setting")
+    except UnusableMetadata as error:
+        raise ValueError(error.sentence) from error
+
+
+def _one_line(value: str) -> str:
+    """What a name may be: whatever ends up in a request or in a log line."""
+    if not value.isprintable():
+        message = "it holds a control character or bytes that are no UTF-8"
+        raise ValueError(message)
+    if len(value) > _MAX_NAME_CHARACTERS:
+        message = f"it is longer than {_MAX_NAME_CHARACTERS} characters"
+        raise ValueError(message)
+    return value
+
+
+def _place(value: Path) -> Path:
+    if "\0" in str(value):
+        message = "no path holds a NUL"
+        raise ValueError(message)
+    return value
+
+
+def _sendable(value: SecretStr | None) -> SecretStr | None:
+    """A key that an HTTP header can carry: a client that is given another one shows it in its error."""
+    if value is None:
+        return None
+    key = value.get_secret_value().strip()
+    if not all(" " <= character <= "~" for character in key):
+        message = "it holds what no request can carry: a line break, another control, or a letter beyond ASCII"
+        raise ValueError(message)
+    return SecretStr(key) if key else None
+
+
+Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_lines)]
+OwnMetadata = Annotated[Layer, NoDecode, BeforeValidator(_own_metadata)]
+Name = Annotated[str, AfterValidator(_one_line)]
+Names = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_lines)]
+Formats = Annotated[tuple[Format, ...], NoDecode, BeforeValidator(_lines)]
+Place = Annotated[Path, AfterValidator(_place)]
+Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]
+
+
+class Group(BaseModel):
+    """Settings that belong together."""
+
+    # An error repeats no input: it may be a secret, and `--debug` shows the error behind the error.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
