@@ -9,14 +9,15 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ingestor.engine.news import happens_within
-from ingestor.logs import recent
+from ingestor.language import ENGLISH, translated
+from ingestor.logs import Entry, recent
 from ingestor.web.bounds import Bound
 
 MAX_STREAMS: Final = 32
@@ -25,6 +26,8 @@ QUIET_SECONDS: Final = 15.0
 _RUN: Final = secrets.token_hex(4)
 """Tells the numbers of this process from those of another."""
 _MAX_DIGITS: Final = 18
+_SENTENCES: Final = frozenset({"reason", "remedy"})
+"""What of an entry is said to people."""
 
 router = APIRouter(prefix="/api")
 
@@ -60,8 +63,8 @@ class _Response(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, streams: Streams, after: int) -> None:
-        super().__init__(_told(streams, after))
+    def __init__(self, streams: Streams, after: int, language: str) -> None:
+        super().__init__(_told(streams, after, language))
         self._bound = streams.bound
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,9 +79,13 @@ _ANSWER: Final = {
 
 
 @router.get("/events", tags=["state"], response_class=StreamingResponse, responses={200: _ANSWER})
-async def events(request: Request, last_event_id: Annotated[str, Header()] = "") -> StreamingResponse:
+async def events(
+    request: Request,
+    lang: Annotated[Literal["en", "zh"], Query(description="The language of reasons and remedies.")] = "en",
+    last_event_id: Annotated[str, Header()] = "",
+) -> StreamingResponse:
     """What happened last, and then what happens, until who asks goes."""
-    return _Response(request.app.state.streams, _number_of(last_event_id))
+    return _Response(request.app.state.streams, _number_of(last_event_id), lang)
 
 
 def _number_of(identity: str) -> int:
@@ -88,13 +95,20 @@ def _number_of(identity: str) -> int:
     return int(number) if is_ours else 0
 
 
-async def _told(streams: Streams, number: int) -> AsyncIterator[str]:
+def _in(language: str, entry: Entry) -> dict[str, object]:
+    """An entry whose sentences are in a language."""
+    fields = entry.as_json()
+    said = {name: translated(str(fields[name]), language) for name in _SENTENCES & fields.keys()}
+    return fields if language == ENGLISH else fields | said
+
+
+async def _told(streams: Streams, number: int, language: str) -> AsyncIterator[str]:
     with streams.news() as news:
         while not streams.is_closed:
             news.clear()
             lost, entries = recent.after(number)
             told = [f"event: lost\ndata: {json.dumps({'lost': lost})}\n\n"] if lost and number else []
-            told += [f"id: {_RUN}-{each.number}\ndata: {json.dumps(each.as_json())}\n\n" for each in entries]
+            told += [f"id: {_RUN}-{each.number}\ndata: {json.dumps(_in(language, each))}\n\n" for each in entries]
             if told:
                 yield "".join(told)  # at once: each part is a call of the kernel
                 number = entries[-1].number

@@ -12,7 +12,7 @@ from typing import Final
 
 LANGUAGES: Final = ("en", "zh")
 _TAGS: Final = {"en": "en", "zh": "zh-CN"}
-_SAID_BY_SCRIPT: Final = ("activity.", "map.", "back", "problems.retried")
+_SAID_BY_SCRIPT: Final = ("activity.", "event.", "map.", "back", "problems.retried")
 _MAX_ACCEPTED_CHARACTERS: Final = 500
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ingestor.language import translated
 from tests.daemon import HTTP, Daemon, Site, eventually, free_port, provider_settings
 from tests.embedding_server import EmbeddingServer
 
@@ -109,6 +110,17 @@ def test_problems_are_those_of_the_command_and_tried_again(served: Served) -> No
     before = len(served.daemon.events("document.problem"))
     assert served.post("/api/retry").json() == {"queued": ["binary.txt"]}
     eventually(lambda: len(served.daemon.events("document.problem")) > before, served.daemon.log)
+
+
+def test_reasons_of_events_are_told_in_the_language_that_is_asked_for(served: Served) -> None:
+    reasons: dict[str, str] = {}
+    for language in ("en", "zh"):
+        with served.client.stream("GET", "/api/events", params={"lang": language}) as stream:
+            told = next(line for line in stream.iter_lines() if '"document.problem"' in line)
+        reasons[language] = json.loads(told.removeprefix("data: "))["reason"]
+    assert reasons["en"] == served.get("/api/problems")[0]["reason"]
+    assert reasons["zh"] == translated(reasons["en"], "zh") != reasons["en"]
+    assert served.client.get("/api/events", params={"lang": "fr"}).status_code == 400
 
 
 def test_a_search_finds_what_the_command_finds(served: Served) -> None:

@@ -288,6 +288,8 @@ def test_the_language_is_the_browsers_until_somebody_chooses(chromium: Browser, 
         expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
         expect(page.get_by_role("link", name="分布图")).to_be_visible()
         expect(page.locator("#activity")).to_contain_text("守护进程就绪")
+        expect(page.locator("#activity")).to_contain_text("网页已就绪")
+        expect(page.locator("#activity")).to_contain_text("该文件是二进制文件")
         page.get_by_role("link", name="English").click()
         expect(page.get_by_role("link", name="Map")).to_be_visible()
         expect(page.locator("[name=q]")).to_have_value("国际仲裁")

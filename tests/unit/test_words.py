@@ -3,11 +3,13 @@
 import re
 from importlib.resources import files
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from ingestor.web.words import LANGUAGES, language_for, words_of
 
+PACKAGE = Path(str(files("ingestor")))
 PLACE = re.compile(r"\{(\w+)\}")
 SAID = re.compile(r"""(?:words|say)\(\s*["']([a-z_.]+)["']\s*[,)]""")
 BEGUN = re.compile(r"""(?:words\(\s*"([a-z_.]+)"\s*~|say\(\s*`([a-z_.]+)\$\{|words\(\s*f"([a-z_.]+)\{)""")
@@ -43,6 +45,13 @@ def test_what_the_page_says_is_there_and_nothing_else_is() -> None:
     assert set(SAID.findall(text)) - known == set()
     unsaid = {key for key in known if f'"{key}"' not in text and f"'{key}'" not in text}
     assert {key for key in unsaid if not key.startswith(begun)} == set()
+
+
+def test_events_that_are_told_in_words_are_events_of_the_log() -> None:
+    source = "\n".join(each.read_text(encoding="utf-8") for each in PACKAGE.rglob("*.py"))
+    told = [key.removeprefix("event.") for key in keys("en") if key.startswith("event.")]
+    assert told
+    assert [event for event in told if f'"{event}"' not in source] == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

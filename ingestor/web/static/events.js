@@ -30,6 +30,12 @@ const about = {
   "embedding.back": () => [say("activity.up"), ""],
 };
 
+// What is told in words; of anything else its name in the log is shown.
+function named(event) {
+  const said = say(`event.${event}`);
+  return said === `event.${event}` ? event : said;
+}
+
 const moods = { warning: "is-warn", error: "is-bad", critical: "is-bad" };
 
 function line(what, more, { when = "", mood = "", path = "" }) {
@@ -56,7 +62,7 @@ function add(row) {
 }
 
 function shown(entry) {
-  const [what, more] = about[entry.event]?.(entry) ?? [entry.event, entry.reason ?? ""];
+  const [what, more] = about[entry.event]?.(entry) ?? [named(entry.event), entry.reason ?? ""];
   const moment = new Date(entry.timestamp);
   const when = Number.isNaN(moment.valueOf()) ? "" : moment.toLocaleTimeString(undefined, { hour12: false });
   const row = line(what, more, { when, mood: moods[entry.level], path: entry.path });
@@ -70,7 +76,7 @@ function shown(entry) {
 export function follow(happened) {
   let [run, number] = ["", 0];
   const open = () => {
-    const stream = new EventSource("/api/events");
+    const stream = new EventSource(`/api/events?lang=${document.documentElement.lang.slice(0, 2)}`);
     stream.onopen = happened;
     stream.onerror = () => {
       happened();
