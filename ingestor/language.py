@@ -1,7 +1,8 @@
 """The language in which people are told things: English as the source has it, or another that has a catalogue.
 
-Invariant: what is stored, logged or printed as JSON stays English. An error is a value that a daemon in one language
-writes and a person in another reads, so that translation happens where something is shown, and never before.
+Invariant: what is stored, logged or printed as JSON stays English, but for the comments of a settings file. An error is
+a value that a daemon in one language writes and a person in another reads, so that translation happens where something
+is shown, and never before.
 
 A catalogue (`languages/zh.json`) maps English sentences to those of its language. A key may have holes: `{}` is any
 text, `{#}` a number. In the translation, `{}` or `{0}` is what was found in a hole, as it was; `{*}` or `{0*}` is

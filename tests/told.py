@@ -89,51 +89,6 @@ NOT_TOLD: Final[dict[str, tuple[str, ...]]] = {
         "note ledger",
         "drop ledger",
     ),
-    "a comment of the settings file that init writes, in the language of all settings": (
-        "Settings of ingestor, begun by `ingestor init`.",
-        (
-            "Where a line is commented out, its default holds. `ingestor config` shows every setting in force "
-            "and where it is from. The first one wins: command line, environment (INGESTOR_CHROMA__PORT), {}, "
-            "secrets folder ({}), this file. Paths are taken from the folder of this file. Keys and tokens do "
-            "not belong here."
-        ),
-        "The folder whose text files are the collection, with all folders below.",
-        "Where ingestor keeps what it knows: ledger, vectors, its own Chroma database. On a local disk.",
-        "Patterns, as in .gitignore, of the files to take; none: all.",
-        "Patterns of what to leave out, besides hidden and temporary files.",
-        "Larger files are not indexed; `ingestor problems` lists them.",
-        "Follow symbolic links that stay inside of the folder.",
-        "How often the whole folder is compared, whatever events came.",
-        '"always" looks instead of waiting for events; "auto" does so on NFS, SMB',
-        "Most tokens of a chunk; a change has every file cut anew.",
-        "One of: {}. `ingestor models` tells of each.",
-        "The model. Another one needs a rebuilt collection: `ingestor rebuild`.",
-        "Where the endpoint is, without `/embeddings`.",
-        "Length of the vectors, where the model lets one choose.",
-        "What a day may cost; then documents that need the model wait for the next.",
-        "Most calls at once.",
-        "After which a call is given up and tried again.",
-        (
-            '"managed": the daemon runs a server of its own. "http": a server that is there. "persistent": in '
-            'the process, while no server is needed. "memory": for trials. "cloud": Chroma Cloud.'
-        ),
-        "Name of the collection: 3 to 512 of a-z, A-Z, 0-9, . _",
-        "Port of the server, for any Chroma client.",
-        "Folder of the database; on a local disk.",
-        "Host of the server.",
-        "Speak TLS with the server.",
-        "Whether the daemon serves its page and its API.",
-        "Others reach it at 0.0.0.0, with the token of {}.",
-        "Port of the page.",
-        "Least severity that is told: debug, info, warning, error.",
-        '"console" for people, "json" for machines, "auto": by where it goes.',
-        "No key is sent, unless {} holds one.",
-        (
-            "The key is read from {}: a variable of the environment, a line of {}, or a file of that name in "
-            "the secrets folder ({}). Never write it here."
-        ),
-        "A token is read from {}: the environment, {}, or the secrets folder.",
-    ),
     "a style of rich": (
         "bold red",
         "bold magenta",

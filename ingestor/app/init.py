@@ -6,6 +6,7 @@ Invariant: what is written was validated together with all that the environment 
 
 import json
 import os
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from typing import Any, Final
 from ingestor.adapters.settings_file import replace_settings
 from ingestor.core.errors import ConfigError
 from ingestor.core.profiles import PROVIDERS, ProviderProfile, profile_for
+from ingestor.language import translated
 from ingestor.settings import CONFIG_FILE, DOTENV_FILE, SECRETS_DIR, Loaded, Settings, load_settings, variable
 
 _NO_FILE: Final = Path(os.devnull)
 _KEY: Final = "embedding.api_key"
 _TOKEN: Final = "chroma.token"  # noqa: S105 - the name of the setting
 _WIDTH: Final = 108
+_SENTENCE_END: Final = re.compile("(?<=。)(?=.)")
 _EXAMPLE_DIMENSIONS: Final = 1024
 _EXAMPLE_TOKENS_PER_DAY: Final = 10_000_000
 
@@ -300,7 +303,10 @@ def _written(lines: Iterable[_Line], chosen: Mapping[str, Any]) -> Iterable[str]
 
 
 def _commented(text: str) -> Iterable[str]:
-    return (f"# {line}".rstrip() for line in textwrap.wrap(text, _WIDTH) or [""])
+    """A comment in the reader's language; what is written without spaces has a line a sentence."""
+    told = translated(text)
+    lines = textwrap.wrap(told, _WIDTH) if told == text else _SENTENCE_END.split(told)
+    return (f"# {line}".rstrip() for line in lines or [""])
 
 
 def _spelled(value: object) -> str:

@@ -45,6 +45,21 @@ def test_helps_are_chinese_and_fit_into_a_terminal(site: Site, command: str) -> 
     assert not any(line.lstrip().startswith(tuple("，。；：、）")) for line in done.out.splitlines())
 
 
+def test_the_settings_file_of_init_explains_itself_in_chinese_and_means_the_same(site: Site, tmp_path: Path) -> None:
+    english, chinese = tmp_path / "en.toml", tmp_path / "zh.toml"
+    for file, setting in ((english, {}), (chinese, CHINESE)):
+        assert site.command("init", "--config", str(file), "--provider", "dashscope", "--yes", **setting).code == 0
+
+    comments = [line for line in chinese.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+    in_words = [line for line in comments if " = " not in line]
+    assert [line for line in in_words if not re.search("[\u4e00-\u9fff]", line)] == []
+    assert "# 端点的地址，不含 `/embeddings`。" in in_words
+    values = [
+        [line for line in file.read_text(encoding="utf-8").splitlines() if " = " in line] for file in (english, chinese)
+    ]
+    assert values[0] == values[1]
+
+
 def test_a_part_of_a_help_that_english_has_is_never_left_out(site: Site) -> None:
     english, chinese = (site.command("query", "--help", **setting).out for setting in ({}, CHINESE))
 
