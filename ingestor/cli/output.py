@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
 
@@ -32,6 +32,8 @@ EXIT_UNEXPECTED = 1
 EXIT_PROBLEMS = 3
 EXIT_OUT_OF_REACH = 4
 
+_PIPE_COLUMNS = 10_000
+"""Of a table that goes to a file or a program: each row is a line."""
 _UNITS = ("B", "KiB", "MiB", "GiB")
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -47,7 +49,8 @@ class Terminal:
         """What prints lines: none is folded, so that a path or a command can be copied from a terminal."""
         from rich.console import Console
 
-        return Console(stderr=self._is_stderr, soft_wrap=True, highlight=False)
+        width = None if self._stream.isatty() or os.environ.get("COLUMNS") else _PIPE_COLUMNS
+        return Console(stderr=self._is_stderr, soft_wrap=True, highlight=False, width=width)
 
     @cached_property
     def folding(self) -> "Console":
@@ -59,8 +62,11 @@ class Terminal:
     @property
     def is_terminal(self) -> bool:
         """Whether people are looking, and bars and panels may be drawn: a dumb terminal gets what a pipe does."""
-        stream = sys.stderr if self._is_stderr else sys.stdout
-        return stream.isatty() and not is_dumb(os.environ)
+        return self._stream.isatty() and not is_dumb(os.environ)
+
+    @property
+    def _stream(self) -> TextIO:
+        return sys.stderr if self._is_stderr else sys.stdout
 
     def print(self, *objects: "RenderableType") -> None:
         """Print what we tell, in the reader's language: text with rich's markup, tables with their headings."""

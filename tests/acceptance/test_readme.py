@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,38 @@ def test_a_rebuild_for_another_provider(checkout: Path, environment: dict[str, s
     assert server.texts >= 8, done.stderr.decode()
     kept = subprocess.run(["ingestor", "rebuild", "--status"], cwd=tmp_path, env=ours, capture_output=True, check=False)
     assert "documents-before-" in kept.stdout.decode()
+
+
+def test_a_comparison_of_models(checkout: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    """Against loopback stand-ins for OpenAI and Ollama; as `~/notes` the documents of the checkout are there."""
+    notes = shutil.copytree(checkout / "watched_dir", tmp_path / "notes")
+    with (
+        EmbeddingServer(dimensions=1536) as openai,
+        EmbeddingServer(port=11434, dimensions=1024) as ollama,
+    ):
+        extra = {
+            "HOME": str(tmp_path),
+            "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",  # a picture needs an extra
+            "OPENAI_API_KEY": "sk-x",
+            "INGESTOR_EMBEDDING__PROVIDER": "openai",
+            "INGESTOR_EMBEDDING__BASE_URL": openai.base_url,
+        }
+        done = subprocess.run(
+            ["bash", "-euc", command("ingestor evaluate")],
+            cwd=tmp_path,
+            env=environment | extra,
+            capture_output=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr.decode()
+    told = done.stdout.decode()
+    assert all(name in told for name in ("Recall@1", "text-embedding-3-small", "bge-m3")), told
+    assert {each.dimensions for each in openai.received} == {512}
+    assert ollama.texts > 0
+    assert (tmp_path / "models.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
+    assert sorted(each.name for each in notes.iterdir()) == sorted(
+        each.name for each in (checkout / "watched_dir").iterdir()
+    )
 
 
 @pytest.mark.usefixtures("daemon")
