@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from rich.console import Group
 
-    from ingestor.app.health import Health
     from ingestor.app.status import Cost, Status
     from ingestor.settings import Settings
 
@@ -80,7 +79,7 @@ def _line(found: "Status") -> str:
 
     totals = found.totals
     documents, chunks = (totals.documents, totals.chunks) if totals else (0, 0)
-    told = f"{translated(f'{documents} documents, {chunks} chunks')}; {_told(health(found))}"
+    told = f"{translated(f'{documents} documents, {chunks} chunks')}; {translated(str(health(found)))}"
     return f"{found.source}: {told}" if found.source else told
 
 
@@ -124,7 +123,7 @@ def _rows(found: "Status") -> dict[str, str]:
             f", {reconcile['gone']} gone)"
         )
     rows = {
-        "health": _told(health(found)),
+        "health": str(health(found)),
         "daemon": alive,
         **({"http": daemon.http_url} if daemon and daemon.http_url else {}),
         "folder": f"{found.watch_dir} ({found.watching})" if found.watching else found.watch_dir,
@@ -151,10 +150,6 @@ def _rows(found: "Status") -> dict[str, str]:
     if found.kept:
         rows["kept"] = told_kept(found.kept)
     return rows
-
-
-def _told(health: "Health") -> str:
-    return f"{translated(health.state)}: {translated(health.reason)}"
 
 
 def _money(cost: "Cost") -> str:

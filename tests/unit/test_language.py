@@ -46,8 +46,11 @@ OF_TYPER = {
 }
 OF_LIBRARIES = {"Name or service not known", "Input is not a valid path for {}"}
 """What the C library's resolver and pydantic say besides what they list."""
-PUT_TOGETHER = {"polling: {}": "polling", "inotify: {}": "inotify", "not at the moment: {}": "not at the moment"}
-"""How a folder is watched: the mode, and what limits it."""
+PUT_TOGETHER = {
+    f"{word}: {{}}": word
+    for word in ("polling", "inotify", "not at the moment", "trouble", "stopped", "waiting", "working", "in step")
+}
+"""How a folder is watched, and what limits that; how a source is, and why."""
 SAME_IN_CHINESE = {"Chroma Cloud", "markdown", "inotify: {}", "sysctl -w fs.inotify.max_queued_events={}"}
 
 
