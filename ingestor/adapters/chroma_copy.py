@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ingestor.adapters.chroma_faults import translation
+from ingestor.adapters.chroma_faults import finds_no_id, translation
 from ingestor.adapters.chroma_function import keep_from_building, stand_in
 from ingestor.core.asking import Function
 from ingestor.core.errors import ConfigError, RejectedByChroma, ServiceUnavailable
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 1e-5
 """Chroma scales a vector to the length of one, and the copy of it once more."""
-_LOST_VECTOR = "Error finding id"
 
 VectorsOf = Callable[[Mapping[str, str]], Mapping[str, Vector]]
 """From texts by record id to those of their vectors, by record id, that are known without asking a model."""
@@ -219,7 +218,7 @@ def _vectors(collection: "Held", ids: Sequence[str]) -> dict[str, Vector]:
         try:
             page = collection.get(ids=list(ids), include=["embeddings"])
         except Exception as error:
-            if _LOST_VECTOR not in str(error):
+            if not finds_no_id(error):
                 raise
     embeddings = None if page is None else page["embeddings"]
     if page is not None and embeddings is not None and len(embeddings) == len(page["ids"]):

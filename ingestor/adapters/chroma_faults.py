@@ -20,6 +20,14 @@ from ingestor.core.errors import (
 _WORDS = 300
 
 
+def finds_no_id(error: Exception) -> bool:
+    """Whether Chroma has stumbled over a record that its database has and its index has not.
+
+    The index may have lost it, or it is deleted at that moment: of 8,000 searches beside 600 deletes ten failed so.
+    """
+    return "Error finding id" in str(error)
+
+
 @contextmanager
 def translation(doing: str, refused: type[IngestorError]) -> Iterator[None]:
     """Raise what Chroma raises as what it means; `refused` is what a refusal of the arguments means here."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ingestor.adapters.chroma_faults import translation
+from ingestor.adapters.chroma_faults import finds_no_id, translation
 from ingestor.adapters.chroma_function import keep_from_building, name_function, stand_in
 from ingestor.core.asking import Function
 from ingestor.core.auditing import Held
@@ -31,7 +31,7 @@ from ingestor.ports import MAX_GROUP_RECORDS, Vector, Vectors
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
-    from chromadb.api.types import GetResult
+    from chromadb.api.types import GetResult, QueryResult
 
 RECIPE_KEY = "ingestor_recipe"
 """The key of a collection's metadata that makes it ours."""
@@ -41,8 +41,8 @@ _MAX_BATCH_BYTES = 16_000_000
 _RECORD_BYTES = 1_000
 """What a record takes of a call's body besides its text, words and vector."""
 _MAX_BATCH_QUERIES = 100
-_LOST_VECTOR = "Error finding id"
-"""What Chroma says when the index does not know a record that the database has."""
+_TRIES = 3
+"""Of a search that has found a record which was deleted at that moment."""
 _FEW = 25
 _NEAREST = 10
 """Among how many hits a record has to be when its own vector is searched for."""
@@ -211,12 +211,12 @@ class ChromaSink:
         if limit < 1:
             raise ValueError(f"limit is {limit}")
         with translation("searching", ConfigError):
-            found = self._collection.query(
+            found = self._nearest(
                 query_embeddings=np.asarray(vector, dtype=np.float32)[np.newaxis, :],
                 n_results=limit,
                 ids=list(ids) if ids is not None else None,
                 where=dict(where) if where is not None else None,
-                where_document=dict(where_document) if where_document is not None else None,  # type: ignore[arg-type]  # refused by Chroma where it does not fit
+                where_document=dict(where_document) if where_document is not None else None,
                 include=["documents", "metadatas", "distances"],
             )
         distances, documents, metadatas = found["distances"], found["documents"], found["metadatas"]
@@ -274,7 +274,7 @@ class ChromaSink:
         for start in range(0, len(ids), _MAX_BATCH_QUERIES):
             page, asked = ids[start : start + _MAX_BATCH_QUERIES], rows[start : start + _MAX_BATCH_QUERIES]
             with translation(f"searching for {len(page)} records", ServiceUnavailable):
-                found = self._collection.query(query_embeddings=asked, n_results=_NEAREST, include=["distances"])
+                found = self._nearest(query_embeddings=asked, n_results=_NEAREST, include=["distances"])
             distances = found["distances"]
             if distances is None:
                 raise ServiceUnavailable("Chroma answers a search without what was asked for")
@@ -309,10 +309,20 @@ class ChromaSink:
         try:
             page = self._collection.get(ids=ids, include=["metadatas", "documents", "embeddings"])
         except Exception as error:
-            if _LOST_VECTOR in str(error):
+            if finds_no_id(error):
                 return None
             raise
         return page if page["embeddings"] is not None and len(page["embeddings"]) == len(page["ids"]) else None
+
+    def _nearest(self, **question: Any) -> "QueryResult":  # noqa: ANN401 - what Chroma's own `query` takes
+        """What Chroma finds. Of a search that fails for what is deleted meanwhile, the next try has an answer."""
+        for _ in range(_TRIES - 1):
+            try:
+                return self._collection.query(**question)
+            except Exception as error:
+                if not finds_no_id(error):
+                    raise
+        return self._collection.query(**question)
 
     def _own_distances(self, vectors: Vectors) -> list[float]:
         """The distance of each vector to itself."""
