@@ -9,16 +9,20 @@ from typing import Final
 from ingestor.app.freshness import oldest_change_seconds
 from ingestor.app.live import Live
 from ingestor.app.status import Status, status
+from ingestor.engine.following import NOT_NOW
 from ingestor.web.words import Words
 
 RATE_SECONDS: Final = 60.0
 _MOODS: Final = {
-    "good": "is-good",
-    "busy": "is-busy",
     "starting": "is-busy",
-    "held": "is-warn",
     "outage": "is-bad",
+    "unwatched": "is-bad",
+    "held": "is-warn",
+    "problems": "is-warn",
+    "busy": "is-busy",
+    "good": "is-good",
 }
+"""How a daemon may be, and how that looks; of several that hold, the first one is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +105,17 @@ def overview_of(live: Live, rate: Rate, words: Words) -> Overview:
     queued, in_flight = sum(each.queued for each in totals), sum(each.in_flight for each in totals)
     daemon = found[0].daemon
     notices = list(_notices(live, found, held, words))
-    names = {notice.name for notice in notices}
-    health = next((name for name in ("starting", "outage", "held") if name in names), "good")
-    if health == "good" and queued + in_flight:
-        health = "busy"
+    unreadable = sum(each.unreadable_folders for each in found)
+    signs = {notice.name for notice in notices} | {"good"}
+    signs |= {"problems"} if unreadable + sum(each.problems for each in totals) else set()
+    signs |= {"busy"} if queued + in_flight else set()
     return Overview(
-        health=health,
+        health=next(name for name in _MOODS if name in signs),
         documents=sum(each.documents for each in totals),
         chunks=sum(each.chunks for each in totals),
         queued=queued,
         in_flight=in_flight,
-        problems=sum(each.problems + each.retrying for each in totals) + sum(each.unreadable_folders for each in found),
+        problems=sum(each.problems + each.retrying for each in totals) + unreadable,
         rate=rate.of(sum(line.pipeline.tally.finished for line in live.lines), time.monotonic()),
         oldest_seconds=None if oldest_seconds is None else max(0.0, time.time() - oldest_seconds),
         compared_seconds=min(compared, default=None),
@@ -143,6 +147,8 @@ def _notices(live: Live, found: Sequence[Status], held: int, words: Words) -> Se
         notices.append(Notice(name, mood, faults[0]))
     outages = dict.fromkeys(each.outage for each in found if each.outage)
     notices += [Notice("outage", "is-bad", sentence) for sentence in outages]
+    away = dict.fromkeys(each.watching for each in found if each.watching.startswith(NOT_NOW))
+    notices += [Notice("unwatched", "is-bad", sentence) for sentence in away]
     if held:
         notices.append(Notice("held", "is-warn", words("held.how", count=held)))
     for each in found:

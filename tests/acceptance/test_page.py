@@ -368,6 +368,28 @@ def test_a_daemon_that_goes_away_and_comes_back_is_told_without_a_reload(
         assert page.evaluate("window.isSame")
 
 
+def test_how_a_daemon_is_stands_in_one_word_as_the_terminal_has_it(
+    chromium: Browser, provider: EmbeddingServer, tmp_path: Path
+) -> None:
+    settings = provider_settings(provider) | {"INGESTOR_HTTP__ENABLED": "true", "INGESTOR_HTTP__PORT": "0"}
+    with Site(tmp_path, settings) as site:
+        good = put(site, "good.txt", "A lamp.\n")
+        daemon = site.start("run").wait_ready()
+        with looking(chromium, daemon.http_url()) as look:
+            health = look.visit("/").locator("#health")
+            expect(health).to_have_text("In step")
+            bad = put(site, "bad.txt", "\0binary\0")
+            expect(health).to_have_text("Problems")
+            bad.unlink()
+            expect(health).to_have_text("In step")
+            aside = site.folder.rename(site.folder.with_name("aside"))
+            expect(health).to_have_text("Not followed")
+            expect(look.page.get_by_role("note")).to_contain_text("gone or out of reach")
+            aside.rename(site.folder)
+            expect(health).to_have_text("In step")
+            assert good.exists()
+
+
 def test_with_a_token_everybody_signs_in_first(chromium: Browser, provider: EmbeddingServer, tmp_path: Path) -> None:
     token = "a long enough token of no meaning"  # noqa: S105 - of a server that lives for this test
     settings = {
