@@ -10,7 +10,7 @@ from ingestor.settings.embedding import EmbeddingSettings
 from ingestor.settings.groups import MAX_CHUNK_TOKENS, ChromaSettings, ChunkSettings, HttpSettings
 from ingestor.settings.loading import Loaded, Setting, load_settings
 from ingestor.settings.origins import CONFIG_FILE
-from ingestor.settings.tree import LEDGER_FILE, Settings, SourceSettings, setting_fields, setting_names
+from ingestor.settings.tree import LEDGER_FILE, Settings, SourceSettings, secret_names, setting_fields, setting_names
 from ingestor.settings.variables import DOTENV_FILE, SECRETS_DIR, provider_key, variable
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "SourceSettings",
     "load_settings",
     "provider_key",
+    "secret_names",
     "setting_fields",
     "setting_names",
     "variable",

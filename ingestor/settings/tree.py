@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -199,6 +199,11 @@ class Settings(BaseSettings):
 def setting_names() -> list[str]:
     """Dotted names of all settings, in the order of the tree."""
     return [name for name, _ in setting_fields()]
+
+
+def secret_names() -> list[str]:
+    """Those of the names whose values nobody may see."""
+    return [name for name, field in setting_fields() if SecretStr in get_args(field.annotation)]
 
 
 def setting_fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -40,7 +40,7 @@ from ingestor.app.doctor.premises import Premises
 from ingestor.core.diagnosing import Finding, Level, exit_code_of, well
 from ingestor.core.model import Change, Priority, Problem, Stage
 from ingestor.engine.reconcile import HELD_NOTE, LAST_RECONCILE_NOTE
-from ingestor.settings import load_settings
+from ingestor.settings import load_settings, secret_names
 from tests.daemon import free_port
 from tests.embedding_server import EmbeddingServer, Fault, FaultKind
 
@@ -149,6 +149,17 @@ def test_a_secret_in_a_file_that_others_may_read_is_told(place: Path) -> None:
     (place / ".env").write_text(f"OPENAI_API_KEY={KEY}\nINGESTOR_EMBEDDING__PROVIDER=openai\n")
     (place / ".env").chmod(0o644)
     assert "chmod 600 .env" in told(configuration.check(premises_of()), Level.WARNING)[0]
+
+
+def test_every_secret_is_looked_after() -> None:
+    assert secret_names() == ["embedding.api_key", "chroma.token", "http.token"]
+
+
+def test_a_token_of_the_page_that_others_may_read_is_told(place: Path) -> None:
+    (place / ".env").write_text("INGESTOR_HTTP__TOKEN=a-token-of-tests\n")
+    (place / ".env").chmod(0o644)
+    (sentence,) = told(configuration.check(premises_of()), Level.WARNING)
+    assert sentence.startswith("http.token is in .env, which others may read")
 
 
 ENDPOINT = {"embedding__provider": "openai", "embedding__api_key": KEY}

@@ -11,10 +11,9 @@ from ingestor.app.embedder import allowance_of
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
 from ingestor.core.errors import ConfigError
 from ingestor.core.profiles import PROVIDERS
-from ingestor.settings import CONFIG_FILE, DOTENV_FILE, EmbeddingSettings, variable
+from ingestor.settings import CONFIG_FILE, DOTENV_FILE, EmbeddingSettings, secret_names, variable
 
 _NAME = "settings"
-_SECRETS = ("embedding.api_key", "chroma.token")
 
 
 def check(premises: Premises) -> Sequence[Finding]:
@@ -30,7 +29,7 @@ def check(premises: Premises) -> Sequence[Finding]:
 
 def _exposed(premises: Premises) -> Iterator[Finding]:
     """Secrets in files that others may read, or that get around easily."""
-    for name in _SECRETS:
+    for name in secret_names():
         origin = premises.loaded.origins.get(name, "")
         is_dotenv = origin.rstrip(")").endswith(f"{DOTENV_FILE} file")
         file = Path(DOTENV_FILE) if is_dotenv else Path(origin)
