@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Group
 
+    from ingestor.app.health import Health
     from ingestor.app.status import Cost, Status
     from ingestor.settings import Settings
 
@@ -79,7 +80,7 @@ def _line(found: "Status") -> str:
 
     totals = found.totals
     documents, chunks = (totals.documents, totals.chunks) if totals else (0, 0)
-    told = f"{translated(f'{documents} documents, {chunks} chunks')}; {translated(str(health(found)))}"
+    told = f"{translated(f'{documents} documents, {chunks} chunks')}; {_told(health(found))}"
     return f"{found.source}: {told}" if found.source else told
 
 
@@ -123,7 +124,7 @@ def _rows(found: "Status") -> dict[str, str]:
             f", {reconcile['gone']} gone)"
         )
     rows = {
-        "health": str(health(found)),
+        "health": _told(health(found)),
         "daemon": alive,
         **({"http": daemon.http_url} if daemon and daemon.http_url else {}),
         "folder": f"{found.watch_dir} ({found.watching})" if found.watching else found.watch_dir,
@@ -150,6 +151,11 @@ def _rows(found: "Status") -> dict[str, str]:
     if found.kept:
         rows["kept"] = told_kept(found.kept)
     return rows
+
+
+def _told(health: "Health") -> str:
+    """The reason is told first: a sentence about problems may begin with anything, and would take the state for it."""
+    return translated(f"{health.state}: {translated(health.reason)}")
 
 
 def _money(cost: "Cost") -> str:

@@ -129,7 +129,7 @@ def test_health_waiting_and_the_doctor_speak_chinese(site: Site) -> None:
     waited = site.command("wait", "watched_dir", "--timeout-seconds", "0", **CHINESE)
     checked = site.command("doctor", "--no-call", **CHINESE)
 
-    assert re.search(r"^健康状况 +异常: 1 个文档有问题", status.out, re.MULTILINE)
+    assert re.search(r"^健康状况 +异常：1 个文档有问题", status.out, re.MULTILINE)
     assert "1 可搜索, 1 问题; 0.0 s\n" in waited.out
     assert "该文件是二进制文件" in waited.err
     told = re.sub(
