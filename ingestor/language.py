@@ -23,7 +23,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,8 @@ _KNOWN: Final = (ENGLISH, CHINESE)
 _UNSET: Final = ("", "C", "POSIX")
 _MAX_CHARACTERS: Final = 4_000
 """What is longer is no sentence of ours, and would take long to look at."""
+_KEPT_SENTENCES: Final = 1_024
+"""What a page tells, it tells again each second, and a sentence that no key fits exactly takes milliseconds."""
 _HOLE: Final = re.compile(r"\{#?\}")
 _PLACE: Final = re.compile(r"\{(\d*)(\*?)\}")
 _BEFORE: Final = re.compile(r"(?:[\s,;…*]|-(?=\s))*")
@@ -57,12 +59,17 @@ def language_of(environ: Mapping[str, str]) -> str:
 def translated(sentence: str, language: str | None = None) -> str:
     """A sentence of ours in a language, by default in that of the environment; what is not ours stays as it is."""
     chosen = _own_language() if language is None else language
-    return sentence if chosen == ENGLISH else _catalogue(chosen).translated(sentence)
+    return sentence if chosen == ENGLISH else _translated(sentence, chosen)
 
 
 def spoken(sentence: str) -> str:
     """A sentence without the space and the signs around it, by which it was put together with others."""
     return _around(sentence)[1]
+
+
+@lru_cache(maxsize=_KEPT_SENTENCES)
+def _translated(sentence: str, language: str) -> str:
+    return _catalogue(language).translated(sentence)
 
 
 def _bare(locale: str) -> str:

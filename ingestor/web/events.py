@@ -7,7 +7,7 @@ misses the oldest entries, and is told how many.
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Final, Literal
 
@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ingestor.engine.news import happens_within
-from ingestor.language import ENGLISH, translated
+from ingestor.language import translated
 from ingestor.logs import Entry, recent
 from ingestor.web.bounds import Bound
 
@@ -95,11 +95,15 @@ def _number_of(identity: str) -> int:
     return int(number) if is_ours else 0
 
 
-def _in(language: str, entry: Entry) -> dict[str, object]:
-    """An entry whose sentences are in a language."""
-    fields = entry.as_json()
-    said = {name: translated(str(fields[name]), language) for name in _SENTENCES & fields.keys()}
-    return fields if language == ENGLISH else fields | said
+def _events(entries: Sequence[Entry], language: str) -> str:
+    """Entries as events, their sentences in a language. To translate takes longer than a loop may stand still."""
+    told = []
+    for entry in entries:
+        fields = entry.as_json()
+        said = {name: fields[name] for name in _SENTENCES & fields.keys()}
+        fields |= {name: translated(each, language) for name, each in said.items() if isinstance(each, str)}
+        told.append(f"id: {_RUN}-{entry.number}\ndata: {json.dumps(fields)}\n\n")
+    return "".join(told)
 
 
 async def _told(streams: Streams, number: int, language: str) -> AsyncIterator[str]:
@@ -107,10 +111,11 @@ async def _told(streams: Streams, number: int, language: str) -> AsyncIterator[s
         while not streams.is_closed:
             news.clear()
             lost, entries = recent.after(number)
-            told = [f"event: lost\ndata: {json.dumps({'lost': lost})}\n\n"] if lost and number else []
-            told += [f"id: {_RUN}-{each.number}\ndata: {json.dumps(_in(language, each))}\n\n" for each in entries]
-            if told:
-                yield "".join(told)  # at once: each part is a call of the kernel
+            told = f"event: lost\ndata: {json.dumps({'lost': lost})}\n\n" if lost and number else ""
+            if entries:
+                told += await asyncio.to_thread(_events, entries, language)
                 number = entries[-1].number
+            if told:
+                yield told  # at once: each part is a call of the kernel
             if not await happens_within(news, QUIET_SECONDS):
                 yield ":\n\n"

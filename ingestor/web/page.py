@@ -58,7 +58,8 @@ async def page(request: Request, live: Daemon, reader: Read) -> Response:
     view = _one_of(VIEWS, query.get("view")) or VIEWS[0]
     values = await _common(request, live, reader, view) | await _viewed(live, reader.words, view, query)
     values["offers"] = await run_in_threadpool(_offers, live)
-    answer = HTMLResponse(drawn("page.html", **values), headers={"Vary": "Accept-Language, Cookie"})
+    drawing = await run_in_threadpool(drawn, "page.html", **values)
+    answer = HTMLResponse(drawing, headers={"Vary": "Accept-Language, Cookie"})
     return reader.remembered(answer, query)
 
 
@@ -70,7 +71,7 @@ async def parts(request: Request, live: Daemon, reader: Read) -> HTMLResponse:
     values = await _common(request, live, reader, view)
     if view:
         values |= await _viewed(live, reader.words, view, query)
-    return HTMLResponse(drawn("parts.html", **values))
+    return HTMLResponse(await run_in_threadpool(drawn, "parts.html", **values))
 
 
 async def _common(request: Request, live: Live, reader: Reader, view: str) -> dict[str, Any]:
