@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     watch_dir: Place = Path("watched_dir")
     """The folder that is the collection."""
     sources: Annotated[tuple[SourceSettings, ...], NoDecode, BeforeValidator(_tables)] = ()
-    """Several folders, each with a collection, in place of `watch_dir`: see "Several folders" below."""
+    """Several folders, each with a collection, in place of `watch_dir`: see "Several folders" in the README."""
     data_dir: Place = Path(".ingestor")
     """Folder of the ledger, the vector store and the managed Chroma database."""
     watch: WatchSettings = WatchSettings()

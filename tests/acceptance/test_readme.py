@@ -22,12 +22,25 @@ PROJECT = Path(__file__).parents[2]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 SH = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 PYTHON = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+TEXT = re.findall(r"^```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+RUN_HERE = (
+    ".venv/bin/ingestor run", "quantum.txt", "[dev]", "curl", "ingestor add", "DASHSCOPE_API_KEY", "ingestor rebuild",
+    "ingestor evaluate", "ingestor plan", '"page"', '"tags.contract"',
+)  # fmt: skip
+"""What each command of the README has, and no other; `command` finds it by that."""
 
 
 def command(containing: str) -> str:
+    assert containing in RUN_HERE
     found: list[str] = [block for block in SH if containing in block]
     assert len(found) == 1, f"{containing!r} is in {len(found)} blocks of the README"
     return found[0]
+
+
+def test_every_command_of_the_readme_is_run_here() -> None:
+    assert [block for block in SH if not any(words in block for words in RUN_HERE)] == []
+    source = Path(__file__).read_text(encoding="utf-8").partition("def command(")[2]
+    assert [words for words in RUN_HERE if words not in source] == []
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +229,18 @@ def test_a_comparison_of_models(checkout: Path, environment: dict[str, str], tmp
     assert sorted(each.name for each in notes.iterdir()) == sorted(
         each.name for each in (checkout / "watched_dir").iterdir()
     )
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_plan_prints_what_the_readme_shows(checkout: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    """Of the samples as they come: those of the checkout have company by now."""
+    shutil.copytree(PROJECT / "watched_dir", tmp_path / "watched_dir")
+    (tmp_path / ".venv").symlink_to(checkout / ".venv")
+    done = subprocess.run(
+        ["bash", "-euc", command("ingestor plan")], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
+    (shown,) = [block for block in TEXT if block.startswith("folder ")]
+    assert [line.rstrip() for line in done.stdout.decode().splitlines()] == shown.splitlines()
 
 
 @pytest.mark.usefixtures("daemon")
