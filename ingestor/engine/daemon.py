@@ -166,7 +166,7 @@ class Daemon:
         patience_seconds = STUCK_SECONDS
         while True:
             await asyncio.sleep(SUPERVISE_SECONDS)
-            failing_seconds = max(pipeline.chroma_failing_seconds() for pipeline in self._pipelines)
+            failing_seconds = max(pipeline.chroma_stuck_seconds() for pipeline in self._pipelines)
             complaint = ""
             if not failing_seconds:
                 patience_seconds = STUCK_SECONDS
