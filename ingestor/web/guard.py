@@ -36,6 +36,7 @@ _OPEN: Final = _HEALTH | {LOGIN}
 ASSETS: Final = "/static/"
 """What pages are drawn with, the one for the token included."""
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_PAGE: Final = "document"
 _JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _FORMS: Final = frozenset({LOGIN, "/logout"})
@@ -155,7 +156,9 @@ def _is_of_another_site(request: Request) -> bool:
     """Whether a browser says so. What is no browser says nothing."""
     site = request.headers.get("sec-fetch-site")
     if request.method in _SAFE:
-        is_followed = request.headers.get("sec-fetch-mode") == "navigate"
+        # A link that is followed shows its answer; a frame, or a fetch in advance, would only have the work done.
+        is_shown = request.headers.get("sec-fetch-dest", _PAGE) == _PAGE and "sec-purpose" not in request.headers
+        is_followed = is_shown and request.headers.get("sec-fetch-mode") == "navigate"
         return site in {"cross-site", "same-site"} and not is_followed
     if site is not None:
         return site not in {"same-origin", "none"}
