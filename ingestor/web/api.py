@@ -6,6 +6,7 @@ Invariant: what blocks runs on threads of its own; paths are names in the ledger
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
+from starlette.concurrency import run_in_threadpool
 
 from ingestor.app.listing import documents as listed
 from ingestor.app.shape import document_json, hit_json, problem_json, statuses_json
@@ -14,7 +15,7 @@ from ingestor.app.status import queue_again
 from ingestor.app.status import status as status_of
 from ingestor.core.escaping import spelled
 from ingestor.core.listing import State, Wanted
-from ingestor.web.bounds import searches
+from ingestor.web.bounds import retries, searches
 from ingestor.web.faults import Fault
 from ingestor.web.models import Again, AllStatus, Documents, Hits, ProblemRow, Question, Queued, SourceStatus
 from ingestor.web.state import Daemon
@@ -30,6 +31,9 @@ _FAULTS: Final[dict[int | str, dict[str, Any]]] = {
         (401, "The token is missing or wrong."),
         (503, "Something that it needs is away; try again."),
     )
+}
+_OF_A_RETRY: Final[dict[int | str, dict[str, Any]]] = {
+    429: {"model": Fault, "description": "Too many of them at once."},
 }
 _OF_A_SEARCH: Final[dict[int | str, dict[str, Any]]] = {
     409: {"model": Fault, "description": "The collection is of another model, or is being rebuilt."},
@@ -72,10 +76,12 @@ def problems(live: Daemon) -> list[ProblemRow]:
     return [ProblemRow.model_validate(problem_json(*found)) for found in faults_of(live.settings)]
 
 
-@router.post("/retry", tags=["work"])
-def retry(again: Again, live: Daemon) -> Queued:
+@router.post("/retry", tags=["work"], responses=_OF_A_RETRY)
+async def retry(again: Again, live: Daemon) -> Queued:
     """Try documents with a problem again now: all of them, or those at or below `paths`."""
-    return Queued(queued=[spelled(path) for path in queue_again(live.settings, again.paths)])
+    with retries.place():
+        queued = await run_in_threadpool(queue_again, live.settings, again.paths)
+    return Queued(queued=[spelled(path) for path in queued])
 
 
 @router.post("/search", tags=["work"], responses=_OF_A_SEARCH)
