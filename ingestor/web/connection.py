@@ -13,7 +13,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS: Final = 512
-"""Whoever comes then is not answered: each takes a descriptor, of which the daemon needs some itself."""
+"""Then the longest silent one ends: each takes a descriptor, of which the daemon needs some itself."""
 SILENT_SECONDS: Final = 30.0
 """Within which the head of a request has to come, and an answer has to be taken."""
 
@@ -24,12 +24,12 @@ class Connection(H11Protocol):
     _limit: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Wait for a request, if there is a place."""
+        """Wait for a request; where all places are taken, in that of who has been silent for longest."""
         super().connection_made(transport)
+        self._watch()
         if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
-        else:
-            self._watch()
+            silent = [each for each in self.connections if isinstance(each, Connection) and each._is_silent()]
+            min(silent, key=Connection._until_seconds).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything."""
@@ -64,6 +64,12 @@ class Connection(H11Protocol):
             super().send_400_response(msg)
         else:
             self.transport.close()
+
+    def _is_silent(self) -> bool:
+        return self._limit is not None and not self.transport.is_closing()
+
+    def _until_seconds(self) -> float:
+        return self._limit.when() if self._limit is not None else float("inf")
 
     def _watch(self) -> None:
         """Have the time run while the other side is waited for; more of a head does not begin it anew."""

@@ -251,8 +251,11 @@ async def test_descriptors_are_left_to_the_daemon(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(connection, "MAX_CONNECTIONS", 3)
     async with served() as client:
         held = [await wire(client) for _ in range(3)]
-        assert await rest(await wire(client)) == b""
-        await end(held)
+        assert (await client.get("/healthz")).status_code == 200, "who is silent makes room"
+        assert await rest(held[0]) == b""
+        await end(held[1:])
+    async with served() as client, reading(client), reading(client), reading(client):
+        assert await rest(await wire(client)) == b"", "who is served does not"
 
 
 POST = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
