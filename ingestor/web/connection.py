@@ -7,6 +7,7 @@ held of a head is bounded by h11, of which this is a part; uvicorn's other proto
 
 import asyncio
 import logging
+import math
 from typing import Final
 
 import h11
@@ -28,8 +29,8 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self._watch()
         if len(self.connections) > MAX_CONNECTIONS:
-            silent = [each for each in self.connections if isinstance(each, Connection) and each._is_silent()]
-            min(silent, key=Connection._until_seconds).transport.abort()
+            known = (each for each in self.connections if isinstance(each, Connection))
+            min(known, key=lambda each: each.silent_until_seconds).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything."""
@@ -65,11 +66,10 @@ class Connection(H11Protocol):
         else:
             self.transport.close()
 
-    def _is_silent(self) -> bool:
-        return self._limit is not None and not self.transport.is_closing()
-
-    def _until_seconds(self) -> float:
-        return self._limit.when() if self._limit is not None else float("inf")
+    @property
+    def silent_until_seconds(self) -> float:
+        """Until when it may be silent, by the clock of the loop; never ends while it is not, or ends already."""
+        return math.inf if self._limit is None or self.transport.is_closing() else self._limit.when()
 
     def _watch(self) -> None:
         """Have the time run while the other side is waited for; more of a head does not begin it anew."""
