@@ -10,8 +10,8 @@ from starlette.concurrency import run_in_threadpool
 
 from ingestor.app.listing import documents as listed
 from ingestor.app.shape import document_json, hit_json, problem_json, statuses_json
+from ingestor.app.status import as_told, queue_again
 from ingestor.app.status import problems as faults_of
-from ingestor.app.status import queue_again
 from ingestor.app.status import status as status_of
 from ingestor.core.escaping import spelled
 from ingestor.core.listing import State, Wanted
@@ -63,7 +63,7 @@ def problems(live: Daemon) -> list[ProblemRow]:
 async def retry(again: Again, live: Daemon) -> Queued:
     """Try documents with a problem again now: all of them, or those at or below `paths`."""
     with retries.place():
-        queued = await run_in_threadpool(queue_again, live.settings, again.paths)
+        queued = await run_in_threadpool(queue_again, live.settings, again.paths, as_told)
     return Queued(queued=[spelled(path) for path in queued])
 
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,6 +134,24 @@ async def test_nothing_can_be_asked_before_chroma_is_reached_while_it_is_rebuilt
     live.stop.set()
     assert await asked() == 503
     assert (await client.get("/readyz")).json() == {"ready": False, "faults": ["it is ending"]}
+
+
+@pytest.mark.usefixtures("ledgers")
+async def test_what_is_tried_again_is_named_as_it_is_told_whatever_lies_in_the_file_system(
+    client: httpx.AsyncClient, settings: Settings, tmp_path: Path
+) -> None:
+    first = settings.each()[0]
+    (tmp_path / "first-b.txt").write_bytes(b"")  # where the daemon runs, and no document
+    with closing(SqliteLedger(first.data_dir / first.ledger_file)) as ledger:
+        odd = {"id-1": "bad\udcff/b.txt", "id-2": "é\udcff.txt"}
+        ledger.mark([replace(_entry(id_, is_bad=True), path=path) for id_, path in odd.items()])
+    told = [each["path"] for each in (await client.get("/api/problems")).json()]
+    assert "bad\\xff/b.txt" in told
+    for path in (*told, "bad\\xff", "bad\\xff/"):
+        assert len((await client.post("/api/retry", json={"paths": [path]})).json()["queued"]) == 1, path
+    for path in ("x" * 5_000, ".", "..", str(first.watch_dir.resolve() / "first-b.txt")):
+        refused = await client.post("/api/retry", json={"paths": [path]})
+        assert (refused.status_code, refused.json()["remedy"]) == (400, "`ingestor problems` lists them"), path
 
 
 async def test_a_ledger_that_is_locked_holds_up_a_few_retries_and_nobody_else(
