@@ -150,7 +150,7 @@ class Daemon:
 
     async def _keep_state(self) -> None:
         for line in self._lines:
-            state = json.dumps({"watching": line.follower.watching, "outage": line.pipeline.tally.outage})
+            state = json.dumps({"watching": line.follower.watching, "outage": line.pipeline.outage})
             try:
                 await line.pipeline.account.tell()
                 # Written when it changes only: an idle daemon leaves the disk alone.

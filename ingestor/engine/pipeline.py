@@ -222,7 +222,8 @@ class Pipeline:
         """
         try:
             await self._sink_lane.run(self.sink.confirm)
-        except ServiceUnavailable:
+        except ServiceUnavailable as error:
+            self.tally.chroma_away = error.sentence
             if self.tally.chroma_away_since_seconds is None:
                 self.tally.chroma_away_since_seconds = self._parts.clock.monotonic_seconds()
             raise
@@ -234,6 +235,11 @@ class Pipeline:
             if pipeline.worker.in_work or await pipeline.queued():
                 return False
         return True
+
+    @property
+    def outage(self) -> str:
+        """What an outside service said that work, or whoever asks, has to wait for; empty when there is none."""
+        return self.tally.outage or (self.tally.chroma_away if self.is_chroma_away else "")
 
     @property
     def is_chroma_away(self) -> bool:

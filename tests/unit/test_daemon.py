@@ -221,6 +221,10 @@ async def test_a_service_that_does_not_answer_is_told_although_there_is_nothing_
     monkeypatch.setattr(patrol, "ROUND_SECONDS", 0.01)
     monkeypatch.setattr(patrol, "AWAY_SECONDS", 0.01)
     life = Life(world)
+
+    def outage() -> str:
+        return str(json.loads(world.ledger.note(STATE_NOTE) or "{}").get("outage", ""))
+
     running = asyncio.create_task(life.run())
     await until(lambda: world.records() == world.expected() and not world.ledger.waiting())
     assert life.pipeline.chroma_failing_seconds() == 0
@@ -228,8 +232,9 @@ async def test_a_service_that_does_not_answer_is_told_although_there_is_nothing_
         world.sink.fail("confirm", ServiceUnavailable("Chroma was out of reach"), times=1_000_000)
         await until(lambda: life.pipeline.chroma_failing_seconds() > 0.1)
         assert life.pipeline.chroma_stuck_seconds() == 0, "it is no reason to start it again"
+        await until(lambda: outage() == "Chroma was out of reach")
         world.sink._faults.clear()
-        await until(lambda: life.pipeline.chroma_failing_seconds() == 0)
+        await until(lambda: life.pipeline.chroma_failing_seconds() == 0 and not outage())
     assert [entry["event"] for entry in told].count("patrol.put_off") == 1
     life.stop.set()
     await asyncio.wait_for(running, 10)
