@@ -10,7 +10,6 @@ import logging
 import math
 from typing import Final
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS: Final = 512
@@ -59,12 +58,12 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP; where an answer is under way, or was given, by ending the connection."""
-        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            if self.cycle is not None:
-                self.cycle.disconnected = True  # this is the answer, whatever the application comes to
-            super().send_400_response(msg)
-        else:
+        if self.cycle is not None and self.cycle.response_started:
             self.transport.close()
+            return
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # this is the answer, whatever the application comes to
+        super().send_400_response(msg)
 
     @property
     def silent_until_seconds(self) -> float:
