@@ -24,6 +24,7 @@ from ingestor.app import status as states
 from ingestor.core.errors import IngestorError
 from ingestor.core.records import Selection
 from ingestor.settings import Settings
+from ingestor.web.connection import Connection, hush
 from ingestor.web.guard import Guard
 from ingestor.web.listening import listen, url_of
 from ingestor.web.ticket import Tickets
@@ -240,7 +241,8 @@ async def serve_http(settings: Settings, port: int) -> None:
     sockets = listen(http, "choose another one by --port")
     _log.info("mcp.listening", url=f"{url_of(http, sockets)}{PATH}")
     guard = Guard(application, http, Tickets(http.token) if http.token is not None else None)
-    config = uvicorn.Config(guard, http="h11", ws="none", lifespan="off", log_config=None, server_header=False)
+    hush()
+    config = uvicorn.Config(guard, http=Connection, ws="none", lifespan="off", log_config=None, server_header=False)
     async with server.session_manager.run():
         await uvicorn.Server(config).serve(sockets)
 

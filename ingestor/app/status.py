@@ -5,8 +5,9 @@ Takes no lock and asks no service.
 
 import contextlib
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +20,7 @@ from ingestor.app.embedder import allowance_of, currency_of, price_of
 from ingestor.app.parts import VECTORS_FILE, ledger_of, path_below
 from ingestor.core.attaching import SETTINGS_FILE
 from ingestor.core.errors import ConfigError, UnusableMetadata
+from ingestor.core.escaping import spelled
 from ingestor.core.model import Change, Priority, Problem, Stage
 from ingestor.core.paths import is_at_or_below
 from ingestor.engine.account import local_day
@@ -169,8 +171,12 @@ def _unlistable(path: str, reason: str, since_seconds: float) -> Problem:
     return Problem(Stage.READ, "UnreadableFolder", reason, remedy, attempts=1, since_seconds=since_seconds)
 
 
-def queue_again(settings: Settings, paths: Sequence[str]) -> list[str]:
+def queue_again(
+    settings: Settings, paths: Sequence[str], place_of: Callable[[Settings, str], str | None] | None = None
+) -> list[str]:
     """Queue documents with a fault for now: all of them, or those at or below `paths`; returns what was queued.
+
+    `place_of` makes a path of a source's documents of one that was given; without it, that is a path as users give it.
 
     A running daemon takes them up within a second. Raises `ConfigError` for a path that has no fault.
     """
@@ -178,7 +184,8 @@ def queue_again(settings: Settings, paths: Sequence[str]) -> list[str]:
     faulty = [_faulty(each) for each in sources]
     chosen = [list[str]() if paths else found for found in faulty]
     for wanted in paths:
-        found = [_at_or_below(each, paths_of, wanted) for each, paths_of in zip(sources, faulty, strict=True)]
+        places = [(place_of or below)(each, wanted) for each in sources]
+        found = [_at_or_below(paths_of, place) for place, paths_of in zip(places, faulty, strict=True)]
         if not any(found):
             raise ConfigError(f"no document at {wanted} has a problem", remedy="`ingestor problems` lists them")
         chosen = [list(dict.fromkeys(had + more)) for had, more in zip(chosen, found, strict=True)]
@@ -207,13 +214,21 @@ def below(settings: Settings, wanted: str) -> str | None:
     relative = path_below(settings.watch_dir, place)
     if relative or place.resolve() == settings.watch_dir.resolve():
         return relative
-    return None if place.is_absolute() or place.exists() else wanted.strip("/")
+    # A name that is too long to be one exists nowhere; `Path.exists` would raise.
+    is_elsewhere = place.is_absolute() or os.path.exists(place)  # noqa: PTH110
+    return None if is_elsewhere else wanted.strip("/")
 
 
-def _at_or_below(settings: Settings, paths: Sequence[str], wanted: str) -> list[str]:
-    """Those of a source's paths that one means which users give."""
-    place = below(settings, wanted)
-    return [] if place is None else [path for path in paths if is_at_or_below(path, place)]
+def as_told(_: Settings, wanted: str) -> str:
+    """A path as JSON tells it, and as the ledger has it: the file system is not asked what it might mean."""
+    return wanted.rstrip("/")
+
+
+def _at_or_below(paths: Sequence[str], place: str | None) -> list[str]:
+    """Those of a source's paths that a place means; bytes that are no UTF-8 may be spelled in it."""
+    if place is None:
+        return []
+    return [path for path in paths if is_at_or_below(path, place) or is_at_or_below(spelled(path), place)]
 
 
 def approve(settings: Settings) -> int:

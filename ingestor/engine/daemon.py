@@ -150,7 +150,7 @@ class Daemon:
 
     async def _keep_state(self) -> None:
         for line in self._lines:
-            state = json.dumps({"watching": line.follower.watching, "outage": line.pipeline.tally.outage})
+            state = json.dumps({"watching": line.follower.watching, "outage": line.pipeline.outage})
             try:
                 await line.pipeline.account.tell()
                 # Written when it changes only: an idle daemon leaves the disk alone.
@@ -166,7 +166,7 @@ class Daemon:
         patience_seconds = STUCK_SECONDS
         while True:
             await asyncio.sleep(SUPERVISE_SECONDS)
-            failing_seconds = max(pipeline.chroma_failing_seconds() for pipeline in self._pipelines)
+            failing_seconds = max(pipeline.chroma_stuck_seconds() for pipeline in self._pipelines)
             complaint = ""
             if not failing_seconds:
                 patience_seconds = STUCK_SECONDS

@@ -20,6 +20,8 @@ from ingestor.engine.pipeline import Pipeline
 ROUND_SECONDS = 60.0
 DOUBT_SECONDS = 2.0
 """Pause between two rounds while what Chroma holds is in doubt, and work is under way."""
+AWAY_SECONDS = 5.0
+"""Pause between two rounds while Chroma does not answer: whoever waits for it is told soon that it is back."""
 
 _log = structlog.get_logger(__name__)
 
@@ -43,11 +45,15 @@ class Patrol:
         began_seconds = asyncio.get_running_loop().time()
         pause_seconds = min(ROUND_SECONDS, self._pipeline.rescan_seconds)
         while True:
+            was_away = self._pipeline.is_chroma_away
             try:
                 await self._go_round(began_seconds)
             except TransientError as error:
-                _log.warning("patrol.put_off", reason=str(error), pause_seconds=pause_seconds)
-            if self._doubt.is_set():
+                if not (was_away and self._pipeline.is_chroma_away):
+                    _log.warning("patrol.put_off", reason=str(error), remedy=error.remedy)
+            if self._pipeline.is_chroma_away:
+                await asyncio.sleep(min(pause_seconds, AWAY_SECONDS))
+            elif self._doubt.is_set():
                 await asyncio.sleep(min(pause_seconds, DOUBT_SECONDS))
             else:
                 await happens_within(self._doubt, pause_seconds)

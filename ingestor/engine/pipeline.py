@@ -17,6 +17,7 @@ import structlog
 
 from ingestor.core.auditing import forgotten
 from ingestor.core.backoff import Backoff
+from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.pacing import Allowance
 from ingestor.engine.account import Account
@@ -215,8 +216,18 @@ class Pipeline:
         return corrected
 
     async def confirm(self) -> None:
-        """Raise `CollectionLost` when the collection does not bear its name any more."""
-        await self._sink_lane.run(self.sink.confirm)
+        """Raise `CollectionLost` when the collection does not bear its name any more.
+
+        Raises `ServiceUnavailable` where Chroma does not answer; then it is taken for away until it does.
+        """
+        try:
+            await self._sink_lane.run(self.sink.confirm)
+        except ServiceUnavailable as error:
+            self.tally.chroma_away = error.sentence
+            if self.tally.chroma_away_since_seconds is None:
+                self.tally.chroma_away_since_seconds = self._parts.clock.monotonic_seconds()
+            raise
+        self.tally.chroma_away_since_seconds = None
 
     async def is_idle(self) -> bool:
         """Whether nothing is in work and nothing is queued that this collection is for."""
@@ -225,10 +236,26 @@ class Pipeline:
                 return False
         return True
 
-    def chroma_failing_seconds(self) -> float:
-        """For how long Chroma has done nothing that it was asked; 0 when it does."""
+    @property
+    def outage(self) -> str:
+        """What an outside service said that work, or whoever asks, has to wait for; empty when there is none."""
+        return self.tally.outage or (self.tally.chroma_away if self.is_chroma_away else "")
+
+    @property
+    def is_chroma_away(self) -> bool:
+        """Whether Chroma did not answer when it was looked after last."""
+        return self.tally.chroma_away_since_seconds is not None
+
+    def chroma_stuck_seconds(self) -> float:
+        """For how long Chroma has written nothing that it was asked to; 0 when it does."""
         since_seconds = self.tally.chroma_fails_since_seconds
         return 0.0 if since_seconds is None else self._parts.clock.monotonic_seconds() - since_seconds
+
+    def chroma_failing_seconds(self) -> float:
+        """For how long Chroma has done nothing that it was asked, or has not answered; 0 when it does."""
+        since_seconds = self.tally.chroma_away_since_seconds
+        away_seconds = 0.0 if since_seconds is None else self._parts.clock.monotonic_seconds() - since_seconds
+        return max(away_seconds, self.chroma_stuck_seconds())
 
     async def hasten(self) -> None:
         """Have what waits for an outside service tried again now: the service is back."""

@@ -35,6 +35,10 @@ class Tally:
     """Size of the documents that are there among them."""
     chroma_fails_since_seconds: float | None = None
     """Since when, by the monotonic clock, Chroma has done nothing that it was asked; None when it does."""
+    chroma_away_since_seconds: float | None = None
+    """Since when, by that clock, it has not answered who only looks; None when it does."""
+    chroma_away: str = ""
+    """What was said of that."""
     outage: str = ""
     """What an outside service said when a document last had to wait for it; empty when none did."""
     waits: dict[Priority, Spread] = field(default_factory=_waits)

@@ -460,7 +460,7 @@ class Worker:
         plan = write.plan
         tally = self._tally
         if plan.touches_chroma:
-            tally.chroma_fails_since_seconds = None
+            tally.chroma_fails_since_seconds = tally.chroma_away_since_seconds = None
         tally.finished += 1
         tally.size_bytes += plan.after.stat.size_bytes if plan.after else 0
         tally.documents[plan.outcome] += 1

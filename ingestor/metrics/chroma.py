@@ -20,7 +20,7 @@ CHROMA: tuple[Family, ...] = (
     ),
     gauge(
         "ingestor_chroma_failing_seconds",
-        "For how long Chroma has done nothing that it was asked to write; 0 when it does.",
+        "For how long Chroma has done nothing that it was asked to write, or has not answered; 0 when it does.",
         lambda source: one(source.pipeline.chroma_failing_seconds()),
     ),
     gauge(

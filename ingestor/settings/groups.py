@@ -11,7 +11,18 @@ from ingestor.core.choosing import choice_of
 from ingestor.core.errors import ConfigError
 from ingestor.core.profiles import checked_dimensions, profile_for
 from ingestor.core.sizes import DEFAULT_MAX_TOKENS, MIN_MAX_TOKENS
-from ingestor.settings.kinds import COLLECTION_NAME, Formats, Group, Name, Names, OwnMetadata, Patterns, Place, Secret
+from ingestor.settings.kinds import (
+    COLLECTION_NAME,
+    Formats,
+    Group,
+    HostNames,
+    Name,
+    Names,
+    OwnMetadata,
+    Patterns,
+    Place,
+    Secret,
+)
 
 MAX_CHUNK_TOKENS = 8192
 """Of `chunk.max_tokens`, whatever the model takes."""
@@ -152,7 +163,7 @@ class HttpSettings(Group):
     """Port to listen at; 0: one that is free, which the log and `ingestor status` tell."""
     token: Secret = None
     """What who asks has to show: as `Authorization: Bearer`, or once in the form of the page."""
-    allowed_hosts: Names = ()
+    allowed_hosts: HostNames = ()
     """Names that requests may call it by; empty: `http.host` and those of the loopback interface, any with a token."""
 
 

@@ -3,7 +3,9 @@
 Invariant: what passes can be sent, logged and written down; no error repeats a secret.
 """
 
+import ipaddress
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +18,7 @@ from ingestor.core.formats import Format
 from ingestor.core.metadata import Layer, layer_of
 
 _MAX_NAME_CHARACTERS = 500
+_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 COLLECTION_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]$"
 
 
@@ -58,6 +61,22 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _host_name(value: str) -> str:
+    """A name as a request tells it, without its port; anything else would never be one."""
+    if not _HOST_NAME.fullmatch(value) and not _is_address(value):
+        message = "each is a name alone, as docs.example: no scheme, no port, no path and no star"
+        raise ValueError(message)
+    return value
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
 def _place(value: Path) -> Path:
     if "\0" in str(value):
         message = "no path holds a NUL"
@@ -80,6 +99,7 @@ Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_lines)]
 OwnMetadata = Annotated[Layer, NoDecode, BeforeValidator(_own_metadata)]
 Name = Annotated[str, AfterValidator(_one_line)]
 Names = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_lines)]
+HostNames = Annotated[tuple[Annotated[str, AfterValidator(_host_name)], ...], NoDecode, BeforeValidator(_lines)]
 Formats = Annotated[tuple[Format, ...], NoDecode, BeforeValidator(_lines)]
 Place = Annotated[Path, AfterValidator(_place)]
 Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]

@@ -3,19 +3,20 @@
 Invariant: what blocks runs on threads of its own; paths are names in the ledger, and no file is opened by them.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
+from starlette.concurrency import run_in_threadpool
 
 from ingestor.app.listing import documents as listed
 from ingestor.app.shape import document_json, hit_json, problem_json, statuses_json
+from ingestor.app.status import as_told, queue_again
 from ingestor.app.status import problems as faults_of
-from ingestor.app.status import queue_again
 from ingestor.app.status import status as status_of
 from ingestor.core.escaping import spelled
 from ingestor.core.listing import State, Wanted
-from ingestor.web.bounds import searches
-from ingestor.web.faults import Fault
+from ingestor.web.bounds import retries, searches
+from ingestor.web.faults import described
 from ingestor.web.models import Again, AllStatus, Documents, Hits, ProblemRow, Question, Queued, SourceStatus
 from ingestor.web.state import Daemon
 
@@ -23,21 +24,7 @@ MAX_PAGE: Final = 1_000
 _MAX_OFFSET: Final = 10**9
 _MAX_FILTER_CHARACTERS: Final = 1_000
 
-_FAULTS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": Fault, "description": why}
-    for status, why in (
-        (400, "What was sent is not what may be."),
-        (401, "The token is missing or wrong."),
-        (503, "Something that it needs is away; try again."),
-    )
-}
-_OF_A_SEARCH: Final[dict[int | str, dict[str, Any]]] = {
-    409: {"model": Fault, "description": "The collection is of another model, or is being rebuilt."},
-    429: {"model": Fault, "description": "Too many searches at once."},
-    502: {"model": Fault, "description": "The provider of the model refuses the key."},
-}
-
-router = APIRouter(prefix="/api", responses=_FAULTS)
+router = APIRouter(prefix="/api", responses=described(400, 401, 503))
 
 _Filter = Annotated[str, Query(max_length=_MAX_FILTER_CHARACTERS)]
 
@@ -72,13 +59,15 @@ def problems(live: Daemon) -> list[ProblemRow]:
     return [ProblemRow.model_validate(problem_json(*found)) for found in faults_of(live.settings)]
 
 
-@router.post("/retry", tags=["work"])
-def retry(again: Again, live: Daemon) -> Queued:
+@router.post("/retry", tags=["work"], responses=described(413, 415, 429))
+async def retry(again: Again, live: Daemon) -> Queued:
     """Try documents with a problem again now: all of them, or those at or below `paths`."""
-    return Queued(queued=[spelled(path) for path in queue_again(live.settings, again.paths)])
+    with retries.place():
+        queued = await run_in_threadpool(queue_again, live.settings, again.paths, as_told)
+    return Queued(queued=[spelled(path) for path in queued])
 
 
-@router.post("/search", tags=["work"], responses=_OF_A_SEARCH)
+@router.post("/search", tags=["work"], responses=described(409, 413, 415, 429, 502))
 async def search(question: Question, live: Daemon) -> Hits:
     """The texts nearest to a question, as `ingestor query --json` tells them."""
     with searches.place():

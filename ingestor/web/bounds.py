@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException
 
 MAX_SEARCHES: Final = 16
 """Searches that are under way at once."""
+MAX_RETRIES: Final = 4
+"""Requests to try documents again: each may wait for a lock of the ledger, on a thread that others wait for."""
 
 
 class Bound:
@@ -43,3 +45,4 @@ class Bound:
 
 searches: Final = Bound(MAX_SEARCHES, "searches")
 """Of the API and of the page together."""
+retries: Final = Bound(MAX_RETRIES, "requests to try again")

@@ -19,6 +19,7 @@ from ingestor.engine.news import happens_within
 from ingestor.language import translated
 from ingestor.logs import Entry, recent
 from ingestor.web.bounds import Bound
+from ingestor.web.faults import described
 
 MAX_STREAMS: Final = 32
 QUIET_SECONDS: Final = 15.0
@@ -78,7 +79,9 @@ _ANSWER: Final = {
 }
 
 
-@router.get("/events", tags=["state"], response_class=StreamingResponse, responses={200: _ANSWER})
+@router.get(
+    "/events", tags=["state"], response_class=StreamingResponse, responses={200: _ANSWER, **described(400, 401, 429)}
+)
 async def events(
     request: Request,
     lang: Annotated[Literal["en", "zh"], Query(description="The language of reasons and remedies.")] = "en",

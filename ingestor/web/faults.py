@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -32,6 +32,16 @@ _STATUSES: Final[Mapping[type[IngestorError], HTTPStatus]] = {
     CollectionLost: HTTPStatus.SERVICE_UNAVAILABLE,
     TransientError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+_DESCRIPTIONS: Final = {
+    400: "What was sent is not what may be.",
+    401: "The token is missing or wrong.",
+    409: "The collection is of another model, or is being rebuilt.",
+    413: "What was sent is too large.",
+    415: "What was sent is not said to be JSON.",
+    429: "Too many of these at once; try again.",
+    502: "The provider of the model refuses the key.",
+    503: "Something that it needs is away; try again.",
+}
 _SEE: Final = "/docs tells what may be sent"
 
 _log = structlog.get_logger(__name__)
@@ -47,6 +57,11 @@ class Fault(BaseModel):
 def answer(status: int, error: str, remedy: str = "", headers: Mapping[str, str] | None = None) -> JSONResponse:
     """A fault as a response."""
     return JSONResponse({"error": escaped(error), "remedy": escaped(remedy)}, status, dict(headers or {}))
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer besides its result, for its description."""
+    return {status: {"model": Fault, "description": _DESCRIPTIONS[status]} for status in statuses}
 
 
 def explain_errors(application: FastAPI) -> None:

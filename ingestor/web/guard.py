@@ -4,6 +4,7 @@
 - Where there is a token, who asks shows it, or a ticket that was had for it. Health is told to anybody.
 - A page of another site makes a browser send no request that does anything, or that takes a place.
 - A body is read whole, and is never larger than `MAX_BODY_BYTES`, whatever its head says.
+- Of requests that are under way, `MAX_REQUESTS` are served; health is told however many there are.
 
 Invariant: every answer carries `_HEADERS`, refusals and errors included; no answer lets another site read it (CORS).
 """
@@ -24,6 +25,7 @@ from ingestor.settings import HttpSettings
 from ingestor.web.faults import answer
 from ingestor.web.ticket import Tickets
 
+MAX_REQUESTS: Final = 256
 MAX_BODY_BYTES: Final = 64 * 1024
 BODY_SECONDS: Final = 10.0
 """Within which a body has to come."""
@@ -34,6 +36,7 @@ _OPEN: Final = _HEALTH | {LOGIN}
 ASSETS: Final = "/static/"
 """What pages are drawn with, the one for the token included."""
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_PAGE: Final = "document"
 _JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _FORMS: Final = frozenset({LOGIN, "/logout"})
@@ -59,12 +62,19 @@ class Guard:
         self._application = application
         self._tickets = tickets
         self._names = _names(http)
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; anything else is not served."""
         if scope["type"] != "http":
             return
-        request, send = Request(scope), _with_headers(send)
+        self._under_way += 1
+        try:
+            await self._answer(Request(scope), scope, receive, _with_headers(send))
+        finally:
+            self._under_way -= 1
+
+    async def _answer(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(request)
         body = None if refusal else await _body(receive)
         if isinstance(body, bytes):
@@ -74,6 +84,9 @@ class Guard:
 
     def _refusal(self, request: Request) -> Response | None:
         path = request.scope["path"]  # that of `request.url` is made of what the request calls the server
+        if path not in _HEALTH and self._under_way > MAX_REQUESTS:
+            reason = f"{MAX_REQUESTS} requests are under way already"
+            return answer(HTTPStatus.SERVICE_UNAVAILABLE, reason, headers={"Retry-After": "1"})
         if path not in _HEALTH and self._names is not None and not _is_called(request, self._names):
             return answer(
                 HTTPStatus.MISDIRECTED_REQUEST, "this is no name of this server", "add it to http.allowed_hosts"
@@ -143,7 +156,9 @@ def _is_of_another_site(request: Request) -> bool:
     """Whether a browser says so. What is no browser says nothing."""
     site = request.headers.get("sec-fetch-site")
     if request.method in _SAFE:
-        is_followed = request.headers.get("sec-fetch-mode") == "navigate"
+        # A link that is followed shows its answer; a frame, or a fetch in advance, would only have the work done.
+        is_shown = request.headers.get("sec-fetch-dest", _PAGE) == _PAGE and "sec-purpose" not in request.headers
+        is_followed = is_shown and request.headers.get("sec-fetch-mode") == "navigate"
         return site in {"cross-site", "same-site"} and not is_followed
     if site is not None:
         return site not in {"same-origin", "none"}

@@ -39,7 +39,8 @@ async def login(request: Request, reader: Read) -> Response:
         cookie_name(request.scope),
         tickets.issue(),
         max_age=TICKET_SECONDS,
-        secure=request.scope["scheme"] == "https",
+        # Who lies here lies about his own cookie.
+        secure=request.headers.get("x-forwarded-proto", request.scope["scheme"]) == "https",
         httponly=True,
         samesite="strict",
     )

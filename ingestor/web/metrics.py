@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from ingestor.metrics.meter import Meter
+from ingestor.web.faults import described
 
 router = APIRouter(tags=["health"])
 
@@ -17,7 +18,10 @@ async def _meter_of(request: Request) -> Meter:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}, "description": "Every metric, in the form that was asked for."}},
+    responses={
+        200: {"content": {"text/plain": {}}, "description": "Every metric, in the form that was asked for."},
+        **described(401),
+    },
 )
 async def metrics(meter: Annotated[Meter, Depends(_meter_of)], accept: Annotated[str, Header()] = "") -> Response:
     """Every metric, as Prometheus reads it."""

@@ -150,7 +150,7 @@ class Again(_Asked):
     """What to try again."""
 
     paths: Annotated[list[Annotated[str, Field(pattern=r"^[^\x00]+$")]], Field(max_length=MAX_PATHS)] = []
-    """Files or folders; empty: everything that has a problem."""
+    """Files or folders, relative to the watched folder, as problems are told; empty: everything that has a problem."""
 
 
 class Queued(_Told):

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 
 from ingestor.app.picture import MAX_POINTS, Pictures
+from ingestor.web.faults import described
 
 router = APIRouter(prefix="/api")
+
+_ABOUT: Final = f"The collection as at most {MAX_POINTS} points of a plane."
 
 
 class PointRow(BaseModel):
@@ -36,7 +39,7 @@ class PictureShape(BaseModel):
     folders: Sequence[str]
 
 
-@router.get("/picture", tags=["work"], description=f"The collection as at most {MAX_POINTS} points of a plane.")
+@router.get("/picture", tags=["work"], description=_ABOUT, responses=described(400, 401, 409, 503))
 async def picture(request: Request, collection: Annotated[str, Query(max_length=512)] = "") -> PictureShape:
     """Draw the collection, or the one that is named where there are several."""
     pictures: Pictures = request.app.state.pictures

@@ -11,10 +11,9 @@ import uvicorn
 from ingestor.app.live import Live
 from ingestor.engine.news import happens_within
 from ingestor.web.application import application_of
+from ingestor.web.connection import Connection, hush
 from ingestor.web.events import Streams
 
-MAX_CONNECTIONS: Final = 256
-"""More are answered 503: each takes a descriptor, of which the daemon needs some itself."""
 _TICK_SECONDS: Final = 1.0
 _GRACE_SECONDS: Final = 2
 """How long answers that are on their way may take at the end."""
@@ -27,17 +26,17 @@ class Server(uvicorn.Server):
         self._ending = asyncio.Event()
         self._streams = Streams()
         application = application_of(live, self._streams)
+        hush()
         super().__init__(
             uvicorn.Config(
                 application,
-                http="h11",  # bounds what it holds of a request that never ends; the others do not
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,  # what it has to say goes where everything goes
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
         )

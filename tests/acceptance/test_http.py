@@ -223,10 +223,15 @@ def test_the_api_is_described_as_it_answers(served: Served) -> None:
         "400",
         "401",
         "409",
+        "413",
+        "415",
         "429",
         "502",
         "503",
     }
+    assert set(described["paths"]["/api/picture"]["get"]["responses"]) == {"200", "400", "401", "409", "503"}
+    assert set(described["paths"]["/api/events"]["get"]["responses"]) == {"200", "400", "401", "429"}
+    assert set(described["paths"]["/metrics"]["get"]["responses"]) == {"200", "401"}
     assert "DocumentRow" in described["components"]["schemas"]
     page = served.client.get("/docs")
     for path in described["paths"]:

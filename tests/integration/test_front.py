@@ -1,11 +1,12 @@
 """The HTTP server inside a process that has other things to do: its life, and what happens now."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from ingestor.app.live import Live
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.logs import KEPT_ENTRIES, configure_logs
 from ingestor.settings import load_settings
-from ingestor.web import events, listening
+from ingestor.web import connection, events, guard, listening
 from ingestor.web.server import front
 from ingestor.web.serving import Server
 
@@ -159,6 +160,144 @@ async def test_places_for_streams_are_bounded_and_free_again_when_readers_go(mon
                     if response.status_code == 200:
                         break
                 await asyncio.sleep(0.01)
+
+
+Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def wire(client: httpx.AsyncClient, sent: bytes = b"") -> Wire:
+    """A connection of its own, on which something was sent."""
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    writer.write(sent)
+    return reader, writer
+
+
+async def rest(of: Wire) -> bytes:
+    """What comes until the server ends the connection."""
+    try:
+        return await of[0].read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        await end([of])
+
+
+async def end(all_: Sequence[Wire]) -> None:
+    """Leave connections, whether they are there any more or not."""
+    for _, writer in all_:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he"])
+async def test_who_asks_for_nothing_is_not_kept(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.05)
+    async with served() as client:
+        await rest(await wire(client, sent))
+
+
+async def test_a_head_that_comes_sign_by_sign_gets_no_time_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.2)
+    async with served() as client:
+        reader, writer = await wire(client, b"GET / HTTP/1.1\r\nX: ")
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        await rest((reader, writer))
+
+
+async def test_an_answer_that_nobody_takes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(events, "MAX_STREAMS", 1)
+    async with served() as client:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            deaf.connect((client.base_url.host, client.base_url.port))
+            deaf.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            is_free = False
+            while not is_free:
+                for _ in range(KEPT_ENTRIES):
+                    tell("many", text="x" * 1000)
+                await asyncio.sleep(0.01)
+                async with client.stream("GET", "/api/events") as response:
+                    is_free = response.status_code == 200
+
+
+async def test_a_stream_on_which_nothing_happens_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.05)
+    async with served() as client, reading(client) as reader:
+        await asyncio.sleep(0.2)
+        tell("after.silence")
+        await reader.entry("after.silence")
+
+
+async def test_idle_connections_keep_nobody_from_being_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MAX_REQUESTS", 1)
+    async with served() as client:
+        idle = [await wire(client) for _ in range(300)]
+        assert (await client.get("/api/status")).status_code == 200
+        async with reading(client):
+            refused = await client.get("/api/status")
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert "under way" in refused.json()["error"]
+            assert (await client.get("/healthz")).status_code == 200
+        await end(idle)
+
+
+async def test_descriptors_are_left_to_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 3)
+    async with served() as client:
+        held = [await wire(client) for _ in range(3)]
+        assert (await client.get("/healthz")).status_code == 200, "who is silent makes room"
+        assert await rest(held[0]) == b""
+        await end(held[1:])
+    async with served() as client, reading(client), reading(client), reading(client):
+        assert await rest(await wire(client)) == b"", "who is served does not"
+
+
+POST = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "later"),
+    [
+        (b"\x16\x03\x01 of another protocol\r\n\r\n", b""),
+        (POST + b"no number\r\n", b""),
+        (POST, b"no number\r\n"),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", b""),
+    ],
+    ids=["no HTTP", "no chunk, before the answer", "no chunk, after the answer", "another protocol"],
+)
+async def test_nobody_who_connects_can_fill_the_log(
+    sent: bytes, later: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs("info", "json")
+    async with served() as client:
+        reader, writer = await wire(client, sent)
+        assert await reader.readline()
+        writer.write(later)
+        writer.write_eof()
+        await rest((reader, writer))
+    told = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["http.listening"]
+
+
+def test_requests_that_end_with_a_dying_process_are_no_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    async def die() -> None:
+        with ThreadPoolExecutor(1) as importing:
+            async with front(live(), importing) as url:
+                reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+                writer.write(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+                writer.close()  # is told a turn of the loop later than the error
+                raise ServiceUnavailable("of whatever")
+
+    with pytest.raises(ExceptionGroup):
+        asyncio.run(die())
+    assert "Traceback" not in capsys.readouterr().err
 
 
 async def test_open_streams_end_with_the_server_and_hold_nothing_up() -> None:

@@ -1,8 +1,10 @@
 """Answers of the HTTP API where there is something wrong, and of several sources."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +25,7 @@ from ingestor.core.errors import (
 )
 from ingestor.core.model import Entry, Hit, Problem, Stage, Stat
 from ingestor.settings import Settings, load_settings
-from ingestor.web import api
+from ingestor.web import api, bounds
 from ingestor.web.application import application_of
 from ingestor.web.bounds import Bound
 from ingestor.web.events import Streams
@@ -132,6 +134,48 @@ async def test_nothing_can_be_asked_before_chroma_is_reached_while_it_is_rebuilt
     live.stop.set()
     assert await asked() == 503
     assert (await client.get("/readyz")).json() == {"ready": False, "faults": ["it is ending"]}
+
+
+@pytest.mark.usefixtures("ledgers")
+async def test_what_is_tried_again_is_named_as_it_is_told_whatever_lies_in_the_file_system(
+    client: httpx.AsyncClient, settings: Settings, tmp_path: Path
+) -> None:
+    first = settings.each()[0]
+    (tmp_path / "first-b.txt").write_bytes(b"")  # where the daemon runs, and no document
+    with closing(SqliteLedger(first.data_dir / first.ledger_file)) as ledger:
+        odd = {"id-1": "bad\udcff/b.txt", "id-2": "é\udcff.txt"}
+        ledger.mark([replace(_entry(id_, is_bad=True), path=path) for id_, path in odd.items()])
+    told = [each["path"] for each in (await client.get("/api/problems")).json()]
+    assert "bad\\xff/b.txt" in told
+    for path in (*told, "bad\\xff", "bad\\xff/"):
+        assert len((await client.post("/api/retry", json={"paths": [path]})).json()["queued"]) == 1, path
+    for path in ("x" * 5_000, ".", "..", str(first.watch_dir.resolve() / "first-b.txt")):
+        refused = await client.post("/api/retry", json={"paths": [path]})
+        assert (refused.status_code, refused.json()["remedy"]) == (400, "`ingestor problems` lists them"), path
+
+
+async def test_a_ledger_that_is_locked_holds_up_a_few_retries_and_nobody_else(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_over = threading.Event()
+
+    def wait(*_: object) -> list[str]:
+        is_over.wait()
+        return []
+
+    monkeypatch.setattr(api, "queue_again", wait)
+    asked = [asyncio.create_task(client.post("/api/retry", json={})) for _ in range(100)]
+    try:
+        async with asyncio.timeout(10):
+            assert (await client.get("/readyz")).status_code == 503
+            assert (await client.get("/api/problems")).status_code == 200
+            while sum(each.done() for each in asked) < len(asked) - bounds.MAX_RETRIES:
+                await asyncio.sleep(0.01)
+    finally:
+        is_over.set()
+    answers = [await each for each in asked]
+    assert [each.status_code for each in answers].count(200) == bounds.MAX_RETRIES
+    assert {each.status_code for each in answers} == {200, 429}
 
 
 async def test_searches_at_once_are_bounded_and_places_are_given_back(

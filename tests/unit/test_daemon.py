@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from ingestor.core.errors import AuthenticationFailed, ChromaUnavailable, ServiceUnavailable
 from ingestor.core.model import Change, Priority
 from ingestor.engine import daemon as daemon_module
+from ingestor.engine import patrol
 from ingestor.engine.daemon import STATE_NOTE, Daemon, Line
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_watch import ScriptedWatch
@@ -210,6 +211,31 @@ async def test_what_a_service_has_lost_by_its_restart_is_found_at_once(
     assert world.records() != world.expected()
     service.is_dead = True
     await until(lambda: world.records() == world.expected())
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_a_service_that_does_not_answer_is_told_although_there_is_nothing_to_do(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patrol, "ROUND_SECONDS", 0.01)
+    monkeypatch.setattr(patrol, "AWAY_SECONDS", 0.01)
+    life = Life(world)
+
+    def outage() -> str:
+        return str(json.loads(world.ledger.note(STATE_NOTE) or "{}").get("outage", ""))
+
+    running = asyncio.create_task(life.run())
+    await until(lambda: world.records() == world.expected() and not world.ledger.waiting())
+    assert life.pipeline.chroma_failing_seconds() == 0
+    with capture_logs() as told:
+        world.sink.fail("confirm", ServiceUnavailable("Chroma was out of reach"), times=1_000_000)
+        await until(lambda: life.pipeline.chroma_failing_seconds() > 0.1)
+        assert life.pipeline.chroma_stuck_seconds() == 0, "it is no reason to start it again"
+        await until(lambda: outage() == "Chroma was out of reach")
+        world.sink._faults.clear()
+        await until(lambda: life.pipeline.chroma_failing_seconds() == 0 and not outage())
+    assert [entry["event"] for entry in told].count("patrol.put_off") == 1
     life.stop.set()
     await asyncio.wait_for(running, 10)
 

@@ -101,6 +101,16 @@ async def test_a_person_shows_the_token_once_and_the_browser_keeps_a_ticket_that
     assert await status(client) == 401
 
 
+async def test_behind_a_proxy_that_adds_tls_the_ticket_never_goes_without() -> None:
+    for told, is_secure in (
+        ({}, False),
+        ({"X-Forwarded-Proto": "http"}, False),
+        ({"X-Forwarded-Proto": "https"}, True),
+    ):
+        let_in = await browser(token=SHOWN).post("/login", data={"token": SHOWN}, headers=told)
+        assert ("Secure" in let_in.headers["set-cookie"]) is is_secure, told
+
+
 async def test_a_wrong_token_gets_no_ticket() -> None:
     client = browser(token=SHOWN)
     refused = await client.post("/login", data={"token": "another"})
@@ -152,7 +162,12 @@ async def test_a_page_of_this_site_and_a_program_get_things_done() -> None:
 
 async def test_a_page_of_another_site_may_link_here_and_load_nothing_from_here() -> None:
     client = browser()
-    assert await status(client, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate") == 200
+    followed = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}
+    assert await status(client, **followed) == 200
+    assert await status(client, **followed, Sec_Fetch_Dest="document") == 200
+    for frame in ("iframe", "frame", "embed", "object", "fencedframe"):
+        assert await status(client, "/?q=paid", **followed, Sec_Fetch_Dest=frame) == 403, "nobody sees the answer"
+    assert await status(client, "/?q=paid", **followed, Sec_Fetch_Dest="document", Sec_Purpose="prefetch") == 403
     assert await status(client, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors") == 403
     assert await status(client, Sec_Fetch_Site="same-site", Sec_Fetch_Mode="cors") == 403
     answered = await client.get("/api/status", headers={"Origin": "http://evil.example"})

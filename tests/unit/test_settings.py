@@ -197,6 +197,18 @@ def test_a_bad_value_is_named_with_its_origin(monkeypatch: pytest.MonkeyPatch, n
     assert "environment" in sentence
 
 
+@pytest.mark.parametrize(
+    "wrong", ["*", "*.docs.example", "http://docs.example", "docs.example:80", "docs.example/x", "例"]
+)
+def test_a_host_that_no_request_can_name_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    name = variable("http.allowed_hosts")
+    monkeypatch.setenv(name, "docs.example, 192.0.2.1, ::1, [fe80::1], my_host.")
+    assert len(load_settings().settings.http.allowed_hosts) == 5
+    monkeypatch.setenv(name, f"docs.example,{wrong}")
+    with pytest.raises(ConfigError, match="each is a name alone"):
+        load_settings()
+
+
 def test_what_does_not_fit_together_is_refused() -> None:
     assert "overlap_tokens" in refused(**{"chunk.max_tokens": 100, "chunk.overlap_tokens": 60})
     assert "at most 512 tokens" in refused(**{"chunk.max_tokens": 600})
