@@ -1,4 +1,4 @@
-"""Health: whether the process lives, and whether it may be asked. Both are told to anybody."""
+"""Health: whether the process lives, and whether it may be asked. Both are told to anybody, by GET and by HEAD."""
 
 from http import HTTPStatus
 
@@ -25,12 +25,14 @@ class Readiness(BaseModel):
     """Why not, in sentences."""
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz() -> Health:
     """Tell that the process and its loop are alive."""
     return Health()
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready."}})
 async def readyz(live: Daemon, response: Response) -> Readiness:
     """Tell whether the folders were compared once, Chroma answers, and the queue can be read."""

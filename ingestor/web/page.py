@@ -51,6 +51,7 @@ _MOODS: Final = {State.INDEXED: "is-good", State.PROBLEM: "is-bad", State.QUEUED
 router = APIRouter(include_in_schema=False)
 
 
+@router.head("/")
 @router.get("/")
 async def page(request: Request, live: Daemon, reader: Read) -> Response:
     """The page, with the results of the question that its address asks."""

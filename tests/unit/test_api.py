@@ -226,6 +226,13 @@ async def test_a_ledger_that_is_damaged_is_told_and_the_daemon_is_not_ready(
     assert (await client.get("/healthz")).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/"])
+async def test_who_watches_from_outside_may_ask_for_the_head_alone(path: str, client: httpx.AsyncClient) -> None:
+    head, whole = await client.head(path), await client.get(path)
+    assert (head.status_code, head.headers["content-type"]) == (whole.status_code, whole.headers["content-type"])
+    assert "head" not in (await client.get("/openapi.json")).json()["paths"].get(path, {})
+
+
 async def test_where_there_are_several_collections_a_search_names_one(settings: Settings) -> None:
     sources: Any = [SimpleNamespace(settings=each) for each in settings.each()]
     searchers = Searchers(sources, sources, None)
