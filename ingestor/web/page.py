@@ -79,6 +79,7 @@ async def _common(request: Request, live: Live, reader: Reader, view: str) -> di
     rate: Rate = request.app.state.rate
     query = request.query_params
     other_theme = THEMES[0] if reader.theme == THEMES[1] else THEMES[1]
+    question = _question(live, query)
     return {
         "view": view,
         "views": [{"name": name, "url": "/" if name == VIEWS[0] else f"/?view={name}"} for name in VIEWS],
@@ -86,12 +87,12 @@ async def _common(request: Request, live: Live, reader: Reader, view: str) -> di
         "theme": reader.theme,
         "state": await run_in_threadpool(overview_of, live, rate, reader.words),
         "is_guarded": live.settings.http.token is not None,
-        "question": _question(query),
-        "collections": live.searchers.collections if live.searchers is not None else [],
+        "question": question,
+        "collections": _collections(live),
         "urls": {
             "language": _address(query, lang=reader.words.other),
             "theme": _address(query, theme=other_theme),
-            "picture": f"/api/picture?{urlencode({'collection': _text(query, 'collection')})}",
+            "picture": f"/api/picture?{urlencode({'collection': question.collection})}",
         },
         "fault": None,
         "found": None,
@@ -114,7 +115,7 @@ async def _viewed(live: Live, words: Words, view: str, query: QueryParams) -> di
 
 
 async def _searched(live: Live, words: Words, query: QueryParams) -> dict[str, Any] | None:
-    question = _question(query)
+    question = _question(live, query)
     if not question.text:
         return None
     with searches.place():
@@ -130,13 +131,19 @@ def _note(found: Found, words: Words) -> str:
     return ""
 
 
-def _question(query: QueryParams) -> Question:
+def _collections(live: Live) -> Sequence[str]:
+    return live.searchers.collections if live.searchers is not None else ()
+
+
+def _question(live: Live, query: QueryParams) -> Question:
+    """What is looked for; of several collections the first where none is named, as the form shows it."""
+    several = _collections(live) if len(_collections(live)) > 1 else [""]
     return Question(
         text=_text(query, "q"),
         folder=_text(query, "folder").strip("/"),
         file_type=_text(query, "type"),
         pairs=tuple(pair.strip()[:_MAX_TEXT_CHARACTERS] for pair in query.getlist("meta") if pair.strip())[:_MAX_PAIRS],
-        collection=_text(query, "collection"),
+        collection=_text(query, "collection") or several[0],
         count=_number(query, "n", FEW_HITS, 1, MAX_HITS),
     )
 

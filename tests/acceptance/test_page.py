@@ -368,6 +368,36 @@ def test_a_daemon_that_goes_away_and_comes_back_is_told_without_a_reload(
         assert page.evaluate("window.isSame")
 
 
+def test_of_several_collections_the_first_is_looked_at_until_another_is_chosen(
+    chromium: Browser, provider: EmbeddingServer, tmp_path: Path
+) -> None:
+    settings = provider_settings(provider) | {"INGESTOR_HTTP__ENABLED": "true", "INGESTOR_HTTP__PORT": "0"}
+    with Site(tmp_path, settings) as site:
+        site.folder.rmdir()
+        for name, texts in {"notes": ["A lamp.", "A whale."], "papers": ["A comet."]}.items():
+            (tmp_path / name).mkdir()
+            for place, text in enumerate(texts):
+                (tmp_path / name / f"{place}.txt").write_text(text, encoding="utf-8")
+        named = '[[sources]]\nfolder = "notes"\n[[sources]]\nfolder = "papers"\ncollection = "papers"\n'
+        (tmp_path / "ingestor.toml").write_text(named, encoding="utf-8")
+        daemon = site.start("run").wait_ready()
+        with looking(chromium, daemon.http_url()) as look:
+            page = look.visit("/")
+            expect(page.locator("#documents")).to_have_text("3")
+            look.visit(asked(q="lamp"))
+            expect(page.locator(".hit")).to_have_count(2)
+            look.visit("/?view=map")
+            expect(page.locator("#sampled")).to_have_text("2 records, all of the collection")
+            page.get_by_role("combobox", name="Collection").select_option("papers")
+            page.get_by_role("button", name="Show").click()
+            expect(page.locator("#sampled")).to_have_text("1 record, all of the collection")
+            page.locator("canvas").focus()
+            page.keyboard.press("ArrowRight")
+            page.keyboard.press("Enter")
+            expect(page.locator(".hit .path")).to_have_text("0.txt:1-1")
+            expect(page.locator(".hit")).to_contain_text("A comet.")
+
+
 def test_how_a_daemon_is_stands_in_one_word_as_the_terminal_has_it(
     chromium: Browser, provider: EmbeddingServer, tmp_path: Path
 ) -> None:
