@@ -159,7 +159,12 @@ def _hit(hit: Hit, question: Question, query: QueryParams) -> dict[str, Any]:
     wide = sum(1 for character in hit.document if ord(character) > 0x2E7F)  # noqa: PLR2004 - where wide scripts begin
     most = _WIDE_EXCERPT_CHARACTERS if wide * 3 > len(hit.document) else _EXCERPT_CHARACTERS
     name, heading = str(metadata.get(TITLE) or metadata.get("file_name") or hit.id), str(metadata.get("heading", ""))
-    own = [(key, value) for key, value in metadata.items() if key not in RESERVED and key != TITLE]
+    # Chroma has an order of its own, another each time; a truth is written as people write it.
+    own = sorted(
+        (key, str(value).lower() if isinstance(value, bool) else str(value))
+        for key, value in metadata.items()
+        if key not in RESERVED and key != TITLE
+    )
     return {
         "score": hit.score,
         "name": name,
@@ -171,7 +176,7 @@ def _hit(hit: Hit, question: Question, query: QueryParams) -> dict[str, Any]:
             for text, is_marked in excerpt(_HEADING_SIGNS.sub("", hit.document), question.text, most).parts()
         ],
         "tags": [
-            {"key": key, "value": str(value), "url": _address(query, meta=[*question.pairs, f"{key} = {value}"])}
+            {"key": key, "value": value, "url": _address(query, meta=[*question.pairs, f"{key} = {value}"])}
             for key, value in own[:_MAX_TAGS]
         ],
     }

@@ -26,10 +26,18 @@ TEXTS = {
     "tales/lighthouse.md": "---\nauthor: Ada\nyear: 2021\n---\n# The lighthouse\n\nThe keeper lights the lamp.\n",
     "tales/deep/whale.md": "---\nauthor: Bo\nyear: 2022\n---\n# The whale\n\nA whale swims past the keeper's lamp.\n",
     "cooking/soup.txt": "A soup of leeks and potatoes, for the keeper of the lamp.\n",
+    "cooking/fish.md": """---
+note: she said "fresh"
+checked: true
+tags: [at sea, cold]
+---
+
+Fish in quarantine.
+""",
     "新闻/仲裁.txt": "两国把海洋划界争端提交国际仲裁庭。\n",
     "photo.txt": "\0binary\0",
     HOSTILE: HOSTILE_TEXT,
-    **{f"notes/{number:02}.txt": f"Note {number} on the {number}th day.\n" for number in range(46)},
+    **{f"notes/{number:02}.txt": f"Note {number} on the {number}th day.\n" for number in range(45)},
 }
 INDEXED = len(TEXTS) - 1
 
@@ -141,6 +149,26 @@ def test_folder_type_and_metadata_narrow_what_is_found(chromium: Browser, origin
         page.get_by_role("link", name="author = Ada").click()
         expect(page.locator(".hit")).to_have_count(1)
         expect(page.locator("[name=meta]").first).to_have_value("author = Ada")
+
+
+def test_metadata_stands_beside_a_hit_in_order_and_as_it_is_written(chromium: Browser, origin: str) -> None:
+    with looking(chromium, origin) as look:
+        page = look.visit(asked(q="the lamp of the keeper", folder="tales"))
+        expect(page.locator(".hit").first).to_be_visible()
+        for tags in [each.locator(".tag").all_inner_texts() for each in page.locator(".hit").all()]:
+            assert tags == sorted(tags)
+        page = look.visit(asked(q="quarantine"))
+        page.get_by_role("link", name="checked = true").click()
+        expect(page.locator(".hit")).to_have_count(1)
+        expect(page.locator(".hit .path")).to_have_text("cooking/fish.md:7-7")
+        expect(page.locator("[name=meta]").first).to_have_value("checked = true")
+        assert page.locator(".hit .tag").all_inner_texts() == [
+            "checked = true",
+            'note = she said "fresh"',
+            "tags = at sea, cold",
+            "tags.at sea = true",
+            "tags.cold = true",
+        ]
 
 
 def test_a_file_that_comes_and_goes_shows_without_a_reload(chromium: Browser, origin: str, site: Site) -> None:
