@@ -189,12 +189,16 @@ def _listing(live: Live, query: QueryParams) -> dict[str, Any]:
         file_type=_text(query, "type"),
         state=State(query["state"]) if query.get("state") in set(State) else None,
     )
-    total, found = listed(live.settings, wanted, limit=PAGE_DOCUMENTS, offset=_offset(query))
-    return _listing_of(total, found, query)
-
-
-def _listing_of(total: int, found: Sequence[Listed], query: QueryParams) -> dict[str, Any]:
     offset = _offset(query)
+    total, found = listed(live.settings, wanted, limit=PAGE_DOCUMENTS, offset=offset)
+    if total and not found:
+        # Documents have gone since the address was made: the last page that there is.
+        offset = (total - 1) // PAGE_DOCUMENTS * PAGE_DOCUMENTS
+        total, found = listed(live.settings, wanted, limit=PAGE_DOCUMENTS, offset=offset)
+    return _listing_of(total, found, query, offset)
+
+
+def _listing_of(total: int, found: Sequence[Listed], query: QueryParams, offset: int = 0) -> dict[str, Any]:
     after, before = offset + PAGE_DOCUMENTS, max(0, offset - PAGE_DOCUMENTS)
     return {
         "total": total,

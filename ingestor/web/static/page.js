@@ -105,7 +105,7 @@ async function refresh() {
       refresh();
     }
   }, REFRESH_MS);
-  const views = { documents: ["documents"], problems: ["problems"] };
+  const views = { documents: ["documents", "total"], problems: ["problems"] };
   const turn = asked;
   try {
     const page = await fetched(`/parts${location.search}`);
