@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from ingestor.web.page import VIEWS
 from tests.browser import PATIENCE_MS, browser, looking
 from tests.daemon import Daemon, Site, free_port, provider_settings
 from tests.embedding_server import EmbeddingServer
@@ -363,6 +365,91 @@ def test_everything_is_reached_by_keys_alone(chromium: Browser, origin: str) -> 
                 break
         page.keyboard.press("Enter")
         expect(page.locator("td.path")).to_have_text("tales/deep/whale.md")
+
+
+def test_who_moves_by_keys_keeps_a_place_and_is_told_where(chromium: Browser, origin: str) -> None:
+    with looking(chromium, origin) as look:
+        page = look.visit("/")
+        page.keyboard.type("lamp")
+        page.keyboard.press("Enter")
+        expect(page.locator(".hit").first).to_be_visible()
+        expect(page.get_by_role("main")).to_be_focused()
+        page.get_by_role("link", name="Map").press("Enter")
+        expect(page.locator("#picture")).to_be_visible()
+        expect(page.get_by_role("link", name="Map")).to_be_focused()
+        expect(page.locator("#told")).to_have_text("Map")
+
+
+def test_who_types_on_while_an_answer_is_slow_loses_nothing_and_sees_that_it_comes(
+    chromium: Browser, origin: str
+) -> None:
+    held: list[Route] = []
+    with looking(chromium, origin) as look:
+        page = look.visit("/?q=lamp")
+        page.route("**/?q=whale*", lambda route: held.append(route))  # noqa: PLW0108 - a builtin is no handler
+        box = page.get_by_role("searchbox", name="Question")
+        box.fill("whale")
+        box.press("Enter")
+        expect(page.locator(".hits")).to_have_css("opacity", "0.5")
+        box.fill("whales and")
+        held[0].continue_()
+        expect(page.locator(".hit .where").first).to_contain_text("tales/deep/whale.md")
+        expect(page.locator(".hits")).to_have_css("opacity", "1")
+        expect(box).to_be_focused()
+        page.keyboard.type(" ships")
+        expect(box).to_have_value("whales and ships")
+
+
+READABLE = 4.5
+DISCERNIBLE = 3.0
+"""Least contrast of text, and of the edge of a field, in WCAG 2.2 (1.4.3 and 1.4.11)."""
+CONTRASTS = """() => {
+  const pen = Object.assign(document.createElement("canvas"), { width: 1, height: 1 })
+    .getContext("2d", { willReadFrequently: true });
+  const painted = (colours) => {
+    colours.forEach((colour) => {
+      pen.fillStyle = colour;
+      pen.fillRect(0, 0, 1, 1);
+    });
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const luminance = (colours) => {
+    const [red, green, blue] = painted(colours)
+      .map((value) => value / 255)
+      .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const ground = (each) => getComputedStyle(each).backgroundColor;
+  const grounds = (each) => (each ? [...grounds(each.parentElement), ground(each)] : ["#fff"]);
+  const contrast = (colour, place) => {
+    const [one, other] = [luminance(grounds(place)), luminance([...grounds(place), colour])];
+    return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  };
+  const texts = [...document.querySelectorAll("body *")].filter(
+    (each) => [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) &&
+      each.checkVisibility() && !each.closest(".unseen, .skip"));
+  const fields = [...document.querySelectorAll(".field")];
+  return {
+    texts: texts.map((each) => [contrast(getComputedStyle(each).color, each), each.textContent.trim()]),
+    fields: fields.map((each) => [contrast(getComputedStyle(each).borderTopColor, each.parentElement), each.name]),
+    hints: fields.map((each) => [contrast(getComputedStyle(each, "::placeholder").color, each), each.placeholder]),
+  };
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_and_field_stands_out_from_its_ground(
+    chromium: Browser, origin: str, scheme: Literal["light", "dark"]
+) -> None:
+    with looking(chromium, origin, scheme=scheme) as look:
+        for place in ("/", asked(q="lamp"), asked(q="lamp", meta="no"), *map("/?view={}".format, VIEWS[1:])):
+            page = look.visit(place)
+            expect(page.locator("#activity li").first).to_be_visible()
+            expect(page.locator("#picture:not([hidden])")).to_have_count(int("map" in place))
+            seen = page.evaluate(CONTRASTS)
+            assert min(seen["texts"])[0] >= READABLE, (place, min(seen["texts"]))
+            assert not [each for each in seen["fields"] if each[0] < DISCERNIBLE], place
+            assert not [each for each in seen["hints"] if each[0] < READABLE], place
 
 
 @pytest.mark.parametrize("view", ["search", "documents", "map", "problems"])
