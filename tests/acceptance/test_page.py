@@ -7,7 +7,7 @@ from typing import Literal
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from ingestor.web.page import VIEWS
 from tests.browser import PATIENCE_MS, browser, looking

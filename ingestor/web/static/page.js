@@ -12,8 +12,8 @@ const byId = (id) => document.getElementById(id);
 const main = byId("main");
 let asked = 0;
 
-async function fetched(url, signal) {
-  const answer = await fetch(url, { headers: { accept: "text/html" }, signal });
+async function fetched(url) {
+  const answer = await fetch(url, { headers: { accept: "text/html" } });
   if (answer.redirected && new URL(answer.url).pathname === "/login") {
     location.assign("/login");
   }
@@ -38,6 +38,8 @@ let shownAt = looked();
 
 async function visit(url, { isNew }) {
   const turn = ++asked;
+  const box = byId("q");
+  const began = box?.value;
   main.setAttribute("aria-busy", "true");
   let page;
   try {
@@ -62,6 +64,10 @@ async function visit(url, { isNew }) {
   }
   shownAt = looked();
   document.title = page.title;
+  const focused = document.activeElement;
+  const tab = focused?.closest(".tabs a")?.getAttribute("href");
+  const isLost = main.contains(focused);
+  const isTypedOn = focused === box && box.value !== began && main.dataset.view === fresh.dataset.view;
   main.dataset.view = fresh.dataset.view;
   main.removeAttribute("aria-busy");
   main.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node)));
@@ -70,14 +76,29 @@ async function visit(url, { isNew }) {
     byId(id).href = page.getElementById(id).href;
   }
   replacePart(page, "state");
+  if (isTypedOn) {
+    typeOn(box);
+  } else if (isLost) {
+    main.focus({ preventScroll: true });
+  } else if (tab) {
+    [...document.querySelectorAll(".tabs a")].find((each) => each.getAttribute("href") === tab).focus();
+  }
   arrived();
   if (isNew) {
     window.scrollTo(0, 0);
   }
 }
 
+// Somebody who has gone on typing while the answer was under way does so in the box that came with it.
+function typeOn(box) {
+  const fresh = byId("q");
+  fresh.value = box.value;
+  fresh.focus({ preventScroll: true });
+  fresh.setSelectionRange(box.selectionStart, box.selectionEnd);
+}
+
 function arrived() {
-  const result = main.querySelector("[data-told]");
+  const result = main.querySelector("[data-told]") ?? main.querySelector("h1");
   if (result) {
     told(result.textContent);
   }
