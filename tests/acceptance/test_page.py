@@ -203,6 +203,10 @@ def test_a_problem_tells_why_and_what_to_do_and_is_tried_again(
         expect(page.locator(".tabs .count")).to_have_text("2")
         page.get_by_role("button", name="Try tales/refused.txt again").click()
         expect(page.locator("#told")).to_have_text("Queued again: 1")
+        expect(page.locator("#said")).to_be_visible()
+        expect(page.locator("#said")).to_have_text("Queued again: 1")
+        page.wait_for_timeout(1_500)  # the list is drawn anew
+        expect(page.get_by_role("button", name="Try tales/refused.txt again")).to_be_focused()
         expect(page.locator(".problem")).to_have_count(2)
         provider.reject_marker = ""
         try:

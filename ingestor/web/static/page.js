@@ -5,6 +5,7 @@ import { follow } from "./events.js";
 import { show as showPicture } from "./picture.js";
 import { say, told } from "./words.js";
 
+const SAID_MS = 6000; // for so long stands what came of a press of a button
 const REFRESH_MS = 1000; // at most one look at the server's state in this time, whatever happens
 const IDLE_MS = 10_000; // ages of changes grow while nothing happens
 
@@ -111,6 +112,7 @@ const visitNew = (url) => visit(url, { isNew: true });
 
 // Parts
 
+let hiding = 0;
 let refreshing = null;
 let isWanted = false;
 
@@ -155,9 +157,23 @@ function away(isAway) {
   }
 }
 
+// For those who look, and for those who listen.
+function showSaid(sentence, isBad) {
+  const place = byId("said");
+  told(sentence);
+  place.textContent = sentence;
+  place.classList.toggle("is-bad", isBad);
+  place.hidden = false;
+  clearTimeout(hiding);
+  hiding = setTimeout(() => {
+    place.hidden = true;
+  }, SAID_MS);
+}
+
+// A button that is disabled would lose the focus.
 async function retry(button) {
   const path = button.dataset.retry;
-  button.disabled = true;
+  button.setAttribute("aria-disabled", "true");
   try {
     const answer = await fetch("/api/retry", {
       method: "POST",
@@ -165,11 +181,12 @@ async function retry(button) {
       body: JSON.stringify({ paths: path ? [path] : [] }),
     });
     const said = await answer.json();
-    told(answer.ok ? say("problems.retried", { count: said.queued.length }) : `${said.error} ${said.remedy ?? ""}`);
+    const sentence = answer.ok ? say("problems.retried", { count: said.queued.length }) : `${said.error} ${said.remedy ?? ""}`;
+    showSaid(sentence, !answer.ok);
   } catch {
     away(true);
   }
-  button.disabled = false;
+  button.removeAttribute("aria-disabled");
   refresh();
 }
 
@@ -191,7 +208,9 @@ document.addEventListener("submit", (event) => {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-retry]");
   if (button) {
-    retry(button);
+    if (!button.hasAttribute("aria-disabled")) {
+      retry(button);
+    }
     return;
   }
   const link = event.target.closest("a[href]");
@@ -211,6 +230,8 @@ byId("theme").addEventListener("click", (event) => {
   document.cookie = `ingestor_theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=strict`;
   document.dispatchEvent(new Event("themed"));
 });
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("themed")));
 
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.closest("input, textarea, select");
