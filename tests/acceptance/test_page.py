@@ -462,6 +462,11 @@ def test_a_small_screen_shows_all_without_scrolling_sideways(chromium: Browser, 
         page = look.visit(asked(view=view, q="perilous harbours"))
         expect(page.locator(".hit, #picture:not([hidden]), tbody, .problem").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == 360
+        assert page.evaluate(
+            "[...document.querySelectorAll('.scrolled')].every((each) => each.scrollWidth <= each.clientWidth)"
+        )
+        if view == "search":
+            expect(page.get_by_role("button", name="搜索")).to_be_visible()
         nameless = page.evaluate(
             """[...document.querySelectorAll('a, button, input:not([type=hidden]), select, canvas')].filter(
               (each) => !(each.labels?.length || each.ariaLabel || each.textContent.trim())).length"""
