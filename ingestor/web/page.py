@@ -120,7 +120,7 @@ async def _searched(live: Live, words: Words, query: QueryParams) -> dict[str, A
         return None
     with searches.place():
         found = await find(live, question)
-    return {"hits": [_hit(hit, question, query) for hit in found.hits], "note": _note(found, words)}
+    return {"hits": [_hit(hit, question, query, words) for hit in found.hits], "note": _note(found, words)}
 
 
 def _note(found: Found, words: Words) -> str:
@@ -148,14 +148,14 @@ def _question(live: Live, query: QueryParams) -> Question:
     )
 
 
-def _hit(hit: Hit, question: Question, query: QueryParams) -> dict[str, Any]:
+def _hit(hit: Hit, question: Question, query: QueryParams, words: Words) -> dict[str, Any]:
     metadata = hit.metadata
     source = str(metadata.get("source", ""))
     place = source or hit.id
     if "start_line" in metadata:
         place += f":{metadata['start_line']}-{metadata.get('end_line', '?')}"
     if page_number := metadata.get("page"):
-        place += f" (p. {page_number})"
+        place += f" ({words('search.page', page=page_number)})"
     wide = sum(1 for character in hit.document if ord(character) > 0x2E7F)  # noqa: PLR2004 - where wide scripts begin
     most = _WIDE_EXCERPT_CHARACTERS if wide * 3 > len(hit.document) else _EXCERPT_CHARACTERS
     name, heading = str(metadata.get(TITLE) or metadata.get("file_name") or hit.id), str(metadata.get("heading", ""))
