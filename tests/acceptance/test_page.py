@@ -571,6 +571,12 @@ def test_with_a_token_everybody_signs_in_first(chromium: Browser, provider: Embe
             page.get_by_label("令牌").fill(token)
             page.keyboard.press("Enter")
             expect(page.locator("#documents")).to_have_text("1")
+            assert page.url.endswith("/?q=lamp")
+            look.page.context.clear_cookies()
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # it looks whether all is as it was
+            page.get_by_label("令牌").fill(token)
+            page.keyboard.press("Enter")
+            expect(page.locator(".hit")).to_have_count(1)
             page.get_by_role("button", name="退出登录").click()
             expect(page.get_by_label("令牌")).to_be_visible()
             look.visit("/?view=documents")

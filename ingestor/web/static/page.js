@@ -16,7 +16,7 @@ let asked = 0;
 async function fetched(url) {
   const answer = await fetch(url, { headers: { accept: "text/html" } });
   if (answer.redirected && new URL(answer.url).pathname === "/login") {
-    location.assign("/login");
+    location.assign(answer.url);
   }
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 }
