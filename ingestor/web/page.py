@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
 from ingestor.app.finding import MAX_NEAREST, Found, Question, find
@@ -109,6 +110,9 @@ async def _viewed(live: Live, words: Words, view: str, query: QueryParams) -> di
                 return {"listing": await run_in_threadpool(_listing, live, query)}
             case "problems":
                 return await run_in_threadpool(_problems, live)
+    except HTTPException:
+        # The only one is that of the bound. The answer is a page all the same: it is a person who asks.
+        return {"fault": {"sentence": words("search.busy"), "remedy": ""}}
     except IngestorError as error:
         return {"fault": {"sentence": str(error), "remedy": error.remedy}, "listing": _listing_of(0, [], query)}
     return {}
