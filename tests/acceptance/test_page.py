@@ -504,7 +504,7 @@ def test_of_several_collections_the_first_is_looked_at_until_another_is_chosen(
     chromium: Browser, provider: EmbeddingServer, tmp_path: Path
 ) -> None:
     settings = provider_settings(provider) | {"INGESTOR_HTTP__ENABLED": "true", "INGESTOR_HTTP__PORT": "0"}
-    with Site(tmp_path, settings) as site:
+    with Site(tmp_path, settings | {"INGESTOR_WATCH__RESCAN_SECONDS": "2"}) as site:
         site.folder.rmdir()
         for name, texts in {"notes": ["A lamp.", "A whale."], "papers": ["A comet."]}.items():
             (tmp_path / name).mkdir()
@@ -528,6 +528,8 @@ def test_of_several_collections_the_first_is_looked_at_until_another_is_chosen(
             page.keyboard.press("Enter")
             expect(page.locator(".hit .path")).to_have_text("0.txt:1-1")
             expect(page.locator(".hit")).to_contain_text("A comet.")
+            expect(page.locator("#activity")).to_contain_text("Folder compared afresh")
+            expect(page.locator("#activity")).not_to_contain_text("rescan_seconds")
 
 
 def test_how_a_daemon_is_stands_in_one_word_as_the_terminal_has_it(
