@@ -55,6 +55,12 @@ def cookie_name(scope: Scope) -> str:
     return f"ingestor_{server[1] if server else 0}"
 
 
+def with_query(path: str, request: Request) -> str:
+    """A path of ours with the query of a request: what was looked for is found again after the token was shown."""
+    query = request.scope["query_string"].decode("latin-1")
+    return f"{path}?{query}" if query else path
+
+
 class Guard:
     """Lets requests through to an application, or answers them itself."""
 
@@ -143,7 +149,7 @@ def _is_loopback(name: str) -> bool:
 def _unknown(request: Request) -> Response:
     is_person = request.method == "GET" and "text/html" in request.headers.get("accept", "")
     if is_person and not request.scope["path"].startswith("/api/"):
-        return RedirectResponse(LOGIN, HTTPStatus.SEE_OTHER)
+        return RedirectResponse(with_query(LOGIN, request), HTTPStatus.SEE_OTHER)
     return answer(
         HTTPStatus.UNAUTHORIZED,
         "the token is missing or wrong",

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from ingestor.web.drawing import drawn
-from ingestor.web.guard import LOGIN, cookie_name
+from ingestor.web.guard import LOGIN, cookie_name, with_query
 from ingestor.web.reader import Read, Reader
 from ingestor.web.ticket import TICKET_SECONDS, Tickets
 
@@ -29,7 +29,8 @@ async def form(request: Request, reader: Read) -> Response:
 async def login(request: Request, reader: Read) -> Response:
     """Give a ticket for the token."""
     tickets = _tickets_of(request)
-    leave = RedirectResponse("/", HTTPStatus.SEE_OTHER)
+    # Wherever it was asked for, the way leads to the page, with what was looked for: never elsewhere.
+    leave = RedirectResponse(with_query("/", request), HTTPStatus.SEE_OTHER)
     if tickets is None:
         return leave
     fields = parse_qs((await request.body()).decode("utf-8", "replace"))

@@ -8,7 +8,7 @@ from typing import Final
 
 from ingestor.app.freshness import oldest_change_seconds
 from ingestor.app.live import Live
-from ingestor.app.status import Status, status
+from ingestor.app.status import Cost, Status, status
 from ingestor.engine.following import NOT_NOW
 from ingestor.web.words import Words
 
@@ -119,7 +119,7 @@ def overview_of(live: Live, rate: Rate, words: Words) -> Overview:
         rate=rate.of(sum(line.pipeline.tally.finished for line in live.lines), time.monotonic()),
         oldest_seconds=None if oldest_seconds is None else max(0.0, time.time() - oldest_seconds),
         compared_seconds=min(compared, default=None),
-        cost=_cost(found),
+        cost=cost_of([each.cost for each in found]),
         tokens=sum(each.usage.tokens for each in totals),
         tokens_today=sum(each.cost.tokens_today for each in found),
         tokens_per_day=found[0].cost.tokens_per_day if len(found) == 1 else None,
@@ -158,10 +158,10 @@ def _notices(live: Live, found: Sequence[Status], held: int, words: Words) -> Se
     return notices
 
 
-def _cost(found: Sequence[Status]) -> str:
+def cost_of(costs: Sequence[Cost]) -> str:
     """Money by currency, where a price is known."""
     amounts: dict[str, float] = {}
-    for each in found:
-        if each.cost.amount:
-            amounts[each.cost.currency] = amounts.get(each.cost.currency, 0.0) + each.cost.amount
-    return " + ".join(f"{amount:.4f} {currency}".strip() for currency, amount in amounts.items())
+    for each in costs:
+        if each.amount:
+            amounts[each.currency] = amounts.get(each.currency, 0.0) + each.amount
+    return " + ".join(f"{amount:,.4f} {currency}".strip() for currency, amount in amounts.items())

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
 from ingestor.app.finding import MAX_NEAREST, Found, Question, find
@@ -80,6 +81,7 @@ async def _common(request: Request, live: Live, reader: Reader, view: str) -> di
     rate: Rate = request.app.state.rate
     query = request.query_params
     other_theme = THEMES[0] if reader.theme == THEMES[1] else THEMES[1]
+    question = _question(live, query)
     return {
         "view": view,
         "views": [{"name": name, "url": "/" if name == VIEWS[0] else f"/?view={name}"} for name in VIEWS],
@@ -87,12 +89,12 @@ async def _common(request: Request, live: Live, reader: Reader, view: str) -> di
         "theme": reader.theme,
         "state": await run_in_threadpool(overview_of, live, rate, reader.words),
         "is_guarded": live.settings.http.token is not None,
-        "question": _question(query),
-        "collections": live.searchers.collections if live.searchers is not None else [],
+        "question": question,
+        "collections": _collections(live),
         "urls": {
             "language": _address(query, lang=reader.words.other),
             "theme": _address(query, theme=other_theme),
-            "picture": f"/api/picture?{urlencode({'collection': _text(query, 'collection')})}",
+            "picture": f"/api/picture?{urlencode({'collection': question.collection})}",
         },
         "fault": None,
         "found": None,
@@ -109,18 +111,21 @@ async def _viewed(live: Live, words: Words, view: str, query: QueryParams) -> di
                 return {"listing": await run_in_threadpool(_listing, live, query)}
             case "problems":
                 return await run_in_threadpool(_problems, live)
+    except HTTPException:
+        # The only one is that of the bound. The answer is a page all the same: it is a person who asks.
+        return {"fault": {"sentence": words("search.busy"), "remedy": ""}}
     except IngestorError as error:
         return {"fault": {"sentence": str(error), "remedy": error.remedy}, "listing": _listing_of(0, [], query)}
     return {}
 
 
 async def _searched(live: Live, words: Words, query: QueryParams) -> dict[str, Any] | None:
-    question = _question(query)
+    question = _question(live, query)
     if not question.text:
         return None
     with searches.place():
         found = await find(live, question)
-    return {"hits": [_hit(hit, question, query) for hit in found.hits], "note": _note(found, words)}
+    return {"hits": [_hit(hit, question, query, words) for hit in found.hits], "note": _note(found, words)}
 
 
 def _note(found: Found, words: Words) -> str:
@@ -131,29 +136,40 @@ def _note(found: Found, words: Words) -> str:
     return ""
 
 
-def _question(query: QueryParams) -> Question:
+def _collections(live: Live) -> Sequence[str]:
+    return live.searchers.collections if live.searchers is not None else ()
+
+
+def _question(live: Live, query: QueryParams) -> Question:
+    """What is looked for; of several collections the first where none is named, as the form shows it."""
+    several = _collections(live) if len(_collections(live)) > 1 else [""]
     return Question(
         text=_text(query, "q"),
         folder=_text(query, "folder").strip("/"),
         file_type=_text(query, "type"),
         pairs=tuple(pair.strip()[:_MAX_TEXT_CHARACTERS] for pair in query.getlist("meta") if pair.strip())[:_MAX_PAIRS],
-        collection=_text(query, "collection"),
+        collection=_text(query, "collection") or several[0],
         count=_number(query, "n", FEW_HITS, 1, MAX_HITS),
     )
 
 
-def _hit(hit: Hit, question: Question, query: QueryParams) -> dict[str, Any]:
+def _hit(hit: Hit, question: Question, query: QueryParams, words: Words) -> dict[str, Any]:
     metadata = hit.metadata
     source = str(metadata.get("source", ""))
     place = source or hit.id
     if "start_line" in metadata:
         place += f":{metadata['start_line']}-{metadata.get('end_line', '?')}"
     if page_number := metadata.get("page"):
-        place += f" (p. {page_number})"
+        place += f" ({words('search.page', page=page_number)})"
     wide = sum(1 for character in hit.document if ord(character) > 0x2E7F)  # noqa: PLR2004 - where wide scripts begin
     most = _WIDE_EXCERPT_CHARACTERS if wide * 3 > len(hit.document) else _EXCERPT_CHARACTERS
     name, heading = str(metadata.get(TITLE) or metadata.get("file_name") or hit.id), str(metadata.get("heading", ""))
-    own = [(key, value) for key, value in metadata.items() if key not in RESERVED and key != TITLE]
+    # Chroma has an order of its own, another each time; a truth is written as people write it.
+    own = sorted(
+        (key, str(value).lower() if isinstance(value, bool) else str(value))
+        for key, value in metadata.items()
+        if key not in RESERVED and key != TITLE
+    )
     return {
         "score": hit.score,
         "name": name,
@@ -165,7 +181,7 @@ def _hit(hit: Hit, question: Question, query: QueryParams) -> dict[str, Any]:
             for text, is_marked in excerpt(_HEADING_SIGNS.sub("", hit.document), question.text, most).parts()
         ],
         "tags": [
-            {"key": key, "value": str(value), "url": _address(query, meta=[*question.pairs, f"{key} = {value}"])}
+            {"key": key, "value": value, "url": _address(query, meta=[*question.pairs, f"{key} = {value}"])}
             for key, value in own[:_MAX_TAGS]
         ],
     }
@@ -178,12 +194,16 @@ def _listing(live: Live, query: QueryParams) -> dict[str, Any]:
         file_type=_text(query, "type"),
         state=State(query["state"]) if query.get("state") in set(State) else None,
     )
-    total, found = listed(live.settings, wanted, limit=PAGE_DOCUMENTS, offset=_offset(query))
-    return _listing_of(total, found, query)
-
-
-def _listing_of(total: int, found: Sequence[Listed], query: QueryParams) -> dict[str, Any]:
     offset = _offset(query)
+    total, found = listed(live.settings, wanted, limit=PAGE_DOCUMENTS, offset=offset)
+    if total and not found:
+        # Documents have gone since the address was made: the last page that there is.
+        offset = (total - 1) // PAGE_DOCUMENTS * PAGE_DOCUMENTS
+        total, found = listed(live.settings, wanted, limit=PAGE_DOCUMENTS, offset=offset)
+    return _listing_of(total, found, query, offset)
+
+
+def _listing_of(total: int, found: Sequence[Listed], query: QueryParams, offset: int = 0) -> dict[str, Any]:
     after, before = offset + PAGE_DOCUMENTS, max(0, offset - PAGE_DOCUMENTS)
     return {
         "total": total,

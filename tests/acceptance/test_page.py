@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
+from ingestor.web.page import VIEWS
 from tests.browser import PATIENCE_MS, browser, looking
 from tests.daemon import Daemon, Site, free_port, provider_settings
 from tests.embedding_server import EmbeddingServer
@@ -26,10 +28,18 @@ TEXTS = {
     "tales/lighthouse.md": "---\nauthor: Ada\nyear: 2021\n---\n# The lighthouse\n\nThe keeper lights the lamp.\n",
     "tales/deep/whale.md": "---\nauthor: Bo\nyear: 2022\n---\n# The whale\n\nA whale swims past the keeper's lamp.\n",
     "cooking/soup.txt": "A soup of leeks and potatoes, for the keeper of the lamp.\n",
+    "cooking/fish.md": """---
+note: she said "fresh"
+checked: true
+tags: [at sea, cold]
+---
+
+Fish in quarantine.
+""",
     "新闻/仲裁.txt": "两国把海洋划界争端提交国际仲裁庭。\n",
     "photo.txt": "\0binary\0",
     HOSTILE: HOSTILE_TEXT,
-    **{f"notes/{number:02}.txt": f"Note {number} on the {number}th day.\n" for number in range(46)},
+    **{f"notes/{number:02}.txt": f"Note {number} on the {number}th day.\n" for number in range(45)},
 }
 INDEXED = len(TEXTS) - 1
 
@@ -131,7 +141,8 @@ def test_folder_type_and_metadata_narrow_what_is_found(chromium: Browser, origin
         assert places(folder="tales") == ["tales/deep/whale.md", "tales/lighthouse.md"]
         assert places(folder="tales/deep/") == ["tales/deep/whale.md"]
         assert places(folder="tal") == []
-        expect(look.page.locator(".told")).to_contain_text("No document lies in this folder")
+        expect(look.page.locator(".empty")).to_contain_text("No document lies in this folder")
+        expect(look.page.get_by_role("main")).not_to_contain_text("the nearest first")
         assert places(meta="author = Ada") == ["tales/lighthouse.md"]
         assert places(meta=["year = 2022", "author=Bo"], type="text/markdown") == ["tales/deep/whale.md"]
         assert places(meta="year = 2022", folder="cooking") == []
@@ -143,6 +154,26 @@ def test_folder_type_and_metadata_narrow_what_is_found(chromium: Browser, origin
         expect(page.locator("[name=meta]").first).to_have_value("author = Ada")
 
 
+def test_metadata_stands_beside_a_hit_in_order_and_as_it_is_written(chromium: Browser, origin: str) -> None:
+    with looking(chromium, origin) as look:
+        page = look.visit(asked(q="the lamp of the keeper", folder="tales"))
+        expect(page.locator(".hit").first).to_be_visible()
+        for tags in [each.locator(".tag").all_inner_texts() for each in page.locator(".hit").all()]:
+            assert tags == sorted(tags)
+        page = look.visit(asked(q="quarantine"))
+        page.get_by_role("link", name="checked = true").click()
+        expect(page.locator(".hit")).to_have_count(1)
+        expect(page.locator(".hit .path")).to_have_text("cooking/fish.md:7-7")
+        expect(page.locator("[name=meta]").first).to_have_value("checked = true")
+        assert page.locator(".hit .tag").all_inner_texts() == [
+            "checked = true",
+            'note = she said "fresh"',
+            "tags = at sea, cold",
+            "tags.at sea = true",
+            "tags.cold = true",
+        ]
+
+
 def test_a_file_that_comes_and_goes_shows_without_a_reload(chromium: Browser, origin: str, site: Site) -> None:
     with looking(chromium, origin) as look:
         page = look.visit("/?view=documents&text=fresh")
@@ -152,6 +183,7 @@ def test_a_file_that_comes_and_goes_shows_without_a_reload(chromium: Browser, or
         expect(page.locator("#activity")).to_contain_text("added tales/fresh.txt")
         expect(page.locator("#documents")).to_have_text(str(INDEXED + 1))
         expect(page.locator("td.path")).to_have_text("tales/fresh.txt")
+        expect(page.locator(".headline")).to_contain_text("1 document")
         file.unlink()
         expect(page.locator("#activity")).to_contain_text("deleted tales/fresh.txt")
         expect(page.locator("#documents")).to_have_text(str(INDEXED))
@@ -170,8 +202,12 @@ def test_a_problem_tells_why_and_what_to_do_and_is_tried_again(
         put(site, "tales/refused.txt", f"An {REFUSED} tale.\n")
         expect(page.locator(".problem")).to_have_count(2)
         expect(page.locator(".tabs .count")).to_have_text("2")
-        page.get_by_role("button", name="Try tales/refused.txt again").click()
+        page.get_by_role("button", name="Try tales/refused.txt again").press("Enter")
         expect(page.locator("#told")).to_have_text("Queued again: 1")
+        expect(page.locator("#said")).to_be_visible()
+        expect(page.locator("#said")).to_have_text("Queued again: 1")
+        page.wait_for_timeout(1_500)  # the list is drawn anew
+        expect(page.get_by_role("button", name="Try tales/refused.txt again")).to_be_focused()
         expect(page.locator(".problem")).to_have_count(2)
         provider.reject_marker = ""
         try:
@@ -234,6 +270,8 @@ def test_documents_are_paged_and_narrowed(chromium: Browser, origin: str) -> Non
         page.get_by_role("link", name="Next").click()
         expect(rows).to_have_count(len(TEXTS) - 50)
         expect(page.locator(".pages")).to_contain_text(f"51 to {len(TEXTS)} of {len(TEXTS)}")
+        look.visit("/?view=documents&offset=5000")
+        expect(page.locator(".pages")).to_contain_text(f"51 to {len(TEXTS)} of {len(TEXTS)}")
         page.get_by_role("link", name="Previous").click()
         expect(rows).to_have_count(50)
         page.locator("select[name=state]").select_option("problem")
@@ -290,6 +328,10 @@ def test_the_language_is_the_browsers_until_somebody_chooses(chromium: Browser, 
         expect(page.locator("#activity")).to_contain_text("守护进程就绪")
         expect(page.locator("#activity")).to_contain_text("网页已就绪")
         expect(page.locator("#activity")).to_contain_text("该文件是二进制文件")
+        expect(page.locator("[data-part=state]")).to_contain_text(re.compile(r"进程 \d+，启动于"))
+        look.visit("/?view=problems")
+        expect(page.locator(".problem .when")).to_contain_text(re.compile(r"已尝试 \d+ 次，首次"))
+        look.visit(asked(q="国际仲裁"))
         page.get_by_role("link", name="English").click()
         expect(page.get_by_role("link", name="Map")).to_be_visible()
         expect(page.locator("[name=q]")).to_have_value("国际仲裁")
@@ -334,12 +376,102 @@ def test_everything_is_reached_by_keys_alone(chromium: Browser, origin: str) -> 
         expect(page.locator("td.path")).to_have_text("tales/deep/whale.md")
 
 
+def test_who_moves_by_keys_keeps_a_place_and_is_told_where(chromium: Browser, origin: str) -> None:
+    with looking(chromium, origin) as look:
+        page = look.visit("/")
+        page.keyboard.type("lamp")
+        page.keyboard.press("Enter")
+        expect(page.locator(".hit").first).to_be_visible()
+        expect(page.get_by_role("main")).to_be_focused()
+        page.get_by_role("link", name="Map").press("Enter")
+        expect(page.locator("#picture")).to_be_visible()
+        expect(page.get_by_role("link", name="Map")).to_be_focused()
+        expect(page.locator("#told")).to_have_text("Map")
+
+
+def test_who_types_on_while_an_answer_is_slow_loses_nothing_and_sees_that_it_comes(
+    chromium: Browser, origin: str
+) -> None:
+    held: list[Route] = []
+    with looking(chromium, origin) as look:
+        page = look.visit("/?q=lamp")
+        page.route("**/?q=whale*", lambda route: held.append(route))  # noqa: PLW0108 - a builtin is no handler
+        box = page.get_by_role("searchbox", name="Question")
+        box.fill("whale")
+        box.press("Enter")
+        expect(page.locator(".hits")).to_have_css("opacity", "0.5")
+        box.fill("whales and")
+        held[0].continue_()
+        expect(page.locator(".hit .where").first).to_contain_text("tales/deep/whale.md")
+        expect(page.locator(".hits")).to_have_css("opacity", "1")
+        expect(box).to_be_focused()
+        page.keyboard.type(" ships")
+        expect(box).to_have_value("whales and ships")
+
+
+READABLE = 4.5
+DISCERNIBLE = 3.0
+"""Least contrast of text, and of the edge of a field, in WCAG 2.2 (1.4.3 and 1.4.11)."""
+CONTRASTS = """() => {
+  const pen = Object.assign(document.createElement("canvas"), { width: 1, height: 1 })
+    .getContext("2d", { willReadFrequently: true });
+  const painted = (colours) => {
+    colours.forEach((colour) => {
+      pen.fillStyle = colour;
+      pen.fillRect(0, 0, 1, 1);
+    });
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const luminance = (colours) => {
+    const [red, green, blue] = painted(colours)
+      .map((value) => value / 255)
+      .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const ground = (each) => getComputedStyle(each).backgroundColor;
+  const grounds = (each) => (each ? [...grounds(each.parentElement), ground(each)] : ["#fff"]);
+  const contrast = (colour, place) => {
+    const [one, other] = [luminance(grounds(place)), luminance([...grounds(place), colour])];
+    return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  };
+  const texts = [...document.querySelectorAll("body *")].filter(
+    (each) => [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) &&
+      each.checkVisibility() && !each.closest(".unseen, .skip"));
+  const fields = [...document.querySelectorAll(".field")];
+  return {
+    texts: texts.map((each) => [contrast(getComputedStyle(each).color, each), each.textContent.trim()]),
+    fields: fields.map((each) => [contrast(getComputedStyle(each).borderTopColor, each.parentElement), each.name]),
+    hints: fields.map((each) => [contrast(getComputedStyle(each, "::placeholder").color, each), each.placeholder]),
+  };
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_and_field_stands_out_from_its_ground(
+    chromium: Browser, origin: str, scheme: Literal["light", "dark"]
+) -> None:
+    with looking(chromium, origin, scheme=scheme) as look:
+        for place in ("/", asked(q="lamp"), asked(q="lamp", meta="no"), *map("/?view={}".format, VIEWS[1:])):
+            page = look.visit(place)
+            expect(page.locator("#activity li").first).to_be_visible()
+            expect(page.locator("#picture:not([hidden])")).to_have_count(int("map" in place))
+            seen = page.evaluate(CONTRASTS)
+            assert min(seen["texts"])[0] >= READABLE, (place, min(seen["texts"]))
+            assert not [each for each in seen["fields"] if each[0] < DISCERNIBLE], place
+            assert not [each for each in seen["hints"] if each[0] < READABLE], place
+
+
 @pytest.mark.parametrize("view", ["search", "documents", "map", "problems"])
 def test_a_small_screen_shows_all_without_scrolling_sideways(chromium: Browser, origin: str, view: str) -> None:
     with looking(chromium, origin, width=360, locale="zh-CN") as look:
         page = look.visit(asked(view=view, q="perilous harbours"))
         expect(page.locator(".hit, #picture:not([hidden]), tbody, .problem").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == 360
+        assert page.evaluate(
+            "[...document.querySelectorAll('.scrolled')].every((each) => each.scrollWidth <= each.clientWidth)"
+        )
+        if view == "search":
+            expect(page.get_by_role("button", name="搜索")).to_be_visible()
         nameless = page.evaluate(
             """[...document.querySelectorAll('a, button, input:not([type=hidden]), select, canvas')].filter(
               (each) => !(each.labels?.length || each.ariaLabel || each.textContent.trim())).length"""
@@ -366,6 +498,38 @@ def test_a_daemon_that_goes_away_and_comes_back_is_told_without_a_reload(
         expect(page.locator("tbody tr")).to_have_count(50)
         expect(page.locator("#activity").get_by_text("Daemon ready")).to_have_count(2)
         assert page.evaluate("window.isSame")
+
+
+def test_of_several_collections_the_first_is_looked_at_until_another_is_chosen(
+    chromium: Browser, provider: EmbeddingServer, tmp_path: Path
+) -> None:
+    settings = provider_settings(provider) | {"INGESTOR_HTTP__ENABLED": "true", "INGESTOR_HTTP__PORT": "0"}
+    with Site(tmp_path, settings | {"INGESTOR_WATCH__RESCAN_SECONDS": "2"}) as site:
+        site.folder.rmdir()
+        for name, texts in {"notes": ["A lamp.", "A whale."], "papers": ["A comet."]}.items():
+            (tmp_path / name).mkdir()
+            for place, text in enumerate(texts):
+                (tmp_path / name / f"{place}.txt").write_text(text, encoding="utf-8")
+        named = '[[sources]]\nfolder = "notes"\n[[sources]]\nfolder = "papers"\ncollection = "papers"\n'
+        (tmp_path / "ingestor.toml").write_text(named, encoding="utf-8")
+        daemon = site.start("run").wait_ready()
+        with looking(chromium, daemon.http_url()) as look:
+            page = look.visit("/")
+            expect(page.locator("#documents")).to_have_text("3")
+            look.visit(asked(q="lamp"))
+            expect(page.locator(".hit")).to_have_count(2)
+            look.visit("/?view=map")
+            expect(page.locator("#sampled")).to_have_text("2 records, all of the collection")
+            page.get_by_role("combobox", name="Collection").select_option("papers")
+            page.get_by_role("button", name="Show").click()
+            expect(page.locator("#sampled")).to_have_text("1 record, all of the collection")
+            page.locator("canvas").focus()
+            page.keyboard.press("ArrowRight")
+            page.keyboard.press("Enter")
+            expect(page.locator(".hit .path")).to_have_text("0.txt:1-1")
+            expect(page.locator(".hit")).to_contain_text("A comet.")
+            expect(page.locator("#activity")).to_contain_text("Folder compared afresh")
+            expect(page.locator("#activity")).not_to_contain_text("rescan_seconds")
 
 
 def test_how_a_daemon_is_stands_in_one_word_as_the_terminal_has_it(
@@ -409,6 +573,12 @@ def test_with_a_token_everybody_signs_in_first(chromium: Browser, provider: Embe
             page.get_by_label("令牌").fill(token)
             page.keyboard.press("Enter")
             expect(page.locator("#documents")).to_have_text("1")
+            assert page.url.endswith("/?q=lamp")
+            look.page.context.clear_cookies()
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # it looks whether all is as it was
+            page.get_by_label("令牌").fill(token)
+            page.keyboard.press("Enter")
+            expect(page.locator(".hit")).to_have_count(1)
             page.get_by_role("button", name="退出登录").click()
             expect(page.get_by_label("令牌")).to_be_visible()
             look.visit("/?view=documents")

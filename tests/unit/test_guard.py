@@ -111,6 +111,19 @@ async def test_behind_a_proxy_that_adds_tls_the_ticket_never_goes_without() -> N
         assert ("Secure" in let_in.headers["set-cookie"]) is is_secure, told
 
 
+async def test_who_shows_the_token_gets_what_was_asked_for_and_nothing_of_elsewhere() -> None:
+    client = browser(token=SHOWN)
+    turned_away = await client.get("/?q=a%20lamp&meta=b+%3D+c", headers=PERSON)
+    assert turned_away.headers["location"] == "/login?q=a%20lamp&meta=b+%3D+c"
+    refused = await client.post(turned_away.headers["location"], data={"token": "another"})
+    assert refused.status_code == 401
+    let_in = await client.post(turned_away.headers["location"], data={"token": SHOWN})
+    assert let_in.headers["location"] == "/?q=a%20lamp&meta=b+%3D+c"
+    for aside in ("/login?//elsewhere.example/", "/login?https://elsewhere.example"):
+        let_in = await client.post(aside, data={"token": SHOWN})
+        assert let_in.headers["location"].startswith("/?")
+
+
 async def test_a_wrong_token_gets_no_ticket() -> None:
     client = browser(token=SHOWN)
     refused = await client.post("/login", data={"token": "another"})

@@ -46,11 +46,12 @@ OF_TYPER = {
 }
 OF_LIBRARIES = {"Name or service not known", "Input is not a valid path for {}"}
 """What the C library's resolver and pydantic say besides what they list."""
+KEY = "the key {} in {} "
 PUT_TOGETHER = {
     f"{word}: {{}}": word
     for word in ("polling", "inotify", "not at the moment", "trouble", "stopped", "waiting", "working", "in step")
-}
-"""How a folder is watched, and what limits that; how a source is, and why."""
+} | {key: key.removeprefix(KEY) for key in CATALOGUE if key.startswith(KEY)}
+"""How a folder is watched, and what limits that; how a source is, and why; a key of metadata, and what it is."""
 SAME_IN_CHINESE = {"Chroma Cloud", "markdown", "inotify: {}", "sysctl -w fs.inotify.max_queued_events={}"}
 
 
@@ -176,6 +177,10 @@ def test_keys_are_sentences_without_what_they_are_put_together_with() -> None:
         ("3 missing, 1 wrong metadata", "缺失 3，元数据有误 1"),
         ("3 missing, 1 anything", "3 missing, 1 anything"),
         ("12 records written", "已写入 12 条记录"),
+        (
+            "the key source in the front matter of my notes/a b.md is one of ingestor's own",
+            "my notes/a b.md 的前置元数据 中的键 source 是 ingestor 自己的键",
+        ),
         ("the collection 'a' has no record 'b'", "集合 'a' 中没有记录 'b'"),
     ],
     ids=lambda text: spoken(text)[:24],

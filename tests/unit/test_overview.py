@@ -1,7 +1,8 @@
 """What the page tells of the daemon's state."""
 
+from ingestor.app.status import Cost
 from ingestor.web.drawing import drawn
-from ingestor.web.overview import Rate
+from ingestor.web.overview import Rate, cost_of
 from ingestor.web.words import words_of
 
 
@@ -28,3 +29,10 @@ def test_a_page_is_drawn_in_the_readers_language_and_theme() -> None:
     assert 'lang="zh-CN" data-theme="dark"' in asked
     assert "令牌不正确" in refused
     assert "令牌不正确" not in asked
+
+
+def test_costs_are_summed_by_currency_and_grouped_by_thousands() -> None:
+    costs = [Cost(1_234.5, "CNY", 0, None), Cost(0.5, "CNY", 0, None), Cost(0.25, "USD", 0, None)]
+    assert cost_of([*costs, Cost(None, "USD", 0, None)]) == "1,235.0000 CNY + 0.2500 USD"
+    assert cost_of([Cost(2.0, "", 0, None)]) == "2.0000"
+    assert cost_of([Cost(0.0, "CNY", 0, None)]) == ""

@@ -26,6 +26,8 @@ const about = {
   "daemon.ready": (entry) => [say("activity.ready"), entry.watching],
   "daemon.started": (entry) => [say("activity.started"), entry.folder],
   "daemon.stopping": () => [say("activity.stopping"), ""],
+  // What is done by the clock has no reason that is worth a line.
+  "watch.rescan": (entry) => [named(entry.event), entry.reason === "rescan_seconds" ? "" : entry.reason],
   "embedding.down": (entry) => [say("activity.down"), entry.reason],
   "embedding.back": () => [say("activity.up"), ""],
 };

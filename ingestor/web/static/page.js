@@ -5,6 +5,7 @@ import { follow } from "./events.js";
 import { show as showPicture } from "./picture.js";
 import { say, told } from "./words.js";
 
+const SAID_MS = 6000; // for so long stands what came of a press of a button
 const REFRESH_MS = 1000; // at most one look at the server's state in this time, whatever happens
 const IDLE_MS = 10_000; // ages of changes grow while nothing happens
 
@@ -12,10 +13,10 @@ const byId = (id) => document.getElementById(id);
 const main = byId("main");
 let asked = 0;
 
-async function fetched(url, signal) {
-  const answer = await fetch(url, { headers: { accept: "text/html" }, signal });
+async function fetched(url) {
+  const answer = await fetch(url, { headers: { accept: "text/html" } });
   if (answer.redirected && new URL(answer.url).pathname === "/login") {
-    location.assign("/login");
+    location.assign(answer.url);
   }
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 }
@@ -38,6 +39,8 @@ let shownAt = looked();
 
 async function visit(url, { isNew }) {
   const turn = ++asked;
+  const box = byId("q");
+  const began = box?.value;
   main.setAttribute("aria-busy", "true");
   let page;
   try {
@@ -62,6 +65,10 @@ async function visit(url, { isNew }) {
   }
   shownAt = looked();
   document.title = page.title;
+  const focused = document.activeElement;
+  const tab = focused?.closest(".tabs a")?.getAttribute("href");
+  const isLost = main.contains(focused);
+  const isTypedOn = focused === box && box.value !== began && main.dataset.view === fresh.dataset.view;
   main.dataset.view = fresh.dataset.view;
   main.removeAttribute("aria-busy");
   main.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node)));
@@ -70,14 +77,29 @@ async function visit(url, { isNew }) {
     byId(id).href = page.getElementById(id).href;
   }
   replacePart(page, "state");
+  if (isTypedOn) {
+    typeOn(box);
+  } else if (isLost) {
+    main.focus({ preventScroll: true });
+  } else if (tab) {
+    [...document.querySelectorAll(".tabs a")].find((each) => each.getAttribute("href") === tab).focus();
+  }
   arrived();
   if (isNew) {
     window.scrollTo(0, 0);
   }
 }
 
+// Somebody who has gone on typing while the answer was under way does so in the box that came with it.
+function typeOn(box) {
+  const fresh = byId("q");
+  fresh.value = box.value;
+  fresh.focus({ preventScroll: true });
+  fresh.setSelectionRange(box.selectionStart, box.selectionEnd);
+}
+
 function arrived() {
-  const result = main.querySelector("[data-told]");
+  const result = main.querySelector("[data-told]") ?? main.querySelector("h1");
   if (result) {
     told(result.textContent);
   }
@@ -90,6 +112,7 @@ const visitNew = (url) => visit(url, { isNew: true });
 
 // Parts
 
+let hiding = 0;
 let refreshing = null;
 let isWanted = false;
 
@@ -105,7 +128,7 @@ async function refresh() {
       refresh();
     }
   }, REFRESH_MS);
-  const views = { documents: ["documents"], problems: ["problems"] };
+  const views = { documents: ["documents", "total"], problems: ["problems"] };
   const turn = asked;
   try {
     const page = await fetched(`/parts${location.search}`);
@@ -134,9 +157,23 @@ function away(isAway) {
   }
 }
 
+// For those who look, and for those who listen.
+function showSaid(sentence, isBad) {
+  const place = byId("said");
+  told(sentence);
+  place.textContent = sentence;
+  place.classList.toggle("is-bad", isBad);
+  place.hidden = false;
+  clearTimeout(hiding);
+  hiding = setTimeout(() => {
+    place.hidden = true;
+  }, SAID_MS);
+}
+
+// A button that is disabled would lose the focus.
 async function retry(button) {
   const path = button.dataset.retry;
-  button.disabled = true;
+  button.setAttribute("aria-disabled", "true");
   try {
     const answer = await fetch("/api/retry", {
       method: "POST",
@@ -144,11 +181,12 @@ async function retry(button) {
       body: JSON.stringify({ paths: path ? [path] : [] }),
     });
     const said = await answer.json();
-    told(answer.ok ? say("problems.retried", { count: said.queued.length }) : `${said.error} ${said.remedy ?? ""}`);
+    const sentence = answer.ok ? say("problems.retried", { count: said.queued.length }) : `${said.error} ${said.remedy ?? ""}`;
+    showSaid(sentence, !answer.ok);
   } catch {
     away(true);
   }
-  button.disabled = false;
+  button.removeAttribute("aria-disabled");
   refresh();
 }
 
@@ -170,7 +208,9 @@ document.addEventListener("submit", (event) => {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-retry]");
   if (button) {
-    retry(button);
+    if (!button.hasAttribute("aria-disabled")) {
+      retry(button);
+    }
     return;
   }
   const link = event.target.closest("a[href]");
@@ -190,6 +230,8 @@ byId("theme").addEventListener("click", (event) => {
   document.cookie = `ingestor_theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=strict`;
   document.dispatchEvent(new Event("themed"));
 });
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("themed")));
 
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.closest("input, textarea, select");

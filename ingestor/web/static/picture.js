@@ -144,12 +144,14 @@ function choose(picture, index, isWalk) {
   }
 }
 
-function question(dot) {
-  return `/?${new URLSearchParams({ q: [...dot.text].slice(0, QUESTION_CHARACTERS).join("") })}`;
+function question(dot, collection) {
+  const q = [...dot.text].slice(0, QUESTION_CHARACTERS).join("");
+  return `/?${new URLSearchParams(collection ? { q, collection } : { q })}`;
 }
 
 function handle(picture, visit) {
   const { canvas } = picture;
+  const ask = (index) => visit(question(picture.dots[index], byId("picture").dataset.collection));
   const under = (event) => picture.at(event.offsetX, event.offsetY);
   canvas.addEventListener("pointermove", (event) => choose(picture, under(event), false));
   canvas.addEventListener("pointerleave", () => choose(picture, -1, false));
@@ -158,7 +160,7 @@ function handle(picture, visit) {
     const index = under(event);
     // A finger points first, and asks with its second touch.
     if (index >= 0 && (event.pointerType === "mouse" || index === canvas.touched)) {
-      visit(question(picture.dots[index]));
+      ask(index);
     } else {
       choose(picture, index, false);
     }
@@ -169,7 +171,7 @@ function handle(picture, visit) {
       event.preventDefault();
       choose(picture, picture.towards(TURNS[event.key]), true);
     } else if (event.key === "Enter" && picture.chosen >= 0) {
-      visit(question(picture.dots[picture.chosen]));
+      ask(picture.chosen);
     } else if (event.key === "Escape") {
       choose(picture, -1, false);
     }
