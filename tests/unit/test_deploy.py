@@ -55,6 +55,16 @@ DOCKERS_OPTIONS = "noexec,nosuid,nodev"
 """What Docker mounts a tmpfs with before it looks at what was asked for; the last word counts."""
 MAX_EXPOSURE = 15
 """In tenths, as `systemd-analyze security --threshold` wants it."""
+GUIDE = PROJECT / "deploy/README.md"
+PLACED = {
+    "etc/sysusers.d/ingestor.conf": SYSTEMD / "sysusers.d/ingestor.conf",
+    "etc/sysctl.d/60-ingestor.conf": SYSTEMD / "sysctl.d/60-ingestor.conf",
+    "etc/ingestor/ingestor.toml": SETTINGS_FILE,
+    "etc/systemd/system/ingestor-sync.timer": SYSTEMD / "ingestor-sync.timer",
+    **{f"etc/systemd/system/{name}": SYSTEMD / name for name in SERVICES},
+    **{f"etc/systemd/system/{name}.d/{SANDBOX.name}": SANDBOX for name in SERVICES},
+}
+"""Where the guide puts what systemd reads."""
 
 
 def installed(command: str, package: str) -> str:
@@ -207,6 +217,26 @@ def test_the_units_user_can_be_made(tmp_path: Path) -> None:
     assert in_unit("User") == in_unit("Group") == ["ingestor"]
     assert user[5] == "/var/lib/ingestor"
     assert user[6].endswith("nologin")
+
+
+def told(section: str) -> list[str]:
+    """The commands of a section of the guide, one a line."""
+    text = GUIDE.read_text(encoding="utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return "".join(blocks).replace("\\\n", "").splitlines()
+
+
+def test_the_guide_s_commands_put_every_file_in_its_place_on_a_machine_that_is_new(tmp_path: Path) -> None:
+    # Of the folders below /etc systemd itself brings this one; /etc/sysusers.d is missing on Debian 12.
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    placing = [line.partition("&&")[0] for line in told("systemd") if re.match(r"sudo (cp|install) ", line)]
+    for line in placing:
+        command = re.sub(r" /(?=etc/|srv/)", f" {tmp_path}/", line.removeprefix("sudo "))
+        done = subprocess.run(["sh", "-ec", command], cwd=PROJECT, capture_output=True, text=True, check=False, input="")
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    for place, file in PLACED.items():
+        assert (tmp_path / place).read_bytes() == file.read_bytes(), place
+    assert (tmp_path / "srv/ingestor").is_dir()
 
 
 def test_the_kernel_has_the_limits_that_are_raised() -> None:
