@@ -168,6 +168,11 @@ def test_the_unit_stays_down_when_only_people_can_help() -> None:
     assert in_unit("Restart") == ["on-failure"]
 
 
+def test_a_child_that_the_kernel_ends_for_want_of_memory_is_the_daemon_s_affair() -> None:
+    # systemd's own way would end the daemon as well, whose next start gives the same file to the next converter.
+    assert in_unit("OOMPolicy") == ["continue"]
+
+
 def test_the_unit_starts_without_a_key() -> None:
     # With a path, systemd refuses to start the unit when the file is not there.
     credentials = in_unit("LoadCredential")
