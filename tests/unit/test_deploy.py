@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -237,7 +238,8 @@ def test_the_guide_s_commands_put_every_file_in_its_place_on_a_machine_that_is_n
     placing = [line.partition("&&")[0] for line in told("systemd") if re.match(r"sudo (cp|install) ", line)]
     for line in placing:
         command = re.sub(r" /(?=etc/|srv/)", f" {tmp_path}/", line.removeprefix("sudo "))
-        done = subprocess.run(["sh", "-ec", command], cwd=PROJECT, capture_output=True, text=True, check=False, input="")
+        shell = ["sh", "-ec", command]
+        done = subprocess.run(shell, cwd=PROJECT, capture_output=True, text=True, check=False, input="")
         assert done.returncode == 0, f"{line}: {done.stderr}"
     for place, file in PLACED.items():
         assert (tmp_path / place).read_bytes() == file.read_bytes(), place
@@ -318,6 +320,43 @@ def test_the_daemon_needs_no_more_than_the_unit_allows(site: Site, confinement: 
             daemon.kill()
     alarming = [line for line in daemon.log().splitlines() if json.loads(line)["level"] != "info"]
     assert not alarming
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """The service manager's end of the socket that the unit's daemon tells how it is."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(60)
+        yield listening
+
+
+def heard(manager: socket.socket, state: str) -> list[str]:
+    """All that a service manager hears until some state, which comes last."""
+    found: list[str] = []
+    while not found or not found[-1].startswith(state):
+        found += manager.recv(4096).decode().splitlines()
+    return found
+
+
+def test_systemd_hears_how_the_daemon_is_from_its_start_to_its_end(site: Site, manager: socket.socket) -> None:
+    (seconds,) = in_unit("WatchdogSec")
+    site.settings["NOTIFY_SOCKET"] = str(manager.getsockname())
+    site.settings["WATCHDOG_USEC"] = str(int(seconds.removesuffix("s")) * 1_000_000)
+    daemon = site.start("run")
+    starting = heard(manager, "READY=1")
+    assert "STATUS=the collection equals the folder" not in starting
+    heard(manager, "STATUS=the collection equals the folder")
+    heard(manager, "WATCHDOG=1")
+    assert daemon.terminate() == 0
+    assert heard(manager, "STOPPING=1")
+
+
+def test_systemd_hears_why_a_start_takes_so_long(site: Site, manager: socket.socket) -> None:
+    site.settings |= {"NOTIFY_SOCKET": str(manager.getsockname()), "INGESTOR_CHROMA__MODE": "http"}
+    daemon = site.start("run")
+    assert str(site.port) in heard(manager, "STATUS=")[-1]
+    assert daemon.terminate() == 0
 
 
 def converter_code(options: str, folder: Path) -> int:
