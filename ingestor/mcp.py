@@ -26,6 +26,7 @@ from ingestor.core.records import Selection
 from ingestor.settings import Settings
 from ingestor.web.guard import Guard
 from ingestor.web.listening import listen, url_of
+from ingestor.web.models import MAX_TEXT_CHARACTERS
 from ingestor.web.ticket import Tickets
 
 PATH = "/mcp"
@@ -69,9 +70,16 @@ class Passage(Place):
     """A piece of a document that a search has found."""
 
     path: str
+    document_id: str = Field(default="", description="For get_document, where several folders have this path.")
     title: str = ""
     score: float = Field(description="Tells the order; what it means by itself depends on the model.")
     text: str
+
+
+class Passages(BaseModel):
+    """What a search has found, the best one first. An object, so that nothing found is said, too."""
+
+    result: list[Passage]
 
 
 class Piece(Place):
@@ -128,33 +136,43 @@ class Tools:
 
     async def search(
         self,
-        text: Annotated[str, Field(description="A question, or a description of what is looked for.", min_length=1)],
+        text: Annotated[
+            str,
+            Field(
+                description="A question, or a description of what is looked for.",
+                min_length=1,
+                max_length=MAX_TEXT_CHARACTERS,
+            ),
+        ],
         n: Annotated[int, Field(description="How many passages.", ge=1, le=MAX_HITS)] = 5,
         where: Filter = None,
         where_document: TextFilter = None,
         collection: Collection = "",
-    ) -> list[Passage]:
+    ) -> Passages:
         """Find the passages that answer a question best, the best one first."""
         hits = await self._in_turn(
             lambda: questions.query(
                 self._settings,
                 text,
                 limit=n,
-                where=where,
-                where_document=where_document,
+                where=where or None,  # models fill in what they may leave out
+                where_document=where_document or None,
                 collection=collection or None,
             )
         )
-        return [
-            Passage(
-                path=_text(hit.metadata, "source") or hit.id,
-                title=_text(hit.metadata, "title"),
-                score=round(hit.score, 4),
-                text=hit.document,
-                **_place(hit.metadata),
-            )
-            for hit in hits
-        ]
+        return Passages(
+            result=[
+                Passage(
+                    path=_text(hit.metadata, "source") or hit.id,
+                    document_id=_text(hit.metadata, "document_id"),
+                    title=_text(hit.metadata, "title"),
+                    score=round(hit.score, 4),
+                    text=hit.document,
+                    **_place(hit.metadata),
+                )
+                for hit in hits
+            ]
+        )
 
     async def get_document(
         self,
@@ -162,6 +180,9 @@ class Tools:
         first_chunk: Annotated[int, Field(description="Where to begin.", ge=0)] = 0,
         max_chunks: Annotated[int, Field(description="How many pieces at most.", ge=1, le=MAX_CHUNKS)] = 20,
         collection: Collection = "",
+        document_id: Annotated[
+            str, Field(description="As a search gives it; only where several folders have this path.")
+        ] = "",
     ) -> Document:
         """Read a document of the collection, or some consecutive pieces of it, as it was indexed."""
         last_chunk = first_chunk + max_chunks
@@ -169,6 +190,7 @@ class Tools:
             {"source": path},
             {"chunk": {"$gte": first_chunk}},
             {"chunk": {"$lte": last_chunk}},
+            *([{"document_id": document_id}] if document_id else []),
         ]
         chosen = Selection(where={"$and": wanted})
         page = await self._in_turn(
@@ -181,6 +203,10 @@ class Tools:
         if not found:
             message = f"no document at {path!r} is in the collection, or it ends before chunk {first_chunk}"
             raise ToolError(f"{message} - take the path from a search")
+        documents = sorted({_text(metadata, "document_id") for metadata, _ in found})
+        if len(documents) > 1:
+            message = f"several documents have the path {path!r}: {', '.join(documents)}"
+            raise ToolError(f"{message} - name one of them by document_id, as a search gives it")
         has_more = found[-1][0]["chunk"] == last_chunk
         first = found[0][0]
         return Document(
