@@ -7,6 +7,7 @@ wheel is built from what the image's builder gets.
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -595,7 +596,8 @@ def test_keys_come_as_files() -> None:
     assert secrets[HTTP_TOKEN]["file"] == "${HTTP_TOKEN_FILE:-http.token}"
     assert services()["prometheus"]["secrets"] == [HTTP_TOKEN]
     kept = PathSpec.from_lines("gitignore", (PROJECT / ".gitignore").read_text(encoding="utf-8").splitlines())
-    assert kept.match_file("deploy/container/http.token")
+    for secret in ("deploy/container/http.token", "deploy/container/.env", "dashscope.key"):
+        assert kept.match_file(secret), secret
 
 
 def test_only_what_must_talk_can_talk() -> None:
@@ -642,6 +644,42 @@ def test_the_compose_file_publishes_nothing_beyond_this_machine() -> None:
 def test_the_chroma_server_is_of_the_clients_release() -> None:
     (wanted,) = [each for each in PYPROJECT["project"]["dependencies"] if each.startswith("chromadb")]
     assert services()["chroma"]["image"] == f"chromadb/chroma:{wanted.partition('>=')[2]}"
+
+
+def test_the_guide_s_container_is_confined_as_the_compose_file_s_is() -> None:
+    service = services()["ingestor"]
+    (run,) = [shlex.split(line) for line in told("Container") if line.startswith("docker run ")]
+    options = {
+        "--restart": service["restart"],
+        "--stop-timeout": service["stop_grace_period"].removesuffix("s"),
+        "--tmpfs": service["tmpfs"][0],
+        "--cap-drop": service["cap_drop"][0],
+        "--security-opt": service["security_opt"][0],
+    }
+    for option, value in options.items():
+        assert run[run.index(option) + 1] == value, option
+    assert {"--init", "--read-only"} <= set(run)
+    assert run[-1] == "ingestor"
+
+
+def test_what_the_guide_chooses_for_the_compose_file_is_kept_for_the_next_command(tmp_path: Path) -> None:
+    shutil.copytree(PROJECT / "deploy", tmp_path / "deploy")
+    (tmp_path / "watched_dir").mkdir()
+    for line in told("Compose"):
+        if line.startswith(("echo ", "printf ")):
+            subprocess.run(
+                ["sh", "-ec", line], cwd=tmp_path, env={"HOME": "/home/ann", "PWD": str(tmp_path)}, check=True
+            )
+    command: list[str | Path] = [tool("docker-compose"), "--file", "deploy/container/compose.yaml", "config"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WATCH_", "EMBEDDING_"))}
+    done = subprocess.run(
+        [*command, "--format", "json"], cwd=tmp_path, env=kept, capture_output=True, text=True, check=True
+    )
+    project = json.loads(done.stdout)
+    (watched,) = [each for each in project["services"]["ingestor"]["volumes"] if each["target"] == "/watch"]
+    assert watched["source"] == "/home/ann/notes"
+    assert project["services"]["ingestor"]["environment"]["INGESTOR_EMBEDDING__PROVIDER"] == "dashscope"
+    assert project["secrets"][API_KEY]["file"] == str(tmp_path / "dashscope.key")
 
 
 def test_compose_itself_reads_the_compose_file(tmp_path: Path) -> None:
