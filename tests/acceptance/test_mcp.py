@@ -62,8 +62,11 @@ async def test_what_the_readme_tells_assistants_starts_the_server(site: Site) ->
     assert (Path(told["command"]).name, told["args"][:2]) == ("ingestor", ["mcp", "--config"])
     (site.root / "own.toml").write_text('watch_dir = "watched_dir"\n', encoding="utf-8")
     arguments = [*told["args"][:2], str(site.root / "own.toml")]
-    async with Client(StdioServerParameters(command=str(COMMAND), args=arguments, env=site.environment())) as client:
+    # An assistant starts it wherever it has been started itself.
+    server = StdioServerParameters(command=str(COMMAND), args=arguments, env=site.environment(), cwd="/")
+    async with Client(server) as client:
         assert {tool.name for tool in (await client.list_tools()).tools} == {"search", "get_document", "status"}
+        assert (await asked(client, "status"))["folders"][0]["documents"] == 2
 
 
 async def asked(client: Client, tool: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever the tool answers
