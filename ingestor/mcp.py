@@ -6,7 +6,7 @@ or was stopped since the last one.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
@@ -133,6 +133,7 @@ class Tools:
         self._settings = settings
         # Without a daemon each question opens the database in this process, which must not happen twice at once.
         self._turn = asyncio.Lock()
+        self._answering: set[asyncio.Task[Any]] = set()
 
     async def search(
         self,
@@ -241,13 +242,30 @@ class Tools:
             ],
         )
 
-    async def _in_turn(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """One after another; what was raised on purpose is told to the model, which can do something about it."""
-        async with self._turn:
-            try:
-                return await work()
-            except IngestorError as error:
-                raise ToolError(error.sentence) from error
+    async def _in_turn(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """One after another; what was raised on purpose is told to the model, which can do something about it.
+
+        A question that is given up in its turn is answered to its end all the same, for nobody: a thread that is about
+        to open the database cannot be stopped, and what it opens has to be closed before the next turn.
+        """
+        await self._turn.acquire()
+        answering = asyncio.create_task(self._answer(work))
+        self._answering.add(answering)
+        answering.add_done_callback(self._forget)
+        return await asyncio.shield(answering)
+
+    async def _answer(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        try:
+            return await work()
+        except IngestorError as error:
+            raise ToolError(error.sentence) from error
+        finally:
+            self._turn.release()
+
+    def _forget(self, answered: asyncio.Task[Any]) -> None:
+        self._answering.discard(answered)
+        if not answered.cancelled():
+            answered.exception()  # who has asked was told, or is gone
 
 
 async def serve_http(settings: Settings, port: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
@@ -153,6 +154,17 @@ async def test_two_folders_with_a_file_of_one_name_are_not_read_as_one_document(
                 assert passage["document_id"] in str(answer.content)
                 document = await asked(client, "get_document", path="note.md", document_id=passage["document_id"])
                 assert [piece["text"] for piece in document["pieces"]] == [passage["text"]]
+
+
+async def test_a_question_that_is_given_up_leaves_nothing_locked(site: Site) -> None:
+    # The first one of a process takes longest: it imports Chroma's client, opens the collection, and reads the model.
+    for seconds in (0.01, 0.1, 0.2):
+        async with served(site) as client:
+            with anyio.move_on_after(seconds) as giving_up:
+                await client.call_tool("search", {"text": f"given up after {seconds} s"})
+            assert giving_up.cancelled_caught
+            assert (await asked(client, "search", text="x", n=1))["result"]
+            assert site.command("count").code == 0
 
 
 def test_ctrl_c_ends_it_although_nobody_has_closed_its_input(site: Site) -> None:
