@@ -6,7 +6,7 @@ or was stopped since the last one.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
@@ -27,6 +27,7 @@ from ingestor.settings import Settings
 from ingestor.web.connection import Connection, hush
 from ingestor.web.guard import Guard
 from ingestor.web.listening import listen, url_of
+from ingestor.web.models import MAX_TEXT_CHARACTERS
 from ingestor.web.ticket import Tickets
 
 PATH = "/mcp"
@@ -70,9 +71,16 @@ class Passage(Place):
     """A piece of a document that a search has found."""
 
     path: str
+    document_id: str = Field(default="", description="For get_document, where several folders have this path.")
     title: str = ""
     score: float = Field(description="Tells the order; what it means by itself depends on the model.")
     text: str
+
+
+class Passages(BaseModel):
+    """What a search has found, the best one first. An object, so that nothing found is said, too."""
+
+    result: list[Passage]
 
 
 class Piece(Place):
@@ -126,36 +134,47 @@ class Tools:
         self._settings = settings
         # Without a daemon each question opens the database in this process, which must not happen twice at once.
         self._turn = asyncio.Lock()
+        self._answering: set[asyncio.Task[Any]] = set()
 
     async def search(
         self,
-        text: Annotated[str, Field(description="A question, or a description of what is looked for.", min_length=1)],
+        text: Annotated[
+            str,
+            Field(
+                description="A question, or a description of what is looked for.",
+                min_length=1,
+                max_length=MAX_TEXT_CHARACTERS,
+            ),
+        ],
         n: Annotated[int, Field(description="How many passages.", ge=1, le=MAX_HITS)] = 5,
         where: Filter = None,
         where_document: TextFilter = None,
         collection: Collection = "",
-    ) -> list[Passage]:
+    ) -> Passages:
         """Find the passages that answer a question best, the best one first."""
         hits = await self._in_turn(
             lambda: questions.query(
                 self._settings,
                 text,
                 limit=n,
-                where=where,
-                where_document=where_document,
+                where=where or None,  # models fill in what they may leave out
+                where_document=where_document or None,
                 collection=collection or None,
             )
         )
-        return [
-            Passage(
-                path=_text(hit.metadata, "source") or hit.id,
-                title=_text(hit.metadata, "title"),
-                score=round(hit.score, 4),
-                text=hit.document,
-                **_place(hit.metadata),
-            )
-            for hit in hits
-        ]
+        return Passages(
+            result=[
+                Passage(
+                    path=_text(hit.metadata, "source") or hit.id,
+                    document_id=_text(hit.metadata, "document_id"),
+                    title=_text(hit.metadata, "title"),
+                    score=round(hit.score, 4),
+                    text=hit.document,
+                    **_place(hit.metadata),
+                )
+                for hit in hits
+            ]
+        )
 
     async def get_document(
         self,
@@ -163,6 +182,9 @@ class Tools:
         first_chunk: Annotated[int, Field(description="Where to begin.", ge=0)] = 0,
         max_chunks: Annotated[int, Field(description="How many pieces at most.", ge=1, le=MAX_CHUNKS)] = 20,
         collection: Collection = "",
+        document_id: Annotated[
+            str, Field(description="As a search gives it; only where several folders have this path.")
+        ] = "",
     ) -> Document:
         """Read a document of the collection, or some consecutive pieces of it, as it was indexed."""
         last_chunk = first_chunk + max_chunks
@@ -170,6 +192,7 @@ class Tools:
             {"source": path},
             {"chunk": {"$gte": first_chunk}},
             {"chunk": {"$lte": last_chunk}},
+            *([{"document_id": document_id}] if document_id else []),
         ]
         chosen = Selection(where={"$and": wanted})
         page = await self._in_turn(
@@ -182,6 +205,10 @@ class Tools:
         if not found:
             message = f"no document at {path!r} is in the collection, or it ends before chunk {first_chunk}"
             raise ToolError(f"{message} - take the path from a search")
+        documents = sorted({_text(metadata, "document_id") for metadata, _ in found})
+        if len(documents) > 1:
+            message = f"several documents have the path {path!r}: {', '.join(documents)}"
+            raise ToolError(f"{message} - name one of them by document_id, as a search gives it")
         has_more = found[-1][0]["chunk"] == last_chunk
         first = found[0][0]
         return Document(
@@ -216,13 +243,30 @@ class Tools:
             ],
         )
 
-    async def _in_turn(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """One after another; what was raised on purpose is told to the model, which can do something about it."""
-        async with self._turn:
-            try:
-                return await work()
-            except IngestorError as error:
-                raise ToolError(error.sentence) from error
+    async def _in_turn(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """One after another; what was raised on purpose is told to the model, which can do something about it.
+
+        A question that is given up in its turn is answered to its end all the same, for nobody: a thread that is about
+        to open the database cannot be stopped, and what it opens has to be closed before the next turn.
+        """
+        await self._turn.acquire()
+        answering = asyncio.create_task(self._answer(work))
+        self._answering.add(answering)
+        answering.add_done_callback(self._forget)
+        return await asyncio.shield(answering)
+
+    async def _answer(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        try:
+            return await work()
+        except IngestorError as error:
+            raise ToolError(error.sentence) from error
+        finally:
+            self._turn.release()
+
+    def _forget(self, answered: asyncio.Task[Any]) -> None:
+        self._answering.discard(answered)
+        if not answered.cancelled():
+            answered.exception()  # who has asked was told, or is gone
 
 
 async def serve_http(settings: Settings, port: int) -> None:

@@ -32,17 +32,21 @@ _PROC = Path("/proc")
 _ATTEMPTS = 10
 _PAUSE_SECONDS = 0.05
 """A holder that is not to be seen is on its way out, or another user's: looked at again, ten times."""
+_BRIEF_PAUSE_SECONDS = 0.2
+"""Between two looks at a holder that may soon end: each look reads what all processes have open."""
 
 
 class FolderLock:
     """The right to open the Chroma folder `folder`; ends an orphaned server that stands in the way.
 
-    `patience_seconds` bounds the wait for an orphan after SIGTERM, and once more after SIGKILL.
+    `patience_seconds` bounds the wait for an orphan after SIGTERM, and once more after SIGKILL; `brief_seconds` that
+    for a holder without a server, which may be about to end, as a query is.
     """
 
-    def __init__(self, folder: Path, *, patience_seconds: float = 5.0) -> None:
+    def __init__(self, folder: Path, *, patience_seconds: float = 5.0, brief_seconds: float = 10.0) -> None:
         self.folder = folder.resolve()
         self._patience_seconds = patience_seconds
+        self._brief_seconds = brief_seconds
         self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
@@ -67,7 +71,7 @@ class FolderLock:
         return self._descriptor
 
     def acquire(self) -> None:
-        """Take the lock, creating the folder; nothing happens when this object has it already.
+        """Take the lock, creating the folder; nothing happens when this object has it already. May wait, see the class.
 
         Raises `AlreadyRunning` naming the process that has the folder open, `ConfigError` when the folder cannot be
         created, written or locked.
@@ -108,21 +112,24 @@ class FolderLock:
 
     def _lock(self, descriptor: int) -> None:
         ended: set[int] = set()
-        for _ in range(_ATTEMPTS):
-            if self._try(descriptor):
-                return
+        looks_left = _ATTEMPTS
+        deadline_seconds = time.monotonic() + self._brief_seconds
+        while not self._try(descriptor):
             holders = self._holders(descriptor)
             orphans = {pid for pid in holders - ended if self._is_orphan(pid, holders)}
             for pid in orphans:
                 self._end(pid, descriptor)
             ended |= orphans
-            if holders and not orphans:
-                break
-            if not orphans:
-                time.sleep(_PAUSE_SECONDS)
-        if self._try(descriptor):
-            return
-        raise self._already_running(self._holders(descriptor), descriptor)
+            if orphans:
+                continue
+            looks_left -= not holders
+            if not looks_left or self._is_for_long(holders) or time.monotonic() >= deadline_seconds:
+                raise self._already_running(holders, descriptor)
+            time.sleep(_BRIEF_PAUSE_SECONDS if holders else _PAUSE_SECONDS)
+
+    def _is_for_long(self, holders: set[int]) -> bool:
+        """Whether the folder is served, or this very process has it."""
+        return os.getpid() in holders or any(_serves(pid, self.folder) for pid in holders)
 
     def _try(self, descriptor: int) -> bool:
         try:

@@ -57,13 +57,13 @@ async def run(settings: Settings, *, is_rebuild: bool = False, front: Front | No
         await loading
         if is_rebuild:
             async with AsyncExitStack() as beside:
-                client = await _reached(open_client, live, beside, stop, server)
+                client = await _reached(open_client, live, beside, stop, server, notifier=notifier)
                 if client is not None:
                     announce(instance, settings, "run", served=True, http_url=http_url)
                     live.is_rebuilding = True
                     await rebuild_beside(settings, client, stop, notifier, server)
                     live.is_rebuilding = False
-        sinks = await _reached(open_collections, live, stack, stop, server)
+        sinks = await _reached(open_collections, live, stack, stop, server, notifier=notifier)
         if sinks is None:
             return
         announce(instance, settings, "run", served=True, http_url=http_url)
@@ -86,12 +86,14 @@ async def run(settings: Settings, *, is_rebuild: bool = False, front: Front | No
     _log.info("daemon.stopped")
 
 
-async def _reached(
+async def _reached(  # noqa: PLR0913 - what is opened, and who is told while it cannot be
     opening: Callable[[Settings, InstanceRecord | None, AsyncExitStack | ExitStack], _T],
     live: Live,
     stack: AsyncExitStack,
     stop: asyncio.Event,
     server: ChromaServer | None,
+    *,
+    notifier: Notifier,
 ) -> _T | None:
     """Open the collection, or its database, waiting for a server that is elsewhere; None when told to stop meanwhile.
 
@@ -105,6 +107,7 @@ async def _reached(
         except ServiceUnavailable as error:
             _log.error("chroma.unreachable", reason=str(error), remedy=error.remedy)
             live.trouble = error.sentence
+            notifier.status(error.sentence)
             await happens_within(stop, CONNECT_PAUSE_SECONDS)
             if server is not None:
                 await asyncio.to_thread(server.ensure)

@@ -32,4 +32,9 @@ def mcp(
         if http:
             asyncio.run(serve_http(loaded.settings, port))
         else:
+            import signal
+
+            # A thread waits for the next line of standard input, and Python would wait for the thread; nothing that
+            # these tools do needs to be ended in order.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             asyncio.run(server_of(loaded.settings).run_stdio_async())

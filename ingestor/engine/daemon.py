@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from ingestor.core.errors import TransientError
-from ingestor.engine.following import Follower
+from ingestor.engine.following import NOT_NOW, Follower
 from ingestor.engine.patrol import Patrol
 from ingestor.engine.pipeline import Pipeline, running
 from ingestor.ports import Watch
@@ -142,11 +142,23 @@ class Daemon:
         while True:
             if self._notifier.watchdog_seconds is not None:
                 self._notifier.alive()
-            waiting = sum(pipeline.tally.expected - pipeline.tally.finished for pipeline in self._pipelines)
-            self._notifier.status(f"{waiting} changes to do" if waiting > 0 else "the collection equals the folder")
+            self._notifier.status(self._doing())
             await self._keep_state()
             pause_seconds = min(BEAT_SECONDS, (self._notifier.watchdog_seconds or BEAT_SECONDS * 2) / 2)
             await asyncio.sleep(pause_seconds)
+
+    def _doing(self) -> str:
+        """What it does, for people; of several sentences that fit, the one that asks most of them."""
+        for line in self._lines:
+            if (watching := line.follower.watching).startswith(NOT_NOW):
+                return f"the folder is watched {watching}"
+        waiting = sum(pipeline.tally.expected - pipeline.tally.finished for pipeline in self._pipelines)
+        outage = next((pipeline.tally.outage for pipeline in self._pipelines if pipeline.tally.outage), "")
+        if waiting > 0:
+            return f"{waiting} changes to do" + (f", waiting: {outage}" if outage else "")
+        if not all(line.compared(of_several=len(self._lines) > 1).is_set() for line in self._lines):
+            return "the folder is compared"
+        return outage or "the collection equals the folder"
 
     async def _keep_state(self) -> None:
         for line in self._lines:

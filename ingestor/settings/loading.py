@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from ingestor.core.errors import ConfigError
 from ingestor.core.escaping import escaped
-from ingestor.settings.origins import Origin, check_known, origins
+from ingestor.settings.origins import Origin, check_known, default_folders, origins
 from ingestor.settings.tree import Settings, setting_names
 from ingestor.settings.variables import KEY_FALLBACKS, variable
 
@@ -60,6 +60,9 @@ def load_settings(config_file: Path | None = None, overrides: Mapping[str, Any] 
                 merged[name] = value
                 labels[name] = origin.label
     _fall_back_to_provider_key(merged, labels, places)
+    for name, folder in default_folders(config_file).items():
+        if name != "watch_dir" or not merged.get("sources"):
+            merged.setdefault(name, folder)
     try:
         settings = Settings(**_nested(merged))
     except ValidationError as error:

@@ -68,8 +68,24 @@ def _variables(label: str, source: EnvSettingsSource) -> Origin:
     return Origin(label, values, provider_keys(source))
 
 
+def default_folders(config_file: Path | None) -> Mapping[str, Path]:
+    """The default folders, by setting, while a settings file elsewhere is in force: they lie beside that.
+
+    The same file is the same collection then, wherever a command is started.
+    """
+    named = _named(config_file)
+    if named is None or named.absolute().parent == Path.cwd():
+        return {}
+    defaults = {name: Settings.model_fields[name].default for name in ("watch_dir", "data_dir")}
+    return {name: named.absolute().parent / default for name, default in defaults.items()}
+
+
+def _named(config_file: Path | None) -> Path | None:
+    return config_file or (Path(path) if (path := os.environ.get("INGESTOR_CONFIG")) else None)
+
+
 def _toml(config_file: Path | None) -> Origin:
-    named = config_file or (Path(path) if (path := os.environ.get("INGESTOR_CONFIG")) else None)
+    named = _named(config_file)
     file = named or Path(CONFIG_FILE)
     shown = legible(str(file))
     try:

@@ -3,22 +3,36 @@
 import json
 import os
 import re
+import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
+from ingestor.web.models import MAX_TEXT_CHARACTERS
 from tests.daemon import COMMAND, Site, eventually, provider_settings
 from tests.embedding_server import EmbeddingServer
 
 README = Path(__file__).parents[2] / "README.md"
 DIMENSIONS = 16
 PAGES = 6
+HELLO = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
 TOKEN = "a-token-of-tests-4711"  # noqa: S105 - it opens nothing
 
 
@@ -49,8 +63,11 @@ async def test_what_the_readme_tells_assistants_starts_the_server(site: Site) ->
     assert (Path(told["command"]).name, told["args"][:2]) == ("ingestor", ["mcp", "--config"])
     (site.root / "own.toml").write_text('watch_dir = "watched_dir"\n', encoding="utf-8")
     arguments = [*told["args"][:2], str(site.root / "own.toml")]
-    async with Client(StdioServerParameters(command=str(COMMAND), args=arguments, env=site.environment())) as client:
+    # An assistant starts it wherever it has been started itself.
+    server = StdioServerParameters(command=str(COMMAND), args=arguments, env=site.environment(), cwd="/")
+    async with Client(server) as client:
         assert {tool.name for tool in (await client.list_tools()).tools} == {"search", "get_document", "status"}
+        assert (await asked(client, "status"))["folders"][0]["documents"] == 2
 
 
 async def asked(client: Client, tool: str, **arguments: object) -> Any:  # noqa: ANN401 - whatever the tool answers
@@ -101,6 +118,73 @@ async def test_faults_are_told_to_the_model_with_their_remedy(site: Site) -> Non
             answer = await client.call_tool(tool, arguments)
             assert answer.is_error
             assert told in str(answer.content), answer.content
+
+
+async def test_a_filter_that_is_empty_is_none_and_nothing_found_is_told_as_such(site: Site) -> None:
+    async with served(site) as client:
+        # Models fill in what they may leave out.
+        assert (await asked(client, "search", text="x", where={}, where_document={}, collection=""))["result"]
+        answer = await client.call_tool("search", {"text": "x", "where": {"file_name": "nowhere.md"}})
+        assert answer.structured_content == {"result": []}
+        (told,) = answer.content
+        assert json.loads(getattr(told, "text", "")) == {"result": []}
+
+
+async def test_a_question_is_no_longer_than_over_http(site: Site) -> None:
+    async with served(site) as client:
+        answer = await client.call_tool("search", {"text": "x" * (MAX_TEXT_CHARACTERS + 1)})
+        assert answer.is_error
+        assert str(MAX_TEXT_CHARACTERS) in str(answer.content)
+
+
+async def test_two_folders_with_a_file_of_one_name_are_not_read_as_one_document(tmp_path: Path) -> None:
+    with EmbeddingServer(dimensions=DIMENSIONS) as server, Site(tmp_path, provider_settings(server)) as site:
+        for folder in ("ours", "theirs"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "note.md").write_text(f"What {folder} says.\n", encoding="utf-8")
+        sources = "[[sources]]\nfolder = 'ours'\n[[sources]]\nfolder = 'theirs'\n"
+        (tmp_path / "ingestor.toml").write_text(sources, encoding="utf-8")
+        site.sync()
+        async with served(site) as client:
+            answer = await client.call_tool("get_document", {"path": "note.md"})
+            assert answer.is_error
+            found = (await asked(client, "search", text="What theirs says.", n=2))["result"]
+            assert {passage["path"] for passage in found} == {"note.md"}
+            for passage in found:
+                assert passage["document_id"] in str(answer.content)
+                document = await asked(client, "get_document", path="note.md", document_id=passage["document_id"])
+                assert [piece["text"] for piece in document["pieces"]] == [passage["text"]]
+
+
+async def test_a_question_that_is_given_up_leaves_nothing_locked(site: Site) -> None:
+    # The first one of a process takes longest: it imports Chroma's client, opens the collection, and reads the model.
+    for seconds in (0.01, 0.1, 0.2):
+        async with served(site) as client:
+            with anyio.move_on_after(seconds) as giving_up:
+                await client.call_tool("search", {"text": f"given up after {seconds} s"})
+            assert giving_up.cancelled_caught
+            assert (await asked(client, "search", text="x", n=1))["result"]
+            assert site.command("count").code == 0
+
+
+def test_ctrl_c_ends_it_although_nobody_has_closed_its_input(site: Site) -> None:
+    with subprocess.Popen(
+        [COMMAND, "mcp"],
+        cwd=site.root,
+        env=site.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as serving:
+        assert serving.stdin is not None
+        assert serving.stdout is not None
+        try:
+            serving.stdin.write(json.dumps(HELLO).encode() + b"\n")
+            serving.stdin.flush()
+            assert b"ingestor" in serving.stdout.readline()
+            serving.send_signal(signal.SIGINT)
+            assert serving.wait(20) in {-signal.SIGINT, 130}
+        finally:
+            serving.kill()
 
 
 async def test_beside_a_daemon_it_follows_the_folder(site: Site) -> None:

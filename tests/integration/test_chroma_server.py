@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -448,7 +449,7 @@ def test_a_holder_that_is_not_the_server_of_this_folder_is_never_ended(
     filled = [argument.format(tmp_path) for argument in arguments]
     with orphan_of_killed_owner(tmp_path, STAND_IN.format("SIG_DFL"), *filled) as bystander:
         with pytest.raises(AlreadyRunning, match=f"process {bystander}$"):
-            FolderLock(tmp_path).acquire()
+            FolderLock(tmp_path, brief_seconds=0.5).acquire()
         assert not has_ended(bystander, within_seconds=0)
 
 
@@ -462,6 +463,28 @@ def test_the_server_of_a_living_owner_is_never_ended(tmp_path: Path) -> None:
             assert not has_ended(child, within_seconds=0)
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+def test_whoever_asks_one_question_without_a_server_is_waited_for(tmp_path: Path) -> None:
+    script = """
+    import sys
+    from pathlib import Path
+    from ingestor.adapters.folder_lock import FolderLock
+    with FolderLock(Path(sys.argv[1])):
+        print("asking", flush=True)
+        sys.stdin.read()
+    """
+    with process(script, tmp_path) as asking, ThreadPoolExecutor(1) as thread:
+        line_of(asking)
+        lock = FolderLock(tmp_path, brief_seconds=PATIENCE_SECONDS)
+        taken = thread.submit(lock.acquire)
+        assert not has_ended(asking.pid, within_seconds=0.5)
+        assert not taken.done()
+        assert asking.stdin is not None
+        asking.stdin.close()
+        taken.result(PATIENCE_SECONDS)
+        assert lock.is_held
+        lock.release()
 
 
 def test_two_locks_of_one_process_exclude_each_other(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingestor.core.errors import AuthenticationFailed, ChromaUnavailable, ServiceUnavailable
-from ingestor.core.model import Change, Priority
+from ingestor.core.model import Change, Priority, Snapshot
 from ingestor.engine import daemon as daemon_module
 from ingestor.engine import patrol
 from ingestor.engine.daemon import STATE_NOTE, Daemon, Line
@@ -91,6 +92,46 @@ async def test_it_says_ready_stays_alive_and_ends_in_order(world: World) -> None
     await asyncio.wait_for(running, 10)
     assert [state for state in life.heard.states if state in {"ready", "stopping"}] == ["ready", "stopping"]
     assert not life.watch.is_running
+
+
+async def test_before_the_first_comparison_it_does_not_claim_to_be_in_step(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = Life(world)
+    gate, scan = threading.Event(), world.folder.scan
+
+    def slow(below: str = "") -> Snapshot:
+        assert gate.wait(10)
+        return scan(below)
+
+    monkeypatch.setattr(world.folder, "scan", slow)
+    running = asyncio.create_task(life.run())
+    await until(lambda: life.heard.states.count("alive") > 3)
+    assert set(life.heard.states) == {"alive", "the folder is compared"}
+    gate.set()
+    await until(lambda: "the collection equals the folder" in life.heard.states)
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_the_service_manager_hears_what_work_waits_for(world: World) -> None:
+    world.embedder = HashEmbedder(gate=asyncio.Event())
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: "1 changes to do" in life.heard.states)
+    life.pipeline.tally.outage = "the provider is away - wait"
+    await until(lambda: "1 changes to do, waiting: the provider is away - wait" in life.heard.states)
+    running.cancel()
+    await asyncio.wait({running}, timeout=10)
+
+
+async def test_the_service_manager_hears_that_nothing_is_watched(world: World) -> None:
+    life = Life(world)
+    life.watch.start_faults.append(ServiceUnavailable("the disk is away"))
+    running = asyncio.create_task(life.run())
+    await until(lambda: "the folder is watched not at the moment: the disk is away" in life.heard.states)
+    running.cancel()
+    await asyncio.wait({running}, timeout=10)
 
 
 async def test_a_file_that_was_queued_and_renamed_while_nothing_ran_keeps_its_document(world: World) -> None:

@@ -7,8 +7,10 @@ wheel is built from what the image's builder gets.
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -55,6 +57,16 @@ DOCKERS_OPTIONS = "noexec,nosuid,nodev"
 """What Docker mounts a tmpfs with before it looks at what was asked for; the last word counts."""
 MAX_EXPOSURE = 15
 """In tenths, as `systemd-analyze security --threshold` wants it."""
+GUIDE = PROJECT / "deploy/README.md"
+PLACED = {
+    "etc/sysusers.d/ingestor.conf": SYSTEMD / "sysusers.d/ingestor.conf",
+    "etc/sysctl.d/60-ingestor.conf": SYSTEMD / "sysctl.d/60-ingestor.conf",
+    "etc/ingestor/ingestor.toml": SETTINGS_FILE,
+    "etc/systemd/system/ingestor-sync.timer": SYSTEMD / "ingestor-sync.timer",
+    **{f"etc/systemd/system/{name}": SYSTEMD / name for name in SERVICES},
+    **{f"etc/systemd/system/{name}.d/{SANDBOX.name}": SANDBOX for name in SERVICES},
+}
+"""Where the guide puts what systemd reads."""
 
 
 def installed(command: str, package: str) -> str:
@@ -158,6 +170,11 @@ def test_the_unit_stays_down_when_only_people_can_help() -> None:
     assert in_unit("Restart") == ["on-failure"]
 
 
+def test_a_child_that_the_kernel_ends_for_want_of_memory_is_the_daemon_s_affair() -> None:
+    # systemd's own way would end the daemon as well, whose next start gives the same file to the next converter.
+    assert in_unit("OOMPolicy") == ["continue"]
+
+
 def test_the_unit_starts_without_a_key() -> None:
     # With a path, systemd refuses to start the unit when the file is not there.
     credentials = in_unit("LoadCredential")
@@ -207,6 +224,27 @@ def test_the_units_user_can_be_made(tmp_path: Path) -> None:
     assert in_unit("User") == in_unit("Group") == ["ingestor"]
     assert user[5] == "/var/lib/ingestor"
     assert user[6].endswith("nologin")
+
+
+def told(section: str) -> list[str]:
+    """The commands of a section of the guide, one a line."""
+    text = GUIDE.read_text(encoding="utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return "".join(blocks).replace("\\\n", "").splitlines()
+
+
+def test_the_guide_s_commands_put_every_file_in_its_place_on_a_machine_that_is_new(tmp_path: Path) -> None:
+    # Of the folders below /etc systemd itself brings this one; /etc/sysusers.d is missing on Debian 12.
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    placing = [line.partition("&&")[0] for line in told("systemd") if re.match(r"sudo (cp|install) ", line)]
+    for line in placing:
+        command = re.sub(r" /(?=etc/|srv/)", f" {tmp_path}/", line.removeprefix("sudo "))
+        shell = ["sh", "-ec", command]
+        done = subprocess.run(shell, cwd=PROJECT, capture_output=True, text=True, check=False, input="")
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    for place, file in PLACED.items():
+        assert (tmp_path / place).read_bytes() == file.read_bytes(), place
+    assert (tmp_path / "srv/ingestor").is_dir()
 
 
 def test_the_kernel_has_the_limits_that_are_raised() -> None:
@@ -283,6 +321,43 @@ def test_the_daemon_needs_no_more_than_the_unit_allows(site: Site, confinement: 
             daemon.kill()
     alarming = [line for line in daemon.log().splitlines() if json.loads(line)["level"] != "info"]
     assert not alarming
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """The service manager's end of the socket that the unit's daemon tells how it is."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(60)
+        yield listening
+
+
+def heard(manager: socket.socket, state: str) -> list[str]:
+    """All that a service manager hears until some state, which comes last."""
+    found: list[str] = []
+    while not found or not found[-1].startswith(state):
+        found += manager.recv(4096).decode().splitlines()
+    return found
+
+
+def test_systemd_hears_how_the_daemon_is_from_its_start_to_its_end(site: Site, manager: socket.socket) -> None:
+    (seconds,) = in_unit("WatchdogSec")
+    site.settings["NOTIFY_SOCKET"] = str(manager.getsockname())
+    site.settings["WATCHDOG_USEC"] = str(int(seconds.removesuffix("s")) * 1_000_000)
+    daemon = site.start("run")
+    starting = heard(manager, "READY=1")
+    assert "STATUS=the collection equals the folder" not in starting
+    heard(manager, "STATUS=the collection equals the folder")
+    heard(manager, "WATCHDOG=1")
+    assert daemon.terminate() == 0
+    assert heard(manager, "STOPPING=1")
+
+
+def test_systemd_hears_why_a_start_takes_so_long(site: Site, manager: socket.socket) -> None:
+    site.settings |= {"NOTIFY_SOCKET": str(manager.getsockname()), "INGESTOR_CHROMA__MODE": "http"}
+    daemon = site.start("run")
+    assert str(site.port) in heard(manager, "STATUS=")[-1]
+    assert daemon.terminate() == 0
 
 
 def converter_code(options: str, folder: Path) -> int:
@@ -521,7 +596,8 @@ def test_keys_come_as_files() -> None:
     assert secrets[HTTP_TOKEN]["file"] == "${HTTP_TOKEN_FILE:-http.token}"
     assert services()["prometheus"]["secrets"] == [HTTP_TOKEN]
     kept = PathSpec.from_lines("gitignore", (PROJECT / ".gitignore").read_text(encoding="utf-8").splitlines())
-    assert kept.match_file("deploy/container/http.token")
+    for secret in ("deploy/container/http.token", "deploy/container/.env", "dashscope.key"):
+        assert kept.match_file(secret), secret
 
 
 def test_only_what_must_talk_can_talk() -> None:
@@ -568,6 +644,42 @@ def test_the_compose_file_publishes_nothing_beyond_this_machine() -> None:
 def test_the_chroma_server_is_of_the_clients_release() -> None:
     (wanted,) = [each for each in PYPROJECT["project"]["dependencies"] if each.startswith("chromadb")]
     assert services()["chroma"]["image"] == f"chromadb/chroma:{wanted.partition('>=')[2]}"
+
+
+def test_the_guide_s_container_is_confined_as_the_compose_file_s_is() -> None:
+    service = services()["ingestor"]
+    (run,) = [shlex.split(line) for line in told("Container") if line.startswith("docker run ")]
+    options = {
+        "--restart": service["restart"],
+        "--stop-timeout": service["stop_grace_period"].removesuffix("s"),
+        "--tmpfs": service["tmpfs"][0],
+        "--cap-drop": service["cap_drop"][0],
+        "--security-opt": service["security_opt"][0],
+    }
+    for option, value in options.items():
+        assert run[run.index(option) + 1] == value, option
+    assert {"--init", "--read-only"} <= set(run)
+    assert run[-1] == "ingestor"
+
+
+def test_what_the_guide_chooses_for_the_compose_file_is_kept_for_the_next_command(tmp_path: Path) -> None:
+    shutil.copytree(PROJECT / "deploy", tmp_path / "deploy")
+    (tmp_path / "watched_dir").mkdir()
+    for line in told("Compose"):
+        if line.startswith(("echo ", "printf ")):
+            subprocess.run(
+                ["sh", "-ec", line], cwd=tmp_path, env={"HOME": "/home/ann", "PWD": str(tmp_path)}, check=True
+            )
+    command: list[str | Path] = [tool("docker-compose"), "--file", "deploy/container/compose.yaml", "config"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WATCH_", "EMBEDDING_"))}
+    done = subprocess.run(
+        [*command, "--format", "json"], cwd=tmp_path, env=kept, capture_output=True, text=True, check=True
+    )
+    project = json.loads(done.stdout)
+    (watched,) = [each for each in project["services"]["ingestor"]["volumes"] if each["target"] == "/watch"]
+    assert watched["source"] == "/home/ann/notes"
+    assert project["services"]["ingestor"]["environment"]["INGESTOR_EMBEDDING__PROVIDER"] == "dashscope"
+    assert project["secrets"][API_KEY]["file"] == str(tmp_path / "dashscope.key")
 
 
 def test_compose_itself_reads_the_compose_file(tmp_path: Path) -> None:

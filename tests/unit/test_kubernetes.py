@@ -215,6 +215,8 @@ def test_a_pod_says_and_hears_nothing_but_what_is_listed() -> None:
 def test_a_node_can_be_emptied() -> None:
     for budget in resources("base", "PodDisruptionBudget").values():
         assert budget["spec"]["maxUnavailable"] == 1
+        # Else a pod that is not ready - its first comparison, Chroma away - is refused for as long as it is not.
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
 def test_chroma_is_the_one_of_the_compose_file() -> None:

@@ -1,11 +1,13 @@
 """What systemd hears, over a real socket."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from ingestor.adapters.notify import Notifier
 
@@ -37,6 +39,40 @@ def test_a_status_is_sent_when_it_changes(manager: socket.socket) -> None:
     for sentence in ("a", "a", "b"):
         notifier.status(sentence)
     assert [manager.recv(100), manager.recv(100)] == [b"STATUS=a", b"STATUS=b"]
+
+
+def test_a_status_is_one_line_whatever_a_server_has_said(manager: socket.socket) -> None:
+    Notifier().status("the provider says:\nMAINPID=1")
+    assert manager.recv(100) == b"STATUS=the provider says: MAINPID=1"
+
+
+def full(manager: socket.socket) -> int:
+    """Fill the queue of a service manager that reads nothing; how much fits."""
+    count = 0
+    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+    with socket.socket(socket.AF_UNIX, kind) as sender, contextlib.suppress(BlockingIOError):
+        while True:
+            sender.sendto(b"FULL", manager.getsockname())
+            count += 1
+    return count
+
+
+@pytest.mark.timeout(20)
+def test_a_manager_that_reads_nothing_holds_nobody_up_and_hears_what_matters_later(manager: socket.socket) -> None:
+    notifier = Notifier()
+    waiting = full(manager)
+    with capture_logs() as told:
+        notifier.ready()
+        notifier.status("3 changes to do")
+        for _ in range(3):
+            notifier.alive()
+        notifier.status("2 changes to do")
+    assert [entry["event"] for entry in told] == ["notify.delayed"]
+    assert {manager.recv(100) for _ in range(waiting)} == {b"FULL"}
+    notifier.alive()
+    assert manager.recv(100).splitlines() == [b"READY=1", b"STATUS=2 changes to do", b"WATCHDOG=1"]
+    notifier.alive()
+    assert manager.recv(100) == b"WATCHDOG=1"
 
 
 def test_the_abstract_namespace_is_spelled_with_an_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,29 @@ def test_paths_of_a_file_are_taken_from_its_folder(place: Path) -> None:
     assert settings.chroma_path == other / "db"
 
 
+def test_what_a_file_elsewhere_does_not_name_lies_beside_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = place / "other"
+    other.mkdir()
+    (other / "my.toml").write_text("[chroma]\nport = 8001\n")
+    loaded = load_settings(other / "my.toml")
+    assert (loaded.settings.watch_dir, loaded.settings.data_dir) == (other / "watched_dir", other / ".ingestor")
+    assert {row.origin for row in loaded.rows() if row.name in {"watch_dir", "data_dir"}} == {"default"}
+
+    (other / "my.toml").write_text("[[sources]]\nfolder = 'notes'\n")
+    monkeypatch.setenv("INGESTOR_CONFIG", str(other / "my.toml"))
+    (source,) = load_settings().settings.each()
+    assert (source.watch_dir, source.data_dir) == (other / "notes", other / ".ingestor")
+
+    monkeypatch.setenv("INGESTOR_DATA_DIR", "here")
+    assert load_settings().settings.data_dir == Path("here")
+
+
+def test_the_default_folders_of_a_file_that_lies_here_are_told_in_short(place: Path) -> None:
+    (place / "my.toml").write_text("[chroma]\nport = 8001\n")
+    settings = load_settings(place / "my.toml").settings
+    assert (settings.watch_dir, settings.data_dir) == (Path("watched_dir"), Path(".ingestor"))
+
+
 @pytest.mark.parametrize(
     ("variable_name", "said"),
     [
