@@ -128,7 +128,7 @@ def _rows(found: "Status") -> dict[str, str]:
         "daemon": alive,
         **({"http": daemon.http_url} if daemon and daemon.http_url else {}),
         "folder": f"{found.watch_dir} ({found.watching})" if found.watching else found.watch_dir,
-        "collection": f"{found.collection} at {found.chroma}",
+        "collection": f"{found.collection} ({found.chroma})",
         "documents": f"{totals.documents if totals else 0} ({totals.chunks if totals else 0} chunks)",
         "queue": f"{totals.queued if totals else 0} waiting, {totals.in_flight if totals else 0} in work",
         "problems": str(totals.problems + totals.retrying + found.unreadable_folders if totals else 0),
@@ -163,5 +163,5 @@ def _money(cost: "Cost") -> str:
 
 
 def _store(found: "Status", lookups: int, hits: int) -> str:
-    size = f"{sized(found.vectors_bytes)} of {sized(found.max_vectors_bytes)}"
+    size = f"{sized(found.vectors_bytes)} / {sized(found.max_vectors_bytes)}"
     return f"{size}, {hits} of {lookups} texts found there ({hits / lookups:.0%})" if lookups else size

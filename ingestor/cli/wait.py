@@ -44,11 +44,9 @@ def wait(
         if as_json:
             print_json(_as_json(waited))
         else:
-            counts = ", ".join(
-                f"{len(waited.of(state))} {translated(state.value)}" for state in app.State if waited.of(state)
-            )
-            told = counts or translated("nothing to wait for")
-            out.print_verbatim(f"{told}; {waited.seconds:.1f} s")
+            counts = ", ".join(f"{len(waited.of(state))} {state.value}" for state in app.State if waited.of(state))
+            told = translated(counts or "nothing to wait for")
+            out.print(f"{told}; {waited.seconds:.1f} s")
         _tell(waited.of(app.State.PROBLEM))
         waiting = waited.of(app.State.WAITING)
         _tell(waiting)

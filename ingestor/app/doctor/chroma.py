@@ -146,7 +146,10 @@ def _collection(premises: Premises, settings: Settings, stored: Stored) -> Itera
     try:
         refuse_other_recipe(name, stored.metadata, recipe_of(settings.embedding))
         if stored.space not in {"", space}:
-            message = f"{told} was built with the distance {stored.space}, and the settings name {space}"
+            message = (
+                f"the collection {name!r} (records: {stored.records:,}) was built with the distance {stored.space}, "
+                f"and the settings name {space}"
+            )
             raise RecipeMismatch(message, remedy="run `ingestor rebuild`, or take the old setting back")
     except IngestorError as error:
         if stored.records:
