@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def init(  # noqa: PLR0913, PLR0917 - the options of the command
-    folder: Annotated[str, typer.Argument(help="The folder to watch (default: watched_dir).", metavar="[FOLDER]")] = "",
+    folder: Annotated[str, typer.Argument(help="The folder to watch (default: watched_dir).", metavar="FOLDER")] = "",
     provider: Annotated[str, typer.Option(help="Embedding provider (default: local).", metavar="NAME")] = "",
     model: Annotated[str, typer.Option(help="Model (default: the provider's).", metavar="NAME")] = "",
     base_url: Annotated[str, typer.Option(help="Endpoint (default: the provider's).", metavar="URL")] = "",

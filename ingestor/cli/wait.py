@@ -27,7 +27,7 @@ _YEAR_SECONDS = 366 * 24 * 3600
 
 
 def wait(
-    paths: Annotated[list[str], typer.Argument(help="Files, or folders with all files below.", metavar="PATH…")],
+    paths: Annotated[list[str], typer.Argument(help="Files, or folders with all files below.", metavar="PATH")],
     timeout_seconds: Annotated[
         float, typer.Option("--timeout-seconds", min=0, max=_YEAR_SECONDS, help="When to give up.", metavar="N")
     ] = 600.0,

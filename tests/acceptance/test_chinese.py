@@ -43,6 +43,7 @@ def test_helps_are_chinese_and_fit_into_a_terminal(site: Site, command: str) -> 
     assert all(words in done.out for words in COMMANDS[command])
     assert max(map(cell_len, done.out.splitlines())) <= MOST_CELLS
     assert not any(line.lstrip().startswith(tuple("，。；：、）")) for line in done.out.splitlines())
+    assert not [line for line in done.out.splitlines() if line.endswith(":")], "a heading has the colon of Chinese"
 
 
 def test_the_settings_file_of_init_explains_itself_in_chinese_and_means_the_same(site: Site, tmp_path: Path) -> None:
