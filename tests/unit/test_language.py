@@ -183,8 +183,11 @@ def test_keys_are_sentences_without_what_they_are_put_together_with() -> None:
             "`ingestor run`（进程号 7）已在使用数据文件夹 x",
         ),
         (
-            "the collection a was built with x/m (3 dimensions, document prefix p, distance l2), and the settings name y",
-            "集合 a 是用 x/m（3 维，文档前缀 p，距离 l2）建立的，而设置中是 y",
+            (
+                "the collection a was built with x/m (3 dimensions, document prefix p, distance ip), "
+                "and the settings name y"
+            ),
+            "集合 a 是用 x/m（3 维，文档前缀 p，距离 ip）建立的，而设置中是 y",
         ),
         (
             "x/m (dimensions not known yet, document prefix 'p: ', distance l2)",
