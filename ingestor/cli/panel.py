@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 1.0
 _COLOURS = {"trouble": "red", "stopped": "magenta", "waiting": "yellow", "working": "cyan", "in step": "green"}
 _MAX_WIDTH = 120
+_INTERRUPT_CELLS = 2
+"""What a terminal writes behind the last line when Ctrl-C is pressed: with room for it, no line is folded."""
 
 
 def print_status(found: "Sequence[Status]") -> None:
     """Print how each source is."""
     if out.is_terminal:
-        out.print_folded(_panels(found))
+        out.print_folded(_panels(found, out.folding.width))
         return
     for each in found:
         if each.source:
@@ -60,7 +62,7 @@ def _seen(settings: "Settings") -> "Group | str":
     from ingestor.app.status import status
 
     try:
-        return _panels(status(settings))
+        return _panels(status(settings), out.folding.width - _INTERRUPT_CELLS)
     except TransientError as error:
         return shown(translated(error.sentence))
 
@@ -84,7 +86,7 @@ def _line(found: "Status") -> str:
     return f"{found.source}: {told}" if found.source else told
 
 
-def _panels(found: "Sequence[Status]") -> "Group":
+def _panels(found: "Sequence[Status]", width: int) -> "Group":
     from rich.console import Group
     from rich.panel import Panel
 
@@ -100,7 +102,7 @@ def _panels(found: "Sequence[Status]") -> "Group":
                 title=f"[bold]{name}[/] [bold {_COLOURS[state]}]{translated(state)}[/]",
                 title_align="left",
                 border_style=_COLOURS[state],
-                width=min(out.folding.width, _MAX_WIDTH),
+                width=min(width, _MAX_WIDTH),
             )
         )
     return Group(*panels)

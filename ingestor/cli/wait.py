@@ -35,7 +35,10 @@ def wait(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Wait until files are searchable as they are now. Exit code 3: some have a problem; 4: some still wait."""
+    """Wait until files are searchable as they are now. Exit code 3: some have a problem; 4: some still wait.
+
+    A file that is not there is done (gone) when none of its records is left.
+    """
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, is_quiet=True)
         from ingestor.app import wait as app
