@@ -21,7 +21,7 @@ The glossary of the Chinese catalogue, one word for one thing:
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -36,7 +36,11 @@ _MAX_CHARACTERS: Final = 4_000
 _KEPT_SENTENCES: Final = 1_024
 """What a page tells, it tells again each second, and a sentence that no key fits exactly takes milliseconds."""
 _HOLE: Final = re.compile(r"\{#?\}")
-_PLACE: Final = re.compile(r"\{(\d*)(\*?)\}")
+_HAN: Final = "[\u3001-\u303f\u3400-\u9fff\uff01-\uff60]"
+_PLACE: Final = re.compile(rf"((?<={_HAN}) )?\{{(\d*)(\*?)\}}( (?={_HAN}))?")
+"""With the space around it, which stands between Chinese and other writing, and never between Chinese and Chinese."""
+_BEGINS_CHINESE: Final = re.compile(_HAN)
+_ENDS_CHINESE: Final = re.compile(f"{_HAN}$")
 _BEFORE: Final = re.compile(r"(?:[\s,;…*]|-(?=\s))*")
 _AFTER: Final = re.compile(r"(?:[\s,;…*]|(?<=\s)-)*\Z")
 _REMEDY_JOINT: Final = " - "
@@ -60,6 +64,12 @@ def translated(sentence: str, language: str | None = None) -> str:
     """A sentence of ours in a language, by default in that of the environment; what is not ours stays as it is."""
     chosen = _own_language() if language is None else language
     return sentence if chosen == ENGLISH else _translated(sentence, chosen)
+
+
+def joined(parts: Iterable[str], joint: str = ", ", language: str | None = None) -> str:
+    """What is in the reader's language already, put together by the sign of that language; empty parts are left out."""
+    chosen = _own_language() if language is None else language
+    return (joint if chosen == ENGLISH else _JOINTS[joint]).join(filter(None, parts))
 
 
 def spoken(sentence: str) -> str:
@@ -162,9 +172,12 @@ class _Catalogue:
         order: Iterator[int] = iter(range(len(found)))
 
         def put(place: re.Match[str]) -> str:
-            number, is_told = place.groups()
+            before, number, is_told, after = place.groups(default="")
             part = found[int(number) if number else next(order)]
-            return self.translated(part) if is_told else part
+            told = self.translated(part) if is_told else part
+            if told == part:
+                return before + part + after
+            return f"{'' if _BEGINS_CHINESE.match(told) else before}{told}{'' if _ENDS_CHINESE.search(told) else after}"
 
         return _PLACE.sub(put, meaning)
 

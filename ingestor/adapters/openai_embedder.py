@@ -296,6 +296,7 @@ class OpenAIEmbedder:
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             return RateLimited(
                 f"{self._shown_url} asks to slow down {said}",
+                remedy="it is tried again; if it stays so, ask the provider for a higher limit",
                 retry_after_seconds=limits.retry_after_seconds if wait_seconds is None else wait_seconds,
                 requests_per_minute=limits.requests_per_minute,
                 tokens_per_minute=limits.tokens_per_minute,

@@ -91,23 +91,64 @@ def init(file: Path, answers: Answers, *, is_forced: bool, makes_folder: bool) -
     """Write a settings file. Raises `ConfigError` for values that cannot be, and for a file that cannot be written."""
     if not is_forced:
         refuse_existing(file)
-    key_variable = _key_variable(answers)
+    if mistake := not_a_folder(answers.watch_dir):
+        raise ConfigError(mistake, remedy="name a folder")
+    key_variable = key_variable_of(answers)
     chosen = answers.as_settings()
     validated = load_settings(_NO_FILE, chosen)
+    _refuse_meaningless(answers, chosen)
     model = validated.settings.embedding.model_name
     chosen = {**chosen, "embedding.model": model, "watch_dir": _from_folder_of(file, answers.watch_dir)}
     text = _text(chosen, validated.settings, PROVIDERS[answers.provider], key_variable)
     watch_dir = Path(answers.watch_dir).expanduser()
+    if makes_folder:
+        _make(watch_dir)
     try:
-        if makes_folder:
-            watch_dir.mkdir(parents=True, exist_ok=True)
         replace_settings(file, text, is_new=not is_forced)
     except FileExistsError as error:
         raise ConfigError(f"{error.filename2 or error.filename} exists", remedy="look at it, or use --force") from error
     except (OSError, UnicodeEncodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "a value is no UTF-8"
-        raise ConfigError(f"the settings file {file} cannot be written: {reason}") from error
+        raise ConfigError(
+            f"the settings file {file} cannot be written: {reason}",
+            remedy="name another with --config, in a folder that is there and may be written",
+        ) from error
     return _begun(file, watch_dir, key_variable, chosen, load_settings(file))
+
+
+def mistake_in(answers: Answers) -> str:
+    """What is wrong with answers, those of the environment included; empty when nothing is."""
+    try:
+        load_settings(_NO_FILE, answers.as_settings())
+    except ConfigError as error:
+        return str(error)
+    return not_a_folder(answers.watch_dir)
+
+
+def not_a_folder(path: str) -> str:
+    """Why a path can be no watched folder; empty for a folder, and for one that is still to be made."""
+    place = Path(path).expanduser()
+    return f"{path} is no folder" if os.path.lexists(place) and not place.is_dir() else ""
+
+
+def _refuse_meaningless(answers: Answers, chosen: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for what was chosen and would be left out of the file, as nobody reads it."""
+    places = {"chroma.host": {"http"}, "chroma.port": {"http", "managed"}}
+    for name, modes in places.items():
+        if name in chosen and answers.mode not in modes:
+            remedy = f"leave it out, or add --chroma-mode {min(modes)}"
+            raise ConfigError(f"{name} means nothing where chroma.mode is {answers.mode}", remedy=remedy)
+    if "embedding.base_url" in chosen and PROVIDERS[answers.provider].is_in_process:
+        message = f"embedding.base_url means nothing for the provider {answers.provider}"
+        raise ConfigError(message, remedy="leave it out, or add --provider openai")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"the folder {folder} cannot be made: {error.strerror}"
+        raise ConfigError(message, remedy="name another, or mend the permissions of the folder above it") from error
 
 
 def _begun(file: Path, watch_dir: Path, key_variable: str, chosen: Mapping[str, Any], loaded: Loaded) -> Begun:
@@ -129,13 +170,17 @@ def _begun(file: Path, watch_dir: Path, key_variable: str, chosen: Mapping[str, 
     )
 
 
-def _key_variable(answers: Answers) -> str:
+def key_variables(provider: str) -> list[str]:
+    """The variables that the key of a provider may be read from, the usual one first."""
+    return [name for name in (PROVIDERS[provider].key_variable, variable(_KEY)) if name]
+
+
+def key_variable_of(answers: Answers) -> str:
     """Where the key is read from; "" where none is needed. Raises `ConfigError` for a variable that nobody reads."""
-    own = variable(_KEY)
     provider = PROVIDERS.get(answers.provider)
     if provider is None:
         return ""  # told with the other settings
-    read = [name for name in (provider.key_variable, own) if name]
+    read = key_variables(answers.provider)
     if answers.key_variable and answers.key_variable not in read:
         raise ConfigError(
             f"ingestor does not read a key from {answers.key_variable}",

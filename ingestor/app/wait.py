@@ -99,6 +99,8 @@ def wait(settings: Settings, paths: Sequence[str], timeout_seconds: float, tell:
 
 def _place(posts: Sequence["_Post"], wanted: str) -> None:
     """Find the source that a path of the user lies in."""
+    if not wanted:
+        raise ConfigError("a path is empty", remedy="name a file or a folder")
     is_there = os.path.lexists(wanted)
     for post in posts:
         path = _inside(post.settings, wanted)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ingestor.cli.completion import collection_names
-from ingestor.cli.output import out, print_json, shown
+from ingestor.cli.output import out, print_json, says_yes, shown
 from ingestor.core.errors import ConfigError
 from ingestor.language import translated
 
@@ -73,4 +73,5 @@ def confirm(question: str, *, is_agreed: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"this cannot be undone: {question}", remedy="say so with --yes")
-    typer.confirm(translated(question), abort=True, err=True)
+    if not says_yes(question):
+        raise typer.Abort

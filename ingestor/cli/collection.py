@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def query(  # noqa: PLR0913, PLR0917 - the options of the command
     text: Annotated[str | None, typer.Argument(help="The question.")] = None,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000, help="How many hits.")] = 5,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000, help="How many hits.", metavar="N")] = 5,
     where: WhereOption = None,
     where_document: WhereDocumentOption = None,
     id_: IdOption = None,

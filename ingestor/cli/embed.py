@@ -32,13 +32,14 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        help=r"PROVIDER/MODEL\[@DIMENSIONS], or a model of the configured provider (default: the configured model).",
+        help="PROVIDER/MODEL[@DIMENSIONS], or a model of the configured provider (default: the configured model).",
         metavar="NAME",
         autocompletion=model_names,
     ),
 ]
 DimensionsOption = Annotated[
-    int | None, typer.Option("--dimensions", min=1, help="Length of the vectors (default: the model's own).")
+    int | None,
+    typer.Option("--dimensions", min=1, help="Length of the vectors (default: the model's own).", metavar="N"),
 ]
 
 

@@ -27,16 +27,16 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of the command
         list[str] | None,
         typer.Option(
             "--model",
-            help=r"PROVIDER/MODEL\[@DIMENSIONS], or a model of the configured provider; give it once for each model "
+            help="PROVIDER/MODEL[@DIMENSIONS], or a model of the configured provider; give it once for each model "
             "(default: the setting evaluation.models, or else the configured model and the built-in one).",
             metavar="NAME",
             autocompletion=model_names,
         ),
     ] = None,
-    sample: Annotated[int, typer.Option("--sample", min=1, help="Most questions that are asked.")] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed draws another sample.")] = 0,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Most questions that are asked.", metavar="N")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed draws another sample.", metavar="N")] = 0,
     max_texts: Annotated[
-        int, typer.Option("--max-texts", min=2, help="Most texts that are embedded as possible answers.")
+        int, typer.Option("--max-texts", min=2, help="Most texts that are embedded as possible answers.", metavar="N")
     ] = 5_000,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the result into this .png or .svg file.", metavar="FILE")

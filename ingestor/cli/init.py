@@ -1,7 +1,7 @@
 """`ingestor init`: the first settings file."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption
-from ingestor.cli.output import err, errors_explained, out, print_json, shown
+from ingestor.cli.output import err, errors_explained, out, print_json, says_yes, shown
 from ingestor.language import translated
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def init(  # noqa: PLR0913, PLR0917 - the options of the command
-    folder: Annotated[str, typer.Argument(help="The folder to watch (default: watched_dir).", metavar="[FOLDER]")] = "",
+    folder: Annotated[str, typer.Argument(help="The folder to watch (default: watched_dir).", metavar="FOLDER")] = "",
     provider: Annotated[str, typer.Option(help="Embedding provider (default: local).", metavar="NAME")] = "",
     model: Annotated[str, typer.Option(help="Model (default: the provider's).", metavar="NAME")] = "",
     base_url: Annotated[str, typer.Option(help="Endpoint (default: the provider's).", metavar="URL")] = "",
@@ -66,14 +66,25 @@ def init(  # noqa: PLR0913, PLR0917 - the options of the command
 
 
 def _asked(answers: "Answers", given: set[str]) -> "Answers":
-    """Ask for what was not given."""
+    """Ask for what was not given, and again for what cannot be."""
+    from ingestor.app import init as app
     from ingestor.core.profiles import PROVIDERS
     from ingestor.settings import ChromaSettings
 
     def ask(name: str, question: str, default: str, choice: Sequence[str] = ()) -> None:
         nonlocal answers
-        if name not in given:
-            answers = replace(answers, **{name: _answer(question, default, choice)})  # type: ignore[arg-type]  # all that is asked here is text
+        if name in given:
+            return
+        before = app.mistake_in(answers)
+
+        def mistake_in(answer: str) -> str:
+            if choice and answer not in choice:
+                return f"choose one of {', '.join(choice)}"
+            mistake = app.mistake_in(replace(answers, **{name: answer}))  # type: ignore[arg-type]  # a port that is no number is a mistake
+            return "" if mistake == before else mistake  # what was wrong before, this answer cannot mend
+
+        answer = _answer(question, default, choice, mistake_in)
+        answers = replace(answers, **{name: int(answer) if name == "port" else answer})  # type: ignore[arg-type]  # each is its field's
 
     ask("watch_dir", "Folder to watch", answers.watch_dir)
     ask("provider", "Embedding provider", answers.provider, tuple(PROVIDERS))
@@ -83,35 +94,31 @@ def _asked(answers: "Answers", given: set[str]) -> "Answers":
         ask("base_url", "Endpoint", chosen.base_url)
         if answers.base_url == chosen.base_url:
             answers = replace(answers, base_url="")
+        if variable := app.key_variable_of(answers):
+            names = tuple(app.key_variables(answers.provider))
+            ask("key_variable", "Variable that the key is read from", variable, names)
     modes = get_args(ChromaSettings.model_fields["mode"].annotation)
     ask("mode", "Chroma", answers.mode, modes)
     if answers.mode == "http":
         ask("host", "Host of the Chroma server", "127.0.0.1")
-        if answers.port is None:
-            answers = replace(
-                answers, port=typer.prompt(translated("Port of the Chroma server"), default=8000, type=int, err=True)
-            )
+        ask("port", "Port of the Chroma server", "8000")
     ask("collection", "Collection", answers.collection)
     return answers
 
 
-def _answer(question: str, default: str, choice: Sequence[str]) -> str:
-    def checked(value: str) -> str:
-        if choice and value not in choice:
-            raise typer.BadParameter(translated(f"choose one of {', '.join(choice)}"))
-        return value
-
+def _answer(question: str, default: str, choice: Sequence[str], mistake_in: Callable[[str], str]) -> str:
     asked = translated(question)
     told = f"{asked} ({', '.join(choice)})" if choice else asked
-    answer: str = typer.prompt(told, default=default, value_proc=checked, err=True)
-    return answer
+    while True:
+        answer: str = typer.prompt(told, default=default, err=True)
+        if not (mistake := mistake_in(answer)):
+            return answer
+        err.print(f"[bold red]error:[/] {shown(translated(mistake))}")
 
 
 def _is_to_be_made(folder: str) -> bool:
     place = Path(folder).expanduser()
-    return not place.exists() and typer.confirm(
-        translated(f"{folder} does not exist. Make it?"), default=True, err=True
-    )
+    return not place.exists() and says_yes(f"{folder} does not exist. Make it?", default=True)
 
 
 def _warn(begun: "Begun") -> None:

@@ -55,7 +55,11 @@ def _formatter(base: Any) -> type:  # noqa: ANN401 - a class of Typer or of Clic
             super().write_usage(prog, args, translated("Usage:") if prefix is None else prefix)
 
         def write_heading(self, heading: str) -> None:
-            super().write_heading(translated(heading))
+            told = translated(heading)
+            if told == heading:
+                super().write_heading(heading)
+            else:
+                self.write(f"{'':>{self.current_indent}}{told}：\n")
 
         def write_text(self, text: str) -> None:
             cells = self.width - self.current_indent

@@ -1,6 +1,7 @@
-"""The list of all commands, in groups; plain text, because to draw it takes four times as long as all else."""
+"""Helps: the list of all commands, in groups; plain text, because to draw it takes four times as long as all else."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -9,6 +10,8 @@ from typer.core import TyperGroup
 
 _MARGIN = 6
 """Columns of the list that hold no words."""
+_TYPE = re.compile(r" <\w+(?:\[\w+\])?>\Z")
+"""What Typer puts behind the name of an argument: a type of Python, which tells a reader nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +44,14 @@ class Grouped(TyperGroup):
                 limit = formatter.width - _MARGIN - widest
                 # Names of one width let the groups have one second column.
                 formatter.write_dl([(name.ljust(widest), told.get_short_help_str(limit)) for name, told in members])
+
+
+def without_types(base: Any) -> type:  # noqa: ANN401 - a class of Typer or of Click, which no public name leads to
+    """A formatter of helps that names no types of Python."""
+
+    class Formatter(base):  # type: ignore[misc]  # as above
+        def write_dl(self, rows: Sequence[tuple[str, str]], *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as above
+            told = [(name if name.startswith("-") else _TYPE.sub("", name), text) for name, text in rows]
+            super().write_dl(told, *args, **kwargs)
+
+    return Formatter

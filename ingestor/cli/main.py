@@ -32,7 +32,7 @@ from ingestor.cli import (
 )
 from ingestor.cli.allocator import give_back_freed_memory
 from ingestor.cli.completion import answer_shells
-from ingestor.cli.listing import Command, Grouped
+from ingestor.cli.listing import Command, Grouped, without_types
 from ingestor.language import ENGLISH, language_of, translated
 
 EXIT_USAGE = 2
@@ -41,9 +41,10 @@ NEW_OBJECTS = 10_000
 
 _MAX_COLUMNS = 80
 _BEGINNING = """\
-The folder is the collection: keeps a Chroma collection equal to the text files of a folder.
+The folder is the collection: keeps a Chroma collection equal
+to the text files of a folder.
 
-  ingestor run FOLDER          follow a folder: whatever text lies in it can be found
+  ingestor run FOLDER          follow a folder: its texts can be found
   ingestor query "a question"  find it by meaning, in another terminal
 
 `ingestor --help` lists all commands."""
@@ -225,6 +226,8 @@ def main() -> None:
     # A start makes a million objects that stay: to search them for garbage takes a tenth of its time.
     gc.set_threshold(NEW_OBJECTS)
     answer_shells()
+    context = Grouped.context_class
+    context.formatter_class = without_types(context.formatter_class)
     try:
         if language_of(os.environ) == ENGLISH:
             app(prog_name="ingestor")

@@ -13,7 +13,9 @@ def mcp(
     http: Annotated[
         bool, typer.Option("--http", help="Serve streamable HTTP at http.host, instead of standard input and output.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --http; 0: one that is free.")] = 8766,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of --http; 0: one that is free.", metavar="N")
+    ] = 8766,
     config: ConfigOption = None,
     debug: DebugOption = False,
 ) -> None:

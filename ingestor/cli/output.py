@@ -162,6 +162,15 @@ def fail(sentence: str, exit_code: int) -> NoReturn:
     raise typer.Exit(exit_code)
 
 
+def says_yes(question: str, *, default: bool = False) -> bool:
+    """Ask on a terminal for yes or no, until one of them is said. Ctrl-C raises `typer.Abort`."""
+    told = f"{translated(question)} [{'Y/n' if default else 'y/N'}]"
+    answers = {"": default, "y": True, "yes": True, "n": False, "no": False}
+    while (answer := typer.prompt(told, default="", show_default=False, err=True).strip().lower()) not in answers:
+        err.print("[bold red]error:[/] answer y or n")
+    return answers[answer]
+
+
 @contextmanager
 def errors_explained(*, debug: bool) -> Iterator[None]:
     """Turn errors into one line and an exit code."""

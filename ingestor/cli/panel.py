@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 1.0
 _COLOURS = {"trouble": "red", "stopped": "magenta", "waiting": "yellow", "working": "cyan", "in step": "green"}
 _MAX_WIDTH = 120
+_INTERRUPT_CELLS = 2
+"""What a terminal writes behind the last line when Ctrl-C is pressed: with room for it, no line is folded."""
 
 
 def print_status(found: "Sequence[Status]") -> None:
     """Print how each source is."""
     if out.is_terminal:
-        out.print_folded(_panels(found))
+        out.print_folded(_panels(found, out.folding.width))
         return
     for each in found:
         if each.source:
@@ -60,7 +62,7 @@ def _seen(settings: "Settings") -> "Group | str":
     from ingestor.app.status import status
 
     try:
-        return _panels(status(settings))
+        return _panels(status(settings), out.folding.width - _INTERRUPT_CELLS)
     except TransientError as error:
         return shown(translated(error.sentence))
 
@@ -84,7 +86,7 @@ def _line(found: "Status") -> str:
     return f"{found.source}: {told}" if found.source else told
 
 
-def _panels(found: "Sequence[Status]") -> "Group":
+def _panels(found: "Sequence[Status]", width: int) -> "Group":
     from rich.console import Group
     from rich.panel import Panel
 
@@ -100,7 +102,7 @@ def _panels(found: "Sequence[Status]") -> "Group":
                 title=f"[bold]{name}[/] [bold {_COLOURS[state]}]{translated(state)}[/]",
                 title_align="left",
                 border_style=_COLOURS[state],
-                width=min(out.folding.width, _MAX_WIDTH),
+                width=min(width, _MAX_WIDTH),
             )
         )
     return Group(*panels)
@@ -128,7 +130,7 @@ def _rows(found: "Status") -> dict[str, str]:
         "daemon": alive,
         **({"http": daemon.http_url} if daemon and daemon.http_url else {}),
         "folder": f"{found.watch_dir} ({found.watching})" if found.watching else found.watch_dir,
-        "collection": f"{found.collection} at {found.chroma}",
+        "collection": f"{found.collection} ({found.chroma})",
         "documents": f"{totals.documents if totals else 0} ({totals.chunks if totals else 0} chunks)",
         "queue": f"{totals.queued if totals else 0} waiting, {totals.in_flight if totals else 0} in work",
         "problems": str(totals.problems + totals.retrying + found.unreadable_folders if totals else 0),
@@ -163,5 +165,5 @@ def _money(cost: "Cost") -> str:
 
 
 def _store(found: "Status", lookups: int, hits: int) -> str:
-    size = f"{sized(found.vectors_bytes)} of {sized(found.max_vectors_bytes)}"
+    size = f"{sized(found.vectors_bytes)} / {sized(found.max_vectors_bytes)}"
     return f"{size}, {hits} of {lookups} texts found there ({hits / lookups:.0%})" if lookups else size

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 from ingestor.cli.output import err, printable, shown, sized
 from ingestor.core.steadiness import SteadyRate, told_rate, told_seconds
-from ingestor.language import translated
+from ingestor.language import joined, translated
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -92,9 +92,8 @@ class Course:
         if self.progress is None:
             return ""
         told = translated(f"{sized(self.progress.size_bytes)}, {self.progress.texts_embedded} texts embedded")
-        if self.progress.tokens:
-            told += f", {translated(f'{self.progress.tokens} tokens')}"
-        return f"{told}, {self.progress.cost}" if self.progress.cost else told
+        tokens = translated(f"{self.progress.tokens} tokens") if self.progress.tokens else ""
+        return joined((told, tokens, self.progress.cost))
 
     def waiting(self) -> str:
         """What keeps work from going on; empty when nothing does."""
@@ -105,8 +104,7 @@ class Course:
         if self.progress is None:
             return ""
         counts = translated(f"{self.progress.documents} of {self.progress.documents_expected} files")
-        figures = ", ".join(filter(None, (counts, self.rates(), self.spent(), self.left())))
-        return f"{figures}; {self.waiting()}" if self.waiting() else figures
+        return joined((joined((counts, self.rates(), self.spent(), self.left())), self.waiting()), "; ")
 
 
 def _drawn(course: Course) -> "Group":
@@ -123,7 +121,7 @@ def _drawn(course: Course) -> "Group":
     first.add_column(no_wrap=True)
     bar = ProgressBar(total=expected or None, completed=done, pulse=not expected)
     first.add_row(Text(translated(f"{done} of {expected} files")), bar, Text(course.left()))
-    lines = [Text(f"{course.rates()}; {course.spent()}", style="dim")]
+    lines = [Text(joined((course.rates(), course.spent()), "; "), style="dim")]
     if course.waiting():
         lines.append(Text(printable(course.waiting()), style="yellow"))
     return Group(first, *lines)

@@ -16,6 +16,7 @@ from ingestor.cli.output import (
     out,
     print_json,
     print_rows,
+    says_yes,
     shown,
 )
 from ingestor.cli.progress import progress_told
@@ -109,7 +110,8 @@ def _ask(settings: "Settings", collection: str = "") -> None:
     costs = [each.price.cost for each in planned if each.price.cost is not None]
     price = f"for about {sum(costs):.4f} {planned[0].price.currency}".rstrip() if costs else "of unknown price"
     sentence = f"{texts} texts, about {tokens} tokens, are embedded by {planned[0].model}, {price}. Go on?"
-    typer.confirm(translated(sentence), abort=True, err=True)
+    if not says_yes(sentence):
+        raise typer.Abort
 
 
 def _print(found: "Rebuilt") -> None:

@@ -74,7 +74,7 @@ def count(
 
 
 def peek(
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000, help="How many records.")] = 10,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000, help="How many records.", metavar="N")] = 10,
     collection: CollectionOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -94,8 +94,10 @@ def get(  # noqa: PLR0913, PLR0917 - the options of the command
     source: Annotated[str, typer.Option(help="Records of this file.", metavar="PATH")] = "",
     where: WhereOption = None,
     where_document: WhereDocumentOption = None,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=100_000, help="How many records at most.")] = 100,
-    offset: Annotated[int, typer.Option(min=0, help="How many records to pass over.")] = 0,
+    limit: Annotated[
+        int, typer.Option("-n", "--limit", min=1, max=100_000, help="How many records at most.", metavar="N")
+    ] = 100,
+    offset: Annotated[int, typer.Option(min=0, help="How many records to pass over.", metavar="N")] = 0,
     include: Annotated[
         str, typer.Option(help="What to show of: documents, metadatas, embeddings, uris.", metavar="PARTS")
     ] = "documents,metadatas",
@@ -118,7 +120,8 @@ def get(  # noqa: PLR0913, PLR0917 - the options of the command
 def add(  # noqa: PLR0913, PLR0917 - the options of the command
     document: DocumentOption = None,
     file: Annotated[
-        list[Path] | None, typer.Option("--file", help="File with the text of a record; may be repeated.")
+        list[Path] | None,
+        typer.Option("--file", help="File with the text of a record; may be repeated.", metavar="FILE"),
     ] = None,
     metadata: MetadataOption = None,
     id_: IdOption = None,

@@ -27,7 +27,7 @@ _YEAR_SECONDS = 366 * 24 * 3600
 
 
 def wait(
-    paths: Annotated[list[str], typer.Argument(help="Files, or folders with all files below.", metavar="PATH…")],
+    paths: Annotated[list[str], typer.Argument(help="Files, or folders with all files below.", metavar="PATH")],
     timeout_seconds: Annotated[
         float, typer.Option("--timeout-seconds", min=0, max=_YEAR_SECONDS, help="When to give up.", metavar="N")
     ] = 600.0,
@@ -35,7 +35,10 @@ def wait(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Wait until files are searchable as they are now. Exit code 3: some have a problem; 4: some still wait."""
+    """Wait until files are searchable as they are now. Exit code 3: some have a problem; 4: some still wait.
+
+    A file that is not there is done (gone) when none of its records is left.
+    """
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, is_quiet=True)
         from ingestor.app import wait as app
@@ -44,11 +47,9 @@ def wait(
         if as_json:
             print_json(_as_json(waited))
         else:
-            counts = ", ".join(
-                f"{len(waited.of(state))} {translated(state.value)}" for state in app.State if waited.of(state)
-            )
-            told = counts or translated("nothing to wait for")
-            out.print_verbatim(f"{told}; {waited.seconds:.1f} s")
+            counts = ", ".join(f"{len(waited.of(state))} {state.value}" for state in app.State if waited.of(state))
+            told = translated(counts or "nothing to wait for")
+            out.print(f"{told}; {waited.seconds:.1f} s")
         _tell(waited.of(app.State.PROBLEM))
         waiting = waited.of(app.State.WAITING)
         _tell(waiting)

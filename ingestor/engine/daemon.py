@@ -153,11 +153,11 @@ class Daemon:
             if (watching := line.follower.watching).startswith(NOT_NOW):
                 return f"the folder is watched {watching}"
         waiting = sum(pipeline.tally.expected - pipeline.tally.finished for pipeline in self._pipelines)
-        outage = next((pipeline.tally.outage for pipeline in self._pipelines if pipeline.tally.outage), "")
+        outage = next((pipeline.outage for pipeline in self._pipelines if pipeline.outage), "")
         if waiting > 0:
             return f"{waiting} changes to do" + (f", waiting: {outage}" if outage else "")
         if not all(line.compared(of_several=len(self._lines) > 1).is_set() for line in self._lines):
-            return "the folder is compared"
+            return "the folder is compared for the first time"
         return outage or "the collection equals the folder"
 
     async def _keep_state(self) -> None:

@@ -19,6 +19,7 @@ from ingestor.settings.tree import Settings, setting_names
 from ingestor.settings.variables import KEY_FALLBACKS, variable
 
 _PASSWORD = re.compile(r"//[^/@]*@")
+_QUOTED = re.compile("'([^']*)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,20 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def _reason(kind: str, message: str) -> str:
+    """What pydantic says, but for what it says in words of Python, or so that no catalogue can have it."""
+    if kind == "literal_error":
+        return f"it must be one of {', '.join(_QUOTED.findall(message))}"
+    if kind == "path_type":
+        return "it must be a path"
+    return message.removeprefix("Value error, ")
+
+
 def _invalid(error: ValidationError, labels: Mapping[str, str]) -> ConfigError:
     """Name the first wrong setting. The value itself is not repeated: it may be a secret."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     name = ".".join(part for part in first["loc"] if isinstance(part, str))
-    reason = escaped(str(first["msg"]).removeprefix("Value error, "))
+    reason = escaped(_reason(first["type"], str(first["msg"])))
     key, _, its_reason = reason.partition(": ")
     if f"{name}.{key}" in setting_names():  # what fits a group together names the one that is at fault
         name, reason = f"{name}.{key}", its_reason

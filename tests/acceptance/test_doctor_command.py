@@ -85,6 +85,20 @@ def test_a_collection_of_another_model_is_an_error_with_its_remedy(site: Site) -
     assert "with the distance cosine" in about(found, "chroma")
 
 
+def test_a_model_whose_vectors_have_another_length_than_those_of_the_collection_is_an_error(
+    tmp_path: Path, server: EmbeddingServer
+) -> None:
+    settings = provider_settings(server) | HTTP
+    del settings["INGESTOR_EMBEDDING__DIMENSIONS"]
+    with EmbeddingServer(api_key=KEY, dimensions=32) as replaced, Site(tmp_path, settings) as site:
+        (site.folder / "a.txt").write_text("A file.", encoding="utf-8")
+        site.sync()
+        found = doctor(site, code=2, INGESTOR_EMBEDDING__BASE_URL=replaced.base_url)
+    (error,) = (each for each in found if each["level"] == "error")
+    assert (error["name"], error["facts"]["dimensions"]) == ("embedding", 64)
+    assert "holds vectors of 64 dimensions, and the model gives 32" in error["sentence"]
+
+
 @pytest.fixture(scope="module")
 def daemon(site: Site) -> Daemon:
     return site.start("run").wait_ready()
@@ -109,12 +123,13 @@ def test_beside_a_daemon_it_asks_its_server_and_disturbs_nobody(
 def test_after_a_crash_it_tells_what_was_left_and_ends_nothing(site: Site, daemon: Daemon) -> None:
     daemon.kill()
     (orphan,) = site.servers()
-    found = doctor(site, "--no-call", code=2)
+    found = doctor(site, "--no-call")
     assert "ended without a word" in about(found, "instances")
     assert f"process id {orphan} has outlived its daemon" in about(found, "instances")
     assert lives(orphan)
-    (port,) = (each for each in found if each["level"] == "error")
-    assert f"process {orphan}" in port["sentence"]
+    assert f"port {site.port} is free for the Chroma server once the next start has ended process {orphan}" in about(
+        found, "chroma"
+    )
     site.start("run").wait_ready()
     eventually(lambda: not lives(orphan), lambda: "the orphan lives")
 

@@ -110,7 +110,7 @@ def test_status_is_drawn_anew_until_ctrl_c_and_tells_what_has_changed(site: Site
     assert code == 0, told.text
     assert told.raw.rindex("\x1b[?25h") > told.raw.rindex("\x1b[?25l"), "the cursor is shown again"
     assert "Traceback" not in told.text
-    assert Seen(told.raw.replace("^C", "")).widest <= 80
+    assert told.widest <= 80, "there is room for what a terminal writes when Ctrl-C is pressed"
 
 
 def test_a_pipe_that_watches_gets_a_line_for_each_change(site: Site) -> None:

@@ -114,8 +114,9 @@ def test_a_problem_is_told_with_its_reason(site: Site) -> None:
         ("watched_dir/link.txt", "watch.follow_symlinks is off"),
         ("ingestor.toml", "outside of the watched folder"),
         ("never-there.txt", "no file never-there.txt"),
+        ("", "a path is empty"),
     ],
-    ids=["excluded", "excluded-folder", "hidden", "link", "outside", "unknown"],
+    ids=["excluded", "excluded-folder", "hidden", "link", "outside", "unknown", "empty"],
 )
 def test_a_path_that_never_will_be_searchable_is_refused_with_what_leaves_it_out(
     site: Site, path: str, words: str

@@ -390,7 +390,12 @@ async def test_what_a_rebuild_costs_is_told_before_it_is_asked_for(
     place.fill(3)
     await place.sync()
     asked: list[str] = []
-    monkeypatch.setattr("typer.confirm", lambda sentence, **_: asked.append(sentence))
+
+    def answer(sentence: str, **_: object) -> str:
+        asked.append(sentence)
+        return "y"
+
+    monkeypatch.setattr("typer.prompt", answer)
     command._ask(place.settings(NEW_DIMENSIONS, model="text-embedding-3-small"))
     command._ask(place.settings())  # the same texts, whose vectors are there
     (sentence,) = asked

@@ -107,7 +107,7 @@ async def test_before_the_first_comparison_it_does_not_claim_to_be_in_step(
     monkeypatch.setattr(world.folder, "scan", slow)
     running = asyncio.create_task(life.run())
     await until(lambda: life.heard.states.count("alive") > 3)
-    assert set(life.heard.states) == {"alive", "the folder is compared"}
+    assert set(life.heard.states) == {"alive", "the folder is compared for the first time"}
     gate.set()
     await until(lambda: "the collection equals the folder" in life.heard.states)
     life.stop.set()

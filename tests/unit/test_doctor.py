@@ -510,10 +510,11 @@ def test_a_model_is_called_once_with_one_text_and_not_at_all_without_leave(serve
         ({"embedding__api_key": "another-key"}, None, 2, "refuses the key"),
         ({"embedding__api_key": None, "embedding__base_url": ""}, None, 2, "needs a key"),
         ({}, Fault(FaultKind.STATUS, status=500), 4, "HTTP 500"),
+        ({}, Fault(FaultKind.STATUS, status=429), 4, "a higher limit"),
         ({"embedding__timeout_seconds": 0.3}, Fault(FaultKind.HANG, seconds=1.0), 4, "no complete answer within 0.3 s"),
         ({}, Fault(FaultKind.WRONG_DIMENSION), 4, "nonsense"),
     ],
-    ids=["wrong-key", "no-key", "broken", "silent", "dimension"],
+    ids=["wrong-key", "no-key", "broken", "limited", "silent", "dimension"],
 )
 def test_a_model_that_cannot_be_had_is_told(
     server: EmbeddingServer, values: dict[str, Any], fault: Fault | None, code: int, words: str

@@ -51,7 +51,8 @@ def test_the_file_is_accepted_for_every_provider_as_it_is_and_with_every_line_ta
 
 @pytest.mark.parametrize("mode", ["managed", "http", "persistent", "memory", "cloud"])
 def test_the_file_is_accepted_for_every_way_to_chroma(place: Path, mode: str) -> None:
-    text = written(place / "ingestor.toml", mode=mode, port=8123, host="db.example.org")
+    server = {"port": 8123, "host": "db.example.org"} if mode == "http" else {}
+    text = written(place / "ingestor.toml", mode=mode, **server)
     (place / "ingestor.toml").write_text(COMMENTED_OUT.sub(r"\1", text), encoding="utf-8")
     chroma = load_settings().settings.chroma
     assert chroma.mode == mode
@@ -136,6 +137,27 @@ def test_a_file_elsewhere_names_the_folder_that_was_meant(place: Path) -> None:
     (place / "etc").mkdir()
     written(place / "etc" / "own.toml", watch_dir="notes")
     assert load_settings(place / "etc" / "own.toml").settings.watch_dir == place / "notes"
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({"host": "db.example.org"}, "chroma.host means nothing where chroma.mode is managed"),
+        ({"mode": "persistent", "port": 8123}, "chroma.port means nothing where chroma.mode is persistent"),
+        ({"base_url": "http://localhost:1/v1"}, "embedding.base_url means nothing for the provider local"),
+        ({"watch_dir": "file.txt"}, "file.txt is no folder"),
+        ({"watch_dir": "file.txt/below"}, "the folder file.txt/below cannot be made: Not a directory"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_what_the_file_could_not_say_is_refused_with_its_cause(
+    place: Path, answers: dict[str, object], said: str
+) -> None:
+    (place / "file.txt").touch()
+    with pytest.raises(ConfigError, match=said) as error:
+        init(place / "ingestor.toml", Answers(**answers), is_forced=False, makes_folder=True)  # type: ignore[arg-type]
+    assert error.value.remedy
+    assert not (place / "ingestor.toml").exists()
 
 
 def test_a_file_that_cannot_be_written_is_told(place: Path) -> None:

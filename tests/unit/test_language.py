@@ -10,7 +10,7 @@ import pytest
 from pydantic_core._pydantic_core import list_all_errors
 
 import ingestor
-from ingestor.language import CHINESE, ENGLISH, language_of, spoken, translated
+from ingestor.language import CHINESE, ENGLISH, joined, language_of, spoken, translated
 from tests.told import NOT_TOLD, helps, templates, words
 
 ROOT = Path(ingestor.__file__).parent
@@ -29,6 +29,7 @@ OF_TYPER = {
     "No such option: {}",
     "No such option: {} (Possible options: {})",
     "Missing argument {}.",
+    "Missing argument {}. Choose from:",
     "Missing option {}.",
     "Got unexpected extra argument(s) ({})",
     "Invalid value for {}: {}",
@@ -44,8 +45,8 @@ OF_TYPER = {
     "default: {}",
     "required",
 }
-OF_LIBRARIES = {"Name or service not known", "Input is not a valid path for {}"}
-"""What the C library's resolver and pydantic say besides what they list."""
+OF_LIBRARIES = {"Name or service not known", "Input is not a valid path for {}", "All connection attempts failed"}
+"""What the C library's resolver, pydantic besides what it lists, and httpx say."""
 KEY = "the key {} in {} "
 PUT_TOGETHER = {
     f"{word}: {{}}": word
@@ -179,14 +180,48 @@ def test_keys_are_sentences_without_what_they_are_put_together_with() -> None:
         ("12 records written", "已写入 12 条记录"),
         (
             "the key source in the front matter of my notes/a b.md is one of ingestor's own",
-            "my notes/a b.md 的前置元数据 中的键 source 是 ingestor 自己的键",
+            "my notes/a b.md 的前置元数据中的键 source 是 ingestor 自己的键",
         ),
         ("the collection 'a' has no record 'b'", "集合 'a' 中没有记录 'b'"),
+        (
+            "`ingestor run` with process id 7 already works on the data folder x",
+            "`ingestor run`（进程号 7）已在使用数据文件夹 x",
+        ),
+        (
+            (
+                "the collection a was built with x/m (3 dimensions, document prefix p, distance ip), "
+                "and the settings name y"
+            ),
+            "集合 a 是用 x/m（3 维，文档前缀 p，距离 ip）建立的，而设置中是 y",
+        ),
+        (
+            "x/m (dimensions not known yet, document prefix 'p: ', distance l2)",
+            "x/m（维度尚不清楚，文档前缀 'p: '，距离 l2）",
+        ),
+        (
+            "the collection 'a' (records: 8) was built with the distance cosine, and the settings name l2",
+            "集合 'a'（记录数：8）是用距离 cosine 建立的，而设置中是 l2",
+        ),
+        (
+            "port 1 cannot be had for the Chroma server: Address already in use (process 2)",
+            "Chroma 服务器无法使用端口 1：地址已被占用（进程 2）",
+        ),
+        ("http://a/v1 fails (HTTP 500): no", "http://a/v1 出错 (HTTP 500): no"),
+        ("the settings are read from environment", "设置取自环境"),
+        ("the settings are read from a.toml", "设置取自 a.toml"),
+        ("Error: Missing argument 'shell'. Choose from:", "错误：缺少参数 'shell'。请选择其一："),
     ],
     ids=lambda text: spoken(text)[:24],
 )
 def test_parts_are_translated_where_they_are_ours(english: str, chinese: str) -> None:
     assert translated(english, CHINESE) == chinese
+
+
+def test_what_is_put_together_has_the_signs_of_its_language() -> None:
+    assert joined(("一", "", "二"), language=CHINESE) == "一，二"
+    assert joined(("one", "two"), "; ", language=CHINESE) == "one；two"
+    assert joined(("one", "", "two"), language=ENGLISH) == "one, two"
+    assert joined((), language=CHINESE) == ""
 
 
 def test_a_name_that_is_a_word_of_ours_stays_as_it_is() -> None:

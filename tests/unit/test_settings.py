@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from ingestor.core.errors import ConfigError
+from ingestor.language import translated
 from ingestor.settings import Settings, SourceSettings, load_settings, setting_fields, setting_names, variable
 
 SECRET = "sk-very-secret-key"  # noqa: S105 - a made-up one
@@ -353,3 +354,25 @@ def test_chunks_follow_a_model_that_takes_less_unless_they_are_set() -> None:
     source = {"folder": "a", "embedding": {"provider": "chroma-default"}, "chunk": {"overlap_tokens": 20}}
     (derived,) = load_settings(None, {"sources": [source]}).settings.each()
     assert (derived.chunk.max_tokens, derived.chunk.overlap_tokens) == (204, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "english", "chinese"),
+    [
+        (
+            "chroma.mode",
+            "x",
+            "it must be one of managed, http, persistent, memory, cloud",
+            "必须是以下之一：managed, http",
+        ),
+        ("watch_dir", 5, "it must be a path", "必须是路径"),
+        ("log.level", "loud", "it must be one of debug, info, warning, error", "必须是以下之一：debug, info"),
+    ],
+)
+def test_what_may_be_chosen_is_told_in_words_of_the_reader(
+    name: str, value: object, english: str, chinese: str
+) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        load_settings(Path("/dev/null"), {name: value})
+    assert f"is wrong: {english}" in wrong.value.sentence
+    assert chinese in translated(wrong.value.sentence, "zh")

@@ -96,6 +96,17 @@ def test_the_command_alone_shows_the_two_to_start_with() -> None:
     done = subprocess.run([COMMAND], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert re.findall(r"^  ingestor (\w+)", done.stdout, re.MULTILINE) == ["run", "query"]
+    assert max(map(len, done.stdout.splitlines())) < 80
+
+
+@pytest.mark.parametrize("command", ["wait", "init", "query", "embed", "evaluate", "get", "add"])
+def test_helps_name_no_types_of_a_programming_language(command: str) -> None:
+    told = listed([command, "--help"])
+    assert not re.search(r"<(str|int|path|list)|int range|[\\]|\[\[|…\}", told), told
+
+
+def test_an_argument_tells_what_may_be_chosen() -> None:
+    assert "shell <bash|zsh|fish>  The shell that you use." in listed(["completion", "--help"])
 
 
 def listed(arguments: list[str], **environment: str) -> str:

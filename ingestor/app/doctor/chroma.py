@@ -14,8 +14,10 @@ from ingestor.adapters.chroma_catalog import ChromaCatalog
 from ingestor.adapters.chroma_files import Stored, stored_collection
 from ingestor.adapters.chroma_server import listener_of, try_port
 from ingestor.adapters.chroma_sink import RECIPE_KEY, refuse_other_recipe
+from ingestor.adapters.folder_lock import occupants
 from ingestor.adapters.instance import InstanceRecord
 from ingestor.app.collection import SERVER_HOST, configured, open_client, settings_for
+from ingestor.app.doctor.instances import orphans
 from ingestor.app.doctor.premises import Premises
 from ingestor.app.embedder import recipe_of
 from ingestor.app.parts import ledger_of
@@ -39,20 +41,25 @@ def check(premises: Premises) -> Sequence[Finding]:
         case "memory":
             return [well(_NAME, "Chroma is in memory, made with the process")]
         case "managed" if running is not None and running.chroma_port:
-            return list(_served(settings, running))
+            return list(_served(premises, running))
         case "managed" | "persistent":
-            port = [] if running or settings.chroma.mode == "persistent" else list(_port(settings.chroma.port))
-            return [*port, *_at_rest(settings, running)]
+            port = [] if running or settings.chroma.mode == "persistent" else list(_port(settings))
+            return [*port, *_at_rest(premises, running)]
         case _:
-            return list(_served(settings, None))
+            return list(_served(premises, None))
 
 
-def _port(port: int) -> Iterator[Finding]:
+def _port(settings: Settings) -> Iterator[Finding]:
     """Whether the daemon will get its port."""
+    port = settings.chroma.port
     try:
         try_port(SERVER_HOST, port)
     except OSError as error:
         pid = listener_of(port)
+        if pid in orphans(occupants(settings.chroma_path)):
+            sentence = f"port {port} is free for the Chroma server once the next start has ended process {pid}"
+            yield well(_NAME, sentence, port=port, pid=pid)
+            return
         holder = f"process {pid}" if pid else "another process"
         message = f"port {port} cannot be had for the Chroma server: {error.strerror} ({holder})"
         remedy = "set chroma.port (INGESTOR_CHROMA__PORT) to a free port, or end that process"
@@ -61,7 +68,8 @@ def _port(port: int) -> Iterator[Finding]:
         yield well(_NAME, f"port {port} is free for the Chroma server", port=port)
 
 
-def _at_rest(settings: Settings, running: InstanceRecord | None) -> Iterator[Finding]:
+def _at_rest(premises: Premises, running: InstanceRecord | None) -> Iterator[Finding]:
+    settings = premises.settings
     folder = settings.chroma_path
     if running is not None:
         remedy = "look again when it has ended"
@@ -71,10 +79,11 @@ def _at_rest(settings: Settings, running: InstanceRecord | None) -> Iterator[Fin
         if stored is None:
             yield well(_NAME, f"the collection {name!r} will be made in {folder}", version=version("chromadb"))
         else:
-            yield from _collection(settings_for(settings, name), stored)
+            yield from _collection(premises, settings_for(settings, name), stored)
 
 
-def _served(settings: Settings, running: InstanceRecord | None) -> Iterator[Finding]:
+def _served(premises: Premises, running: InstanceRecord | None) -> Iterator[Finding]:
+    settings = premises.settings
     chroma = settings.chroma
     host, port = (running.chroma_host, running.chroma_port) if running else (chroma.host, chroma.port)
     bounded = chroma.model_copy(update={"timeout_seconds": min(chroma.timeout_seconds, _TIMEOUT_SECONDS)})
@@ -89,7 +98,7 @@ def _served(settings: Settings, running: InstanceRecord | None) -> Iterator[Find
                 yield well(_NAME, f"the collection {name!r} does not exist yet: it will be made")
                 continue
             stored = Stored(row.id, row.metadata, row.dimensions, row.space, catalog.count(row))
-            yield from _collection(settings_for(settings, name), stored)
+            yield from _collection(premises, settings_for(settings, name), stored)
 
 
 def _answer(client: "ClientAPI", began_seconds: float, place: str) -> Finding:
@@ -112,7 +121,7 @@ def _answer(client: "ClientAPI", began_seconds: float, place: str) -> Finding:
     return well(_NAME, sentence, **facts)
 
 
-def _collection(settings: Settings, stored: Stored) -> Iterator[Finding]:
+def _collection(premises: Premises, settings: Settings, stored: Stored) -> Iterator[Finding]:
     """A collection against the settings, as a start would see it."""
     name, space = settings.chroma.collection, settings.chroma.hnsw.space
     tombstones = _tombstones(settings)
@@ -137,7 +146,10 @@ def _collection(settings: Settings, stored: Stored) -> Iterator[Finding]:
     try:
         refuse_other_recipe(name, stored.metadata, recipe_of(settings.embedding))
         if stored.space not in {"", space}:
-            message = f"{told} was built with the distance {stored.space}, and the settings name {space}"
+            message = (
+                f"the collection {name!r} (records: {stored.records:,}) was built with the distance {stored.space}, "
+                f"and the settings name {space}"
+            )
             raise RecipeMismatch(message, remedy="run `ingestor rebuild`, or take the old setting back")
     except IngestorError as error:
         if stored.records:
@@ -145,6 +157,8 @@ def _collection(settings: Settings, stored: Stored) -> Iterator[Finding]:
         else:
             yield hint(_NAME, f"{error}; it is empty, and will be made again", "", **facts)
         return
+    if stored.records and stored.dimensions:
+        premises.dimensions[name] = stored.dimensions
     yield well(_NAME, f"{told} is of {facts['model']}, as the settings have it", **facts)
     most = settings.chroma.max_tombstone_ratio
     if most and tombstones > most * max(1, stored.records):

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ingestor.adapters.local_embedder import LocalEmbedder
 from ingestor.app.doctor.premises import Premises
 from ingestor.app.embedder import currency_of, embedder_of, price_of
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
-from ingestor.core.errors import IngestorError
+from ingestor.core.errors import IngestorError, RecipeMismatch
 from ingestor.core.model import Usage
 from ingestor.core.profiles import CHROMA_DEFAULT, PROVIDERS, ModelProfile, profile_for
 from ingestor.ports import Embedder
@@ -22,8 +22,23 @@ _SLOW_MS = 5_000
 
 def check(premises: Premises) -> Sequence[Finding]:
     """Every model that the sources name, once."""
-    chosen = {each.embedding.model_dump_json(): each.embedding for each in premises.sources}
-    return [finding for each in chosen.values() for finding in _of(each, is_calling=premises.is_calling)]
+    found: list[Finding] = []
+    for chosen in dict.fromkeys(each.embedding for each in premises.sources):
+        called = _of(chosen, is_calling=premises.is_calling)
+        found += called
+        names = dict.fromkeys(each.chroma.collection for each in premises.sources if each.embedding == chosen)
+        for finding in called:
+            found += _misfits(finding.facts.get("dimensions"), {name: premises.dimensions.get(name) for name in names})
+    return found
+
+
+def _misfits(given: object, held: Mapping[str, int | None]) -> Iterator[Finding]:
+    """Collections that the vectors do not fit into, although the settings name the model that they were built with."""
+    for name, dimensions in held.items():
+        if given is not None and dimensions is not None and given != dimensions:
+            message = f"the collection {name!r} holds vectors of {dimensions} dimensions, and the model gives {given}"
+            remedy = "take the old embedding settings back, or choose another INGESTOR_CHROMA__COLLECTION"
+            yield failure(_NAME, RecipeMismatch(message, remedy=remedy), collection=name, dimensions=dimensions)
 
 
 def _of(chosen: EmbeddingSettings, *, is_calling: bool) -> Sequence[Finding]:

@@ -30,12 +30,17 @@ def check(premises: Premises) -> Sequence[Finding]:
     return found
 
 
+def orphans(found: Sequence[Occupant]) -> list[int]:
+    """Servers that have outlived their daemon: the next start ends them, and takes the folder and the port."""
+    return [each.pid for each in found if each.is_server and all(each.parent != other.pid for other in found)]
+
+
 def _chroma(premises: Premises, found: Sequence[Occupant], running: InstanceRecord | None) -> Iterator[Finding]:
     folder = premises.settings.chroma_path
     for each in found:
         if running is not None and running.pid in {each.pid, each.parent}:
             continue
-        if each.is_server and all(each.parent != other.pid for other in found):
+        if each.pid in orphans(found):
             sentence = f"the Chroma server with process id {each.pid} has outlived its daemon"
             yield hint(_NAME, sentence, "no need to do anything: the next start ends it", pid=each.pid)
         else:

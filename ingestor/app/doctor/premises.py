@@ -45,6 +45,8 @@ class Premises:
     tries_folders: bool
     """Whether something may be written into the watched folders, and taken away again."""
     surveys: list[Survey] = field(default_factory=list)
+    dimensions: dict[str, int] = field(default_factory=dict)
+    """Length of the vectors that a collection holds, by its name: noted where Chroma is looked at."""
 
     @property
     def settings(self) -> Settings:
