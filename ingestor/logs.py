@@ -137,7 +137,7 @@ def configure_logs(level: str, form: Literal["auto", "console", "json"]) -> None
 
 def _keep(_logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     if method != "debug":
-        recent.keep(_LEVELS.get(method, method), dict(event))
+        recent.keep(_LEVELS.get(method, method), structlog.contextvars.get_contextvars() | dict(event))
     return event
 
 

@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 DEFAULT_DIMENSIONS = 64
 _FIRST_CJK = 0x2E80
 _DRIP_SECONDS = 0.05
+_HELD_SECONDS = 0.02
 
 
 def vector_of(text: str, dimensions: int = DEFAULT_DIMENSIONS) -> NDArray[np.float32]:
@@ -152,8 +153,9 @@ class EmbeddingServer:
 
     `dimensions` are those of a request that names none, `allowed_dimensions` those it may name (empty: any).
     `max_inputs`, `max_tokens` and `api_key` are enforced when given. An answer takes `latency_seconds` plus
-    `latency_per_text_seconds` for every text. A request with a text that holds `reject_marker` is answered with 400;
-    the vector of a text that holds `spoil_marker` is NaN in every answer.
+    `latency_per_text_seconds` for every text, and none comes for `held_dimensions` while these are set. A request with
+    a text that holds `reject_marker` is answered with 400; the vector of a text that holds `spoil_marker` is NaN in
+    every answer.
     More than `window_requests` requests or `window_tokens` tokens in any `window_seconds` are answered with 429. At
     most `capacity` requests are worked on at once, the others wait. A server that is not `is_outspoken` names no limit
     when it refuses.
@@ -192,6 +194,7 @@ class EmbeddingServer:
         self.api_key = api_key
         self.latency_seconds = latency_seconds
         self.latency_per_text_seconds = latency_per_text_seconds
+        self.held_dimensions = 0
         self.reject_marker = reject_marker
         self.spoil_marker = spoil_marker
         self.received: list[Received] = []
@@ -443,6 +446,9 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.owner
         with owner.places:
             owner.closing.wait(owner.latency_seconds + owner.latency_per_text_seconds * len(texts))
+        while owner.held_dimensions and request.get("dimensions") == owner.held_dimensions:
+            if owner.closing.wait(_HELD_SECONDS):
+                break
         if fault is not None and self._misbehave(fault):
             return
         dimensions = self._checked(request, texts)

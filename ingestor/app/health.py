@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ingestor.app.status import Status
+from ingestor.core.counting import counted
 from ingestor.engine.following import NOT_NOW
 
 
@@ -43,11 +44,19 @@ def health(found: Status) -> Health:
 def _trouble(found: Status) -> Health | None:
     faulty = found.unreadable_folders + (found.totals.problems if found.totals else 0)
     if found.held_deletions:
-        sentence = f"{found.held_deletions} deletions are held back until `ingestor approve`, or the files come back"
+        sentence = counted(
+            found.held_deletions,
+            "1 deletion is held back until `ingestor approve`, or the file comes back",
+            f"{found.held_deletions} deletions are held back until `ingestor approve`, or the files come back",
+        )
     elif found.daemon and found.watching.startswith(NOT_NOW):
         sentence = f"the folder is watched {found.watching}"
     elif faulty:
-        sentence = f"{faulty} documents have a problem: `ingestor problems` lists them"
+        sentence = counted(
+            faulty,
+            "1 document has a problem: `ingestor problems` tells which",
+            f"{faulty} documents have a problem: `ingestor problems` lists them",
+        )
     else:
         return None
     return Health(State.TROUBLE, sentence)
@@ -59,7 +68,11 @@ def _stopped(found: Status) -> Health | None:
     if found.totals is None:
         sentence = "nothing was indexed yet: `ingestor run` begins"
     elif found.totals.queued:
-        sentence = f"{found.totals.queued} changes wait, and nothing is at work: start `ingestor run`"
+        sentence = counted(
+            found.totals.queued,
+            "1 change waits, and nothing is at work: start `ingestor run`",
+            f"{found.totals.queued} changes wait, and nothing is at work: start `ingestor run`",
+        )
     else:
         sentence = "nothing follows the folder: start `ingestor run`"
     return Health(State.STOPPED, sentence)
@@ -69,14 +82,18 @@ def _waiting(found: Status) -> Health | None:
     if found.outage:
         return Health(State.WAITING, found.outage)
     if found.totals and found.totals.retrying:
-        sentence = f"{found.totals.retrying} documents are tried again later: `ingestor problems` tells why"
+        sentence = counted(
+            found.totals.retrying,
+            "1 document is tried again later: `ingestor problems` tells why",
+            f"{found.totals.retrying} documents are tried again later: `ingestor problems` tells why",
+        )
         return Health(State.WAITING, sentence)
     return None
 
 
 def _working(found: Status) -> Health:
     if found.totals and (changes := found.totals.queued + found.totals.in_flight):
-        return Health(State.WORKING, f"{changes} changes to do")
+        return Health(State.WORKING, counted(changes, "1 change to do", f"{changes} changes to do"))
     if found.last_reconcile is None:
         return Health(State.WORKING, "the folder is compared for the first time")
     return Health(State.IN_STEP, "the collection equals the folder")

@@ -171,7 +171,8 @@ async def work_through(pipelines: Sequence[Pipeline]) -> Scanned:
     scanned = Scanned()
     for pipeline in pipelines:
         try:
-            scanned.unreadable += (await pipeline.reconciler.reconcile()).unreadable
+            with pipeline.named_in_logs():
+                scanned.unreadable += (await pipeline.reconciler.reconcile()).unreadable
         except ServiceUnavailable as error:
             if len(pipelines) == 1:
                 raise
@@ -180,7 +181,8 @@ async def work_through(pipelines: Sequence[Pipeline]) -> Scanned:
     held = [pipeline for pipeline in pipelines if pipeline.reconciler.held]
     for pipeline in held:
         # What was renamed meanwhile is not missing any more.
-        await pipeline.reconciler.reconcile()
+        with pipeline.named_in_logs():
+            await pipeline.reconciler.reconcile()
     if held:
         await work_off(held)
     return scanned
@@ -190,7 +192,8 @@ async def work_off(pipelines: Sequence[Pipeline]) -> None:
     """Do what is queued."""
     async with asyncio.TaskGroup() as tasks:
         for pipeline in pipelines:
-            tasks.create_task(pipeline.worker.run(until_idle=True))
+            with pipeline.named_in_logs():
+                tasks.create_task(pipeline.worker.run(until_idle=True))
 
 
 def usage_of(pipelines: Sequence[Pipeline]) -> Usage:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import structlog
 
+from ingestor.core.counting import counted
 from ingestor.core.errors import TransientError
 from ingestor.engine.following import NOT_NOW, Follower
 from ingestor.engine.patrol import Patrol
@@ -91,10 +92,12 @@ class Daemon:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set; raises the error of a part that died."""
         async with running(self._pipelines) as tasks:
-            work = {tasks.create_task(self._work(line)) for line in self._lines}
-            others = [
-                *(tasks.create_task(line.follower.run()) for line in self._lines),
-                *(tasks.create_task(patrol.run()) for patrol in self._patrols),
+            work, others = set[asyncio.Task[None]](), list[asyncio.Task[None]]()
+            for line, patrol in zip(self._lines, self._patrols, strict=True):
+                with line.pipeline.named_in_logs():
+                    work.add(tasks.create_task(self._work(line)))
+                    others += (tasks.create_task(line.follower.run()), tasks.create_task(patrol.run()))
+            others += [
                 tasks.create_task(self._beat()),
                 tasks.create_task(self._supervise_service()),
                 tasks.create_task(self._announce_ready()),
@@ -155,7 +158,8 @@ class Daemon:
         waiting = sum(pipeline.tally.expected - pipeline.tally.finished for pipeline in self._pipelines)
         outage = next((pipeline.outage for pipeline in self._pipelines if pipeline.outage), "")
         if waiting > 0:
-            return f"{waiting} changes to do" + (f", waiting: {outage}" if outage else "")
+            doing = counted(waiting, "1 change to do", f"{waiting} changes to do")
+            return f"{doing}, waiting: {outage}" if outage else doing
         if not all(line.compared(of_several=len(self._lines) > 1).is_set() for line in self._lines):
             return "the folder is compared for the first time"
         return outage or "the collection equals the folder"

@@ -9,8 +9,8 @@ rebuilt from the collection, and a collection that was lost makes every record d
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -273,10 +273,17 @@ class Pipeline:
         async with running([self]) as tasks:
             yield tasks
 
+    @contextmanager
+    def named_in_logs(self) -> Iterator[None]:
+        """Where there are several sources, what is logged within, and by tasks that begin within, bears its name."""
+        with structlog.contextvars.bound_contextvars(**({"source": self.name} if self.name else {})):
+            yield
+
     async def run_services(self) -> None:
         """Embed and write until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.writer.run())
+            with self.named_in_logs():
+                tasks.create_task(self.writer.run())
             if self.has_own_model:
                 tasks.create_task(self.embedding.run())
 

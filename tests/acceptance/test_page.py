@@ -530,6 +530,7 @@ def test_of_several_collections_the_first_is_looked_at_until_another_is_chosen(
             expect(page.locator(".hit")).to_contain_text("A comet.")
             expect(page.locator("#activity")).to_contain_text("Folder compared afresh")
             expect(page.locator("#activity")).not_to_contain_text("rescan_seconds")
+            expect(page.locator("#activity .what").filter(has_text="1.txt")).to_contain_text("notes")
 
 
 def test_how_a_daemon_is_stands_in_one_word_as_the_terminal_has_it(

@@ -86,6 +86,11 @@ def test_each_source_is_followed_into_its_own_collection(site: Site) -> None:
     wait_equal(site, site.root / "notes", "documents")
     wait_equal(site, site.root / "papers", "papers")
 
+    logged = {("notes", "a.md"), ("notes", "new.md"), ("notes", "z.md"), ("papers", "a.md"), ("papers", "b.txt")}
+    eventually(
+        lambda: {(event["source"], event["path"]) for event in daemon.events("document.synced")} == logged, daemon.log
+    )
+    assert [event["source"] for event in daemon.events("folder.reconciled")] == ["notes", "papers"]
     told = site.command("status", "--json").json()
     assert set(told["sources"]) == {"notes", "papers"}
     assert told["documents"] == 3
@@ -250,7 +255,7 @@ def test_a_daemon_rebuilds_a_shared_collection_and_another_while_it_follows_all_
     site.sync()
     new = DIMENSIONS // 2
     site.settings["INGESTOR_EMBEDDING__DIMENSIONS"] = str(new)
-    provider.latency_seconds = 3.0
+    provider.held_dimensions = new
     daemon = site.start("run", "--rebuild").wait_ready()
     for name in ("notes", "papers", "letters"):
         write(site.root / name / "new.txt", f"Written into {name} meanwhile.\n")
@@ -270,7 +275,7 @@ def test_a_daemon_rebuilds_a_shared_collection_and_another_while_it_follows_all_
 
     eventually(lambda: are_equal(DIMENSIONS), daemon.log)
     assert not daemon.events("collection.switched")
-    provider.latency_seconds = 0.0
+    provider.held_dimensions = 0
     eventually(lambda: are_equal(new), daemon.log)
     eventually(lambda: daemon.events("daemon.started"), daemon.log)
     assert [event["name"] for event in daemon.events("collection.switched")] == ["documents", "letters"]

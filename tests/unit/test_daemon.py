@@ -118,9 +118,9 @@ async def test_the_service_manager_hears_what_work_waits_for(world: World) -> No
     world.embedder = HashEmbedder(gate=asyncio.Event())
     life = Life(world)
     running = asyncio.create_task(life.run())
-    await until(lambda: "1 changes to do" in life.heard.states)
+    await until(lambda: "1 change to do" in life.heard.states)
     life.pipeline.tally.outage = "the provider is away - wait"
-    await until(lambda: "1 changes to do, waiting: the provider is away - wait" in life.heard.states)
+    await until(lambda: "1 change to do, waiting: the provider is away - wait" in life.heard.states)
     running.cancel()
     await asyncio.wait({running}, timeout=10)
 

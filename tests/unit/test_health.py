@@ -53,7 +53,7 @@ OUTAGE = "the endpoint is out of reach - start it"
         ({"daemon": None}, State.STOPPED, "`ingestor run`"),
         ({"daemon": None, "totals": None}, State.STOPPED, "nothing was indexed yet"),
         ({"daemon": None, "totals": replace(TOTALS, queued=2)}, State.STOPPED, "2 changes wait"),
-        ({"totals": replace(TOTALS, problems=1), "outage": OUTAGE}, State.TROUBLE, "1 documents have a problem"),
+        ({"totals": replace(TOTALS, problems=1), "outage": OUTAGE}, State.TROUBLE, "1 document has a problem"),
         ({"unreadable_folders": 1, "daemon": None}, State.TROUBLE, "`ingestor problems`"),
         ({"watching": "not at the moment: it is unmounted"}, State.TROUBLE, "it is unmounted"),
         ({"held_deletions": 9, "totals": replace(TOTALS, problems=1)}, State.TROUBLE, "`ingestor approve`"),

@@ -40,10 +40,13 @@ function named(event) {
 
 const moods = { warning: "is-warn", error: "is-bad", critical: "is-bad" };
 
-function line(what, more, { when = "", mood = "", path = "" }) {
+function line(what, more, { when = "", mood = "", source = "", path = "" }) {
   const row = element("li", mood, "");
-  row.append(element("time", "", when), element("span", "what", path ? `${what} ` : what));
-  row.lastChild.title = `${what} ${path}`;
+  row.append(element("time", "", when), element("span", "what", source || path ? `${what} ` : what));
+  row.lastChild.title = [what, source, path].filter(Boolean).join(" ");
+  if (source) {
+    row.lastChild.append(element("span", "tag", source), " ");
+  }
   if (path) {
     const link = element("a", "", path);
     link.href = `/?${new URLSearchParams({ view: "documents", text: path })}`;
@@ -67,7 +70,7 @@ function shown(entry) {
   const [what, more] = about[entry.event]?.(entry) ?? [named(entry.event), entry.reason ?? ""];
   const moment = new Date(entry.timestamp);
   const when = Number.isNaN(moment.valueOf()) ? "" : moment.toLocaleTimeString(undefined, { hour12: false });
-  const row = line(what, more, { when, mood: moods[entry.level], path: entry.path });
+  const row = line(what, more, { when, mood: moods[entry.level], source: entry.source, path: entry.path });
   if (Date.now() - moment < AGAIN_MS) {
     row.classList.add("is-new");
   }
