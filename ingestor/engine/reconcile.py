@@ -203,15 +203,16 @@ class Reconciler:
         return missing, is_too_much and not await self.is_approved()
 
     async def _hold_back(self, missing: int, known: int, found: Difference) -> int:
-        """Say that deletions wait for approval; returns how many."""
+        """Say that deletions wait for approval, once for so many; returns how many."""
+        if self.held != len(found.gone):
+            _log.error(
+                "deletions.held_back",
+                missing=missing,
+                known=known,
+                example=found.gone[0],
+                remedy="see that the folder is what it should be (mounted, complete), then run `ingestor approve`",
+            )
         self.held = len(found.gone)
-        _log.error(
-            "deletions.held_back",
-            missing=missing,
-            known=known,
-            example=found.gone[0],
-            remedy="see that the folder is what it should be (mounted, complete), then run `ingestor approve`",
-        )
         await self._lane.run(self._ledger.set_note, HELD_NOTE, str(self.held))
         # What was queued for another reason, such as an edit, would find its file gone and go the same way.
         await self._lane.run(self._ledger.dequeue, found.gone)

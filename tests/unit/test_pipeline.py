@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 import pytest
+from structlog.testing import capture_logs
 
 from ingestor.adapters.clock import SystemClock
 from ingestor.core.backoff import Backoff
@@ -651,6 +652,23 @@ async def test_what_was_queued_for_another_reason_waits_too_while_deletions_are_
     await pipeline.close()
     assert world.ledger.waiting() == {}
     assert world.records() == before
+
+
+async def test_deletions_that_are_held_back_are_told_once_for_so_many(world: World) -> None:
+    await world.sync()
+    world.approves = False
+    for path in ("a.md", "sub"):
+        world.folder.delete(path)
+    pipeline = world.pipeline()
+    with capture_logs() as told:
+        await pipeline.reconciler.reconcile()
+        await pipeline.reconciler.reconcile()
+        world.folder.write("a.md", b"one")
+        await pipeline.reconciler.reconcile()
+    await pipeline.close()
+    held = [line["missing"] for line in told if line["event"] == "deletions.held_back"]
+    assert held == sorted(set(held), reverse=True)
+    assert held
 
 
 async def test_a_clock_that_is_set_back_starves_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
