@@ -32,6 +32,7 @@ EXIT_UNEXPECTED = 1
 EXIT_PROBLEMS = 3
 EXIT_OUT_OF_REACH = 4
 
+_LINE_END_BLANKS = re.compile(" +$", re.MULTILINE)
 _PIPE_COLUMNS = 10_000
 """Of a table that goes to a file or a program: each row is a line."""
 _UNITS = ("B", "KiB", "MiB", "GiB")
@@ -69,8 +70,18 @@ class Terminal:
         return sys.stderr if self._is_stderr else sys.stdout
 
     def print(self, *objects: "RenderableType") -> None:
-        """Print what we tell, in the reader's language: text with rich's markup, tables with their headings."""
-        self.console.print(*map(_told, objects))
+        """Print what we tell, in the reader's language: text with rich's markup, tables with their headings.
+
+        A pipe gets a table without the blanks with which rich fills up its last column.
+        """
+        told = [_told(each) for each in objects]
+        if self.is_terminal:
+            self.console.print(*told)
+            return
+        with self.console.capture() as captured:
+            self.console.print(*told)
+        self.console.file.write(_LINE_END_BLANKS.sub("", captured.get()))
+        self.console.file.flush()  # a reader that has gone is noticed here
 
     def print_verbatim(self, text: str) -> None:
         """Print what others have written, or what is in the reader's language already, with rich's markup."""

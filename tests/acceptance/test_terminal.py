@@ -99,6 +99,13 @@ def test_colours_go_where_they_are_not_wanted(
     assert ("╭" in told.text) == has_sequences, "a dumb terminal gets what a pipe does"
 
 
+@pytest.mark.parametrize("command", ["status", "plan", "models", "config"])
+def test_a_pipe_gets_no_blanks_at_the_ends_of_lines(command: str, site: Site) -> None:
+    told = site.command(command).out
+    assert told.count("\n") > 1
+    assert [line for line in told.splitlines() if line != line.rstrip()] == []
+
+
 def test_status_is_drawn_anew_until_ctrl_c_and_tells_what_has_changed(site: Site) -> None:
     with on_terminal(site, "status", "--watch") as terminal:
         terminal.wait_for("stopped: nothing follows the folder")

@@ -113,11 +113,11 @@ def _answer(client: "ClientAPI", began_seconds: float, place: str) -> Finding:
         "heartbeat_ms": heartbeat_ms,
         "connect_ms": round((connected_seconds - began_seconds) * 1_000),
     }
-    sentence = f"Chroma {theirs} answers at {place} in {heartbeat_ms} ms"
     # A server answers with the version of its API, which is 1.0.0 for all of 1: other than that, it is its own.
+    sentence = f"Chroma answers at {place} in {heartbeat_ms} ms, its API is {theirs}, the client here is {ours}"
     if ours.split(".")[:1] != theirs.split(".")[:1]:
         remedy = "install the version of chromadb that the server has, or update the server"
-        return warning(_NAME, f"{sentence}, and the client here is of version {ours}", remedy, **facts)
+        return warning(_NAME, sentence, remedy, **facts)
     return well(_NAME, sentence, **facts)
 
 
