@@ -171,8 +171,7 @@ async def work_through(pipelines: Sequence[Pipeline]) -> Scanned:
     scanned = Scanned()
     for pipeline in pipelines:
         try:
-            with pipeline.named_in_logs():
-                scanned.unreadable += (await pipeline.reconciler.reconcile()).unreadable
+            scanned.unreadable += (await pipeline.reconcile()).unreadable
         except ServiceUnavailable as error:
             if len(pipelines) == 1:
                 raise
@@ -181,8 +180,7 @@ async def work_through(pipelines: Sequence[Pipeline]) -> Scanned:
     held = [pipeline for pipeline in pipelines if pipeline.reconciler.held]
     for pipeline in held:
         # What was renamed meanwhile is not missing any more.
-        with pipeline.named_in_logs():
-            await pipeline.reconciler.reconcile()
+        await pipeline.reconcile()
     if held:
         await work_off(held)
     return scanned

@@ -85,7 +85,7 @@ async def _verify(pipeline: Pipeline, pipelines: Sequence[Pipeline], how: _How) 
             async with running(pipelines):
                 await work_through([pipeline])
         else:
-            await pipeline.reconciler.reconcile()
+            await pipeline.reconcile()
             await _drained(pipeline)
         found = await pipeline.auditor.audit(is_deep=True, is_alone=is_alone)
     return Verification(pipeline.name, first, found)

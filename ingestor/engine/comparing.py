@@ -45,7 +45,7 @@ async def compare(
 
     Both collections have a pipeline for each source. Raises what the ports raise.
     """
-    reconciled = [await pipeline.reconciler.reconcile() for pipeline in following]
+    reconciled = [await pipeline.reconcile() for pipeline in following]
     audits = [await pipeline.auditor.audit() for pipeline in following]
     if any(each.present or (each.gone and not each.held) for each in reconciled):
         return None

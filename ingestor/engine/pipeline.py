@@ -27,7 +27,7 @@ from ingestor.engine.lane import Lane
 from ingestor.engine.measured import MeasuredEmbedder, MeasuredSink
 from ingestor.engine.pace import Pace
 from ingestor.engine.reading import Reader
-from ingestor.engine.reconcile import Reconciler
+from ingestor.engine.reconcile import Reconciled, Reconciler
 from ingestor.engine.sync import Protocol
 from ingestor.engine.tally import Tally
 from ingestor.engine.verify import Audit, Auditor
@@ -248,14 +248,14 @@ class Pipeline:
 
     def chroma_stuck_seconds(self) -> float:
         """For how long Chroma has written nothing that it was asked to; 0 when it does."""
-        since_seconds = self.tally.chroma_fails_since_seconds
-        return 0.0 if since_seconds is None else self._parts.clock.monotonic_seconds() - since_seconds
+        return self._passed_seconds(self.tally.chroma_fails_since_seconds)
 
     def chroma_failing_seconds(self) -> float:
         """For how long Chroma has done nothing that it was asked, or has not answered; 0 when it does."""
-        since_seconds = self.tally.chroma_away_since_seconds
-        away_seconds = 0.0 if since_seconds is None else self._parts.clock.monotonic_seconds() - since_seconds
-        return max(away_seconds, self.chroma_stuck_seconds())
+        return max(self._passed_seconds(self.tally.chroma_away_since_seconds), self.chroma_stuck_seconds())
+
+    def _passed_seconds(self, since_seconds: float | None) -> float:
+        return 0.0 if since_seconds is None else self._parts.clock.monotonic_seconds() - since_seconds
 
     async def hasten(self) -> None:
         """Have what waits for an outside service tried again now: the service is back."""
@@ -278,6 +278,11 @@ class Pipeline:
         """Where there are several sources, what is logged within, and by tasks that begin within, bears its name."""
         with structlog.contextvars.bound_contextvars(**({"source": self.name} if self.name else {})):
             yield
+
+    async def reconcile(self) -> Reconciled:
+        """Compare the whole folder with the ledger, and queue what differs. Raises what the reconciler raises."""
+        with self.named_in_logs():
+            return await self.reconciler.reconcile()
 
     async def run_services(self) -> None:
         """Embed and write until cancelled."""

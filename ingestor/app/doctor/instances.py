@@ -37,10 +37,11 @@ def orphans(found: Sequence[Occupant]) -> list[int]:
 
 def _chroma(premises: Premises, found: Sequence[Occupant], running: InstanceRecord | None) -> Iterator[Finding]:
     folder = premises.settings.chroma_path
+    left = orphans(found)
     for each in found:
         if running is not None and running.pid in {each.pid, each.parent}:
             continue
-        if each.pid in orphans(found):
+        if each.pid in left:
             sentence = f"the Chroma server with process id {each.pid} has outlived its daemon"
             yield hint(_NAME, sentence, "no need to do anything: the next start ends it", pid=each.pid)
         else:
