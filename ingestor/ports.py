@@ -5,7 +5,7 @@ Synchronous ports may block: the loop calls each of them from one thread of its 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -330,3 +330,40 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Lane(Protocol):
+    """One thread that owns something that must not be used from two (SQLite, the Chroma client).
+
+    Calls run one after another, in the order in which they were asked for, and their results come back in that order.
+    The worker's claims rely on it.
+    """
+
+    async def run(self, call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Run a call and wait for its result. A cancelled wait does not stop the call: its effect may still happen."""
+
+    def close(self) -> bool:
+        """Let the calls that were asked for finish; False when they did not in time, and are left behind."""
+
+
+class Runtime(Clock, Protocol):
+    """What the engine has from its process: time, chance, ids and threads.
+
+    A simulation that decides all four decides everything that happens between two calls of the other ports.
+    """
+
+    def fraction(self) -> float:
+        """A random number in [0, 1): it spreads retries and scans, and guards nothing."""
+
+    def new_id(self) -> str:
+        """An identity that nothing has had before: 32 hexadecimal digits."""
+
+    async def in_thread(self, call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Run a call that may block on any thread. A cancelled wait does not stop it."""
+
+    def lane(self, name: str) -> Lane:
+        """Begin a thread for something that must not be used from two; the caller closes it."""

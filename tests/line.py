@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from ingestor.adapters.runtime import ThreadLane
 from ingestor.core.backoff import Backoff
 from ingestor.core.pacing import Allowance
 from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
-from ingestor.engine.lane import Lane
 from ingestor.engine.pace import Pace
-from ingestor.ports import Clock, Embedder
+from ingestor.ports import Embedder, Runtime
 from tests.doubles_ledger import MemoryLedger, MemoryVectors
 
 UNLIMITED = Allowance()
@@ -43,7 +43,7 @@ class Line:
 @asynccontextmanager
 async def running(  # noqa: PLR0913 - what a test may want otherwise
     embedder: Embedder,
-    clock: Clock,
+    runtime: Runtime,
     retry: Backoff,
     *,
     allowance: Allowance = UNLIMITED,
@@ -52,12 +52,12 @@ async def running(  # noqa: PLR0913 - what a test may want otherwise
     estimate_tokens: Callable[[str], int] = len,
 ) -> AsyncIterator[Line]:
     """A line that serves for the time of the block; its embedder is closed with it."""
-    lane = Lane("line")
+    lane = ThreadLane("line")
     ledger = MemoryLedger() if ledger is None else ledger
     vectors = MemoryVectors() if vectors is None else vectors
-    account = Account(ledger, lane, clock, tokens_per_day=allowance.tokens_per_day)
-    pace = Pace(clock, retry, allowance, max_calls=embedder.max_concurrency)
-    embedding = Embedding(embedder, vectors, lane, clock, pace=pace, account=account, estimate_tokens=estimate_tokens)
+    account = Account(ledger, lane, runtime, tokens_per_day=allowance.tokens_per_day)
+    pace = Pace(runtime, retry, allowance, max_calls=embedder.max_concurrency)
+    embedding = Embedding(embedder, vectors, lane, runtime, pace=pace, account=account, estimate_tokens=estimate_tokens)
     task = asyncio.create_task(embedding.run())
     try:
         yield Line(embedding, account, pace, ledger, vectors)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import cast
 
-from ingestor.adapters.clock import SystemClock
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.errors import UndecodableDocument
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Change, Chunk, Priority
@@ -57,7 +57,7 @@ class World:
             vectors=self.vectors,
             embedder=self.embedder,
             sink=self.sink,
-            clock=SystemClock(),
+            runtime=SystemRuntime(),
             estimate_tokens=len,
             name=name,
         )
@@ -84,7 +84,7 @@ class World:
         pipeline = self.pipeline()
         try:
             await pipeline.prepare()
-            now_seconds = SystemClock().now_seconds()
+            now_seconds = SystemRuntime().now_seconds()
             change = Change("", Priority.LIVE, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
             self.ledger.enqueue(hinted, change)
             async with pipeline.running():

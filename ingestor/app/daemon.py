@@ -14,6 +14,7 @@ from ingestor.adapters import chroma_client
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.instance import InstanceRecord
 from ingestor.adapters.notify import Notifier
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_client, open_collections, serve
 from ingestor.app.compaction import compactors_of
 from ingestor.app.line import line_of
@@ -82,7 +83,9 @@ async def run(settings: Settings, *, is_rebuild: bool = False, front: Front | No
         stack.push_async_callback(searchers.close)
         live.come_up(lines, searchers)
         stack.callback(stop.set)  # whatever it ends by, nothing can be asked from here on
-        await Daemon(lines, notifier, supervise=supervise, beside=[each.run for each in compactors]).run(stop)
+        await Daemon(
+            lines, notifier, SystemRuntime(), supervise=supervise, beside=[each.run for each in compactors]
+        ).run(stop)
     _log.info("daemon.stopped")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ingestor.adapters.decoding import decode
+from ingestor.adapters.runtime import ThreadLane
 from ingestor.app.embedder import embedding_of, recipe_of
 from ingestor.app.parts import vectors_of
 from ingestor.core.errors import ConfigError
@@ -16,7 +17,6 @@ from ingestor.core.model import Purpose, Usage
 from ingestor.core.profiles import without_lone_surrogates
 from ingestor.core.similarity import cosine, euclidean
 from ingestor.engine.evaluation import Model
-from ingestor.engine.lane import Lane
 from ingestor.ports import Vector
 from ingestor.settings import EmbeddingSettings, Settings
 
@@ -59,7 +59,7 @@ async def running_model(settings: Settings, chosen: EmbeddingSettings) -> AsyncI
     """
     async with AsyncExitStack() as stack:
         vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
-        lane = stack.enter_context(contextlib.closing(Lane("vectors")))
+        lane = stack.enter_context(contextlib.closing(ThreadLane("vectors")))
         embedding = await stack.enter_async_context(embedding_of(chosen, vectors, lane))
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(embedding.run())

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ingestor.adapters.chroma_embedder import ChromaEmbedder
-from ingestor.adapters.clock import SystemClock
 from ingestor.adapters.local_embedder import LocalEmbedder
 from ingestor.adapters.openai_embedder import OpenAIEmbedder
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.asking import Function, function_for
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Recipe
@@ -16,10 +16,9 @@ from ingestor.core.profiles import CHROMA_DEFAULT, LOCAL, PROVIDERS, profile_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
-from ingestor.engine.lane import Lane
 from ingestor.engine.pace import Pace
 from ingestor.engine.pipeline import EMBEDDING_RETRY
-from ingestor.ports import Embedder, VectorStore
+from ingestor.ports import Embedder, Lane, VectorStore
 from ingestor.settings import EmbeddingSettings, provider_key, variable
 
 MAX_BATCH_INPUTS = 128
@@ -119,7 +118,7 @@ async def embedding_of(chosen: EmbeddingSettings, vectors: VectorStore, lane: La
 
     What it spends is neither counted in the ledger nor held below the day's limit: somebody has just asked for it.
     """
-    embedder, clock = embedder_of(chosen), SystemClock()
+    embedder, clock = embedder_of(chosen), SystemRuntime()
     try:
         yield Embedding(
             embedder,

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ingestor.adapters.clock import SystemClock
 from ingestor.adapters.plot import draw_bars, see_that_it_can_be_drawn
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.app.choice import embedding_for
 from ingestor.app.embed import running_model
 from ingestor.app.embedder import currency_of, price_of
@@ -120,7 +120,7 @@ async def evaluate(settings: Settings, plan: Plan, tell: Tell) -> Evaluation:
         judged = []
         total = len(found.texts) + len(found.questions)
         for name, model in running.items():
-            measured = await measure(model, found, SystemClock(), partial(tell, name, total))
+            measured = await measure(model, found, SystemRuntime(), partial(tell, name, total))
             profile = profile_for(model.recipe.provider, model.recipe.model)
             price, currency = price_of(chosen[name]), currency_of(chosen[name])
             judged.append(Judged(name, profile.provider, profile.model, price, currency, measured))

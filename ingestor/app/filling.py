@@ -21,6 +21,7 @@ from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.folder import Folder
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.ledger_files import LedgerFiles
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.app.beside import MODEL_NOTE, kept, next_ledger, next_name
 from ingestor.app.collection import sink_of
 from ingestor.app.collections import noted
@@ -155,7 +156,7 @@ async def fill(  # noqa: PLR0913 - what it begins from, and how it tells and end
     async with pipelines_of(sources) as pipelines:
         lines = [line_of(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
         finished = asyncio.Event()
-        daemon = Daemon(lines, _Hushed(notifier), supervise=supervise)
+        daemon = Daemon(lines, _Hushed(notifier), SystemRuntime(), supervise=supervise)
         judge = _Judge(
             ground.next_sources,
             lines[:count],

@@ -12,11 +12,11 @@ import structlog
 
 from ingestor.adapters import conversion
 from ingestor.adapters.chroma_sink import ChromaSink
-from ingestor.adapters.clock import SystemClock
 from ingestor.adapters.decoding import decode
 from ingestor.adapters.folder import Folder
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.rules import Rules
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.adapters.vectors import SqliteVectors
 from ingestor.app.embedder import allowance_of, embedder_of
 from ingestor.core.attaching import Ground
@@ -164,7 +164,7 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
                 vectors=vectors,
                 embedder=each.embedder or embedders[settings.embedding],
                 sink=each.sink,
-                clock=SystemClock(),
+                runtime=SystemRuntime(),
                 estimate_tokens=estimate_tokens,
                 name=settings.source_name,
             )

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from ingestor.adapters.chroma_cleaning import Cleaned, cleaned, index_elements, size_bytes
 from ingestor.adapters.folder_lock import FolderLock
+from ingestor.adapters.runtime import ThreadLane
 from ingestor.app.collection import hold, indexed, open_collection, settings_for
 from ingestor.app.compaction import copy_of, put_in_place, retire
 from ingestor.app.parts import ledger_of
 from ingestor.core.errors import ConfigError
 from ingestor.engine.compaction import replaced
-from ingestor.engine.lane import Lane
 from ingestor.engine.pipeline import COLLECTION_NOTE
 from ingestor.settings import Settings
 
@@ -99,7 +99,7 @@ async def renew(settings: Settings, every: Settings, name: str = "", ledgers: Se
             message = f"the collection {settings.chroma.collection!r} was replaced since it was last indexed"
             raise ConfigError(message, remedy="run `ingestor sync` first")
         copy = copy_of(settings, sink.client, name)
-        with contextlib.closing(Lane("chroma")) as lane:
+        with contextlib.closing(ThreadLane("chroma")) as lane:
             records = await replaced(copy, lane, lambda: put_in_place(settings, sink.client, copy, told, name))
             await lane.run(retire, settings, sink.client, name)
     for each in sharing if not name else ():

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ingestor.adapters.chroma_sink import ChromaSink, view_sink
+from ingestor.adapters.runtime import ThreadLane
 from ingestor.app.collection import configured, indexed, open_client, settings_for, sink_of
 from ingestor.app.embedder import embedding_of
 from ingestor.app.parts import vectors_of
@@ -17,7 +18,6 @@ from ingestor.core.errors import ConfigError
 from ingestor.core.fingerprint import is_owned, source_of
 from ingestor.core.handmade import checked_vector
 from ingestor.core.model import Hit
-from ingestor.engine.lane import Lane
 from ingestor.engine.search import search
 from ingestor.ports import Vector
 from ingestor.settings import Settings
@@ -47,7 +47,7 @@ async def query(  # noqa: PLR0913 - the question and its filters
     with ExitStack() as stack:
         client = await asyncio.to_thread(open_client, settings, running, stack)
         sink, vector, settings = await asyncio.to_thread(_opened, settings, client, question, ids, is_ours)
-        lane = stack.enter_context(contextlib.closing(Lane("search")))
+        lane = stack.enter_context(contextlib.closing(ThreadLane("search")))
         among = ids or None
         if vector is not None:
             return await lane.run(sink.search, vector, limit, where, where_document, among)

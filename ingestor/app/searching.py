@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingestor.adapters.chroma_sink import ChromaSink, refuse_other_recipe, view_sink
 from ingestor.adapters.instance import InstanceRecord
+from ingestor.adapters.runtime import ThreadLane
 from ingestor.app.collection import open_client
 from ingestor.app.embedder import recipe_of
 from ingestor.app.parts import Sourced
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Hit, Recipe
-from ingestor.engine.lane import Lane
 from ingestor.engine.pipeline import Pipeline
 from ingestor.engine.search import search
+from ingestor.ports import Lane
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -124,7 +125,7 @@ class Searchers:
     async def _own_way(self, source: Sourced) -> "tuple[ClientAPI, Lane]":
         if self._own is None:
             client = await asyncio.to_thread(open_client, source.settings, self._record, self._stack)
-            lane = Lane("search")
+            lane = ThreadLane("search")
             self._stack.callback(lane.close)
             self._own = client, lane
         return self._own

@@ -10,8 +10,7 @@ import structlog
 
 from ingestor.core.errors import BudgetSpent, TransientError
 from ingestor.core.model import Usage
-from ingestor.engine.lane import Lane
-from ingestor.ports import Clock, Ledger
+from ingestor.ports import Clock, Lane, Ledger
 
 _CAUTION = 1.5
 """Tokens for each estimated one, until the provider has told how it counts."""

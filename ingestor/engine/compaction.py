@@ -12,7 +12,6 @@ is begun a death leaves a copy that is of no use and is deleted; after that the 
 next. The ledger speaks of records by their ids, which stay, so that the same ledger goes on.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
@@ -21,9 +20,9 @@ import structlog
 
 from ingestor.core.compacting import is_due
 from ingestor.core.errors import ServiceUnavailable, TransientError
-from ingestor.engine.lane import Lane
 from ingestor.engine.pipeline import Pipeline
 from ingestor.engine.writer import Writer
+from ingestor.ports import Lane
 
 PAGE_RECORDS = 100
 """Records that are copied in one go: a live change waits for them, a fifth of a second."""
@@ -139,6 +138,7 @@ class Compactor:
         self._count_index = count_index
         self._max_ratio = max_ratio
         self._lane = pipelines[0].services.sink_lane
+        self._runtime = pipelines[0].runtime
         self._retire_at_seconds: float | None = 0.0
 
     async def run(self) -> None:
@@ -154,8 +154,8 @@ class Compactor:
                     await self.compact()
             except TransientError as error:
                 _log.warning("compaction.put_off", reason=str(error), remedy=error.remedy)
-                await asyncio.sleep(RETRY_SECONDS)
-            await asyncio.sleep(CHECK_SECONDS)
+                await self._runtime.sleep(RETRY_SECONDS)
+            await self._runtime.sleep(CHECK_SECONDS)
 
     async def is_due(self) -> bool:
         """Whether the index holds too many deleted records."""
@@ -167,12 +167,12 @@ class Compactor:
     async def compact(self) -> None:
         """Copy and switch; the collection that was replaced is kept for a while."""
         tombstones = sum([await pipeline.tombstones() for pipeline in self._pipelines])
-        began_seconds = asyncio.get_running_loop().time()
+        began_seconds = self._runtime.monotonic_seconds()
         _log.info("compaction.began", tombstones=tombstones)
         await self._lane.run(self._retire)
         records = await replaced(self._copy, self._lane, self._switch, [each.writer for each in self._pipelines])
         await self._note(self._copy.tombstones)
-        ended_seconds = asyncio.get_running_loop().time()
+        ended_seconds = self._runtime.monotonic_seconds()
         _log.info(
             "compaction.ended", records=records, tombstones=tombstones, seconds=round(ended_seconds - began_seconds, 3)
         )
@@ -190,6 +190,6 @@ class Compactor:
 
     async def _retire_in_time(self) -> None:
         """Delete what was replaced before the start at once, what is replaced now after the grace."""
-        if self._retire_at_seconds is not None and asyncio.get_running_loop().time() >= self._retire_at_seconds:
+        if self._retire_at_seconds is not None and self._runtime.monotonic_seconds() >= self._retire_at_seconds:
             await self._lane.run(self._retire)
             self._retire_at_seconds = None

@@ -17,7 +17,7 @@ from ingestor.core.errors import TransientError
 from ingestor.engine.following import NOT_NOW, Follower
 from ingestor.engine.patrol import Patrol
 from ingestor.engine.pipeline import Pipeline, running
-from ingestor.ports import Watch
+from ingestor.ports import Runtime, Watch
 
 STATE_NOTE = "daemon_state"
 BEAT_SECONDS = 1.0
@@ -78,6 +78,7 @@ class Daemon:
         self,
         lines: Sequence[Line],
         notifier: ServiceNotifier,
+        runtime: Runtime,
         *,
         supervise: Callable[[str], bool] | None = None,
         beside: Sequence[Callable[[], Awaitable[None]]] = (),
@@ -85,6 +86,7 @@ class Daemon:
         self._lines = lines
         self._pipelines = [line.pipeline for line in lines]
         self._notifier = notifier
+        self._runtime = runtime
         self._supervise = supervise
         self._beside = beside
         self._patrols = [Patrol(line.pipeline, line.follower) for line in lines]
@@ -148,7 +150,7 @@ class Daemon:
             self._notifier.status(self._doing())
             await self._keep_state()
             pause_seconds = min(BEAT_SECONDS, (self._notifier.watchdog_seconds or BEAT_SECONDS * 2) / 2)
-            await asyncio.sleep(pause_seconds)
+            await self._runtime.sleep(pause_seconds)
 
     def _doing(self) -> str:
         """What it does, for people; of several sentences that fit, the one that asks most of them."""
@@ -181,7 +183,7 @@ class Daemon:
             return
         patience_seconds = STUCK_SECONDS
         while True:
-            await asyncio.sleep(SUPERVISE_SECONDS)
+            await self._runtime.sleep(SUPERVISE_SECONDS)
             failing_seconds = max(pipeline.chroma_stuck_seconds() for pipeline in self._pipelines)
             complaint = ""
             if not failing_seconds:
@@ -190,11 +192,11 @@ class Daemon:
                 complaint = f"it has failed at all it was asked for {failing_seconds:.0f} s"
                 patience_seconds *= 4
             try:
-                if await asyncio.to_thread(self._supervise, complaint):
+                if await self._runtime.in_thread(self._supervise, complaint):
                     for patrol in self._patrols:
                         patrol.doubt()
                     for pipeline in self._pipelines:
                         await pipeline.hasten()
             except TransientError as error:
                 _log.error("service.down", reason=str(error), remedy=error.remedy)
-                await asyncio.sleep(error.retry_after_seconds or SUPERVISE_SECONDS)
+                await self._runtime.sleep(error.retry_after_seconds or SUPERVISE_SECONDS)

@@ -36,10 +36,9 @@ from ingestor.core.model import Purpose, Usage
 from ingestor.core.packing import CallLimits, batch_length
 from ingestor.core.precedence import Precedence
 from ingestor.engine.account import Account
-from ingestor.engine.lane import Lane
 from ingestor.engine.news import happens_within
 from ingestor.engine.pace import Pace
-from ingestor.ports import BACKFILL_SHARE, Clock, Embedder, Vector, Vectors, VectorStore
+from ingestor.ports import BACKFILL_SHARE, Clock, Embedder, Lane, Vector, Vectors, VectorStore
 
 LINGER_SECONDS = 0.5
 """How long a call that is not full waits for documents that are being read."""

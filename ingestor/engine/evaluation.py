@@ -15,7 +15,7 @@ from ingestor.core.errors import RejectedByModel
 from ingestor.core.evaluating import Quality, Survey, first_ranks, quality
 from ingestor.core.model import Purpose, Recipe, Usage
 from ingestor.engine.embedding import Embedding
-from ingestor.ports import Clock, Vector, Vectors
+from ingestor.ports import Runtime, Vector, Vectors
 
 PROBES = 3
 """Questions that a model may refuse, before it is taken for one that refuses everything."""
@@ -79,7 +79,7 @@ class Measured:
     """Texts that were embedded, by the time that it took; None when none was."""
 
 
-async def measure(model: Model, survey: Survey, clock: Clock, tell: Tell) -> Measured:
+async def measure(model: Model, survey: Survey, runtime: Runtime, tell: Tell) -> Measured:
     """Ask a model the questions of a survey; `tell` is called for each text and question as its vector is had.
 
     Raises `TransientError` when the attempts of a call are used up, `RejectedByModel` when the model refuses one
@@ -88,15 +88,15 @@ async def measure(model: Model, survey: Survey, clock: Clock, tell: Tell) -> Mea
     asked = [question.text for question in survey.questions]
     # A model that runs in this process is loaded with its first text: that is no part of its speed.
     await _probe(model, asked)
-    probed_texts, began_seconds = model.usage.texts, clock.monotonic_seconds()
+    probed_texts, began_seconds = model.usage.texts, runtime.monotonic_seconds()
     texts = await model.answers(survey.texts, Purpose.DOCUMENT, tell)
     questions = await model.answers(asked, Purpose.QUERY, tell)
-    seconds = clock.monotonic_seconds() - began_seconds
+    seconds = runtime.monotonic_seconds() - began_seconds
     embedded = model.usage.texts - probed_texts
     vectors = [answer for answer in (*texts, *questions) if not isinstance(answer, RejectedByModel)]
     dimensions = len(vectors[0])
     answers = [question.answers for question in survey.questions]
-    ranks = await asyncio.to_thread(first_ranks, _rows(questions, dimensions), _rows(texts, dimensions), answers)
+    ranks = await runtime.in_thread(first_ranks, _rows(questions, dimensions), _rows(texts, dimensions), answers)
     return Measured(
         quality=quality(ranks),
         dimensions=dimensions,

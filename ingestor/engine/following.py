@@ -8,7 +8,6 @@ Invariant: whatever events are lost, the folder is compared with the ledger at l
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -20,11 +19,10 @@ from ingestor.core.errors import DocumentError, ServiceUnavailable, TransientErr
 from ingestor.core.model import Change, Doubt, DoubtKind, Hint, Priority, Stat
 from ingestor.core.reconciling import differs
 from ingestor.core.settling import GONE_SECONDS, Heard, Settling, unrest_seconds
-from ingestor.engine.lane import Lane
 from ingestor.engine.news import happens_within
 from ingestor.engine.reconcile import Reconciler
 from ingestor.engine.tally import Tally
-from ingestor.ports import Clock, Ledger, Source, Watch
+from ingestor.ports import Lane, Ledger, Runtime, Source, Watch
 
 MAX_HINTS = 50_000
 """Paths that settle at once; beyond that a scan is cheaper than looking at each."""
@@ -56,7 +54,7 @@ class Follower:
         ledger: Ledger,
         lane: Lane,
         *,
-        clock: Clock,
+        runtime: Runtime,
         tally: Tally,
         cutting: str,
         quiet_seconds: float,
@@ -69,7 +67,7 @@ class Follower:
         self._reconciler = reconciler
         self._ledger = ledger
         self._lane = lane
-        self._clock = clock
+        self._runtime = runtime
         self._tally = tally
         self._cutting = cutting
         self._quiet_seconds = quiet_seconds
@@ -105,19 +103,19 @@ class Follower:
         pause_seconds = 0.0
         try:
             while True:
-                began_seconds = self._clock.monotonic_seconds()
+                began_seconds = self._runtime.monotonic_seconds()
                 followed_at_seconds = None
                 try:
-                    await asyncio.to_thread(self._watch.start, lambda hint: _post(loop, self._hear, hint))
+                    await self._runtime.in_thread(self._watch.start, lambda hint: _post(loop, self._hear, hint))
                     self._tell_limitation()
                     await self._reconcile_all()
-                    followed_at_seconds = self._clock.monotonic_seconds()
+                    followed_at_seconds = self._runtime.monotonic_seconds()
                     self._trouble = ""
                     doubt = await self._follow()
                 except TransientError as error:
                     doubt = Doubt(str(error), DoubtKind.UNAVAILABLE)
                 self._tally.restarts[doubt.kind] += 1
-                now_seconds = self._clock.monotonic_seconds()
+                now_seconds = self._runtime.monotonic_seconds()
                 cost_seconds = (followed_at_seconds or now_seconds) - began_seconds
                 # A root that is missing is asked for again and again, which costs next to nothing.
                 is_at_once = followed_at_seconds is not None and now_seconds < followed_at_seconds + AT_ONCE_SECONDS
@@ -127,8 +125,8 @@ class Follower:
                     _log.warning("watch.restarting", reason=doubt.reason, pause_seconds=round(pause_seconds, 1))
                 self._trouble = doubt.reason
                 self.begun.set()
-                await asyncio.to_thread(self._watch.stop)
-                await self._clock.sleep(pause_seconds)
+                await self._runtime.in_thread(self._watch.stop)
+                await self._runtime.sleep(pause_seconds)
         finally:
             self._watch.stop()
 
@@ -146,11 +144,11 @@ class Follower:
     def _hear(self, hint: Hint) -> None:
         kind = "folder" if hint.is_folder else "closed" if hint.is_closed else "changed"
         self._tally.hints[kind] += 1
-        self._tally.hinted_seconds = self._clock.now_seconds()
+        self._tally.hinted_seconds = self._runtime.now_seconds()
         if not hint.is_folder and hint.path.endswith(SIDECAR_END):
             # What is told of is the file that it is attached to; that file may rest, or be in the middle of a write.
             hint = Hint(hint.path.removesuffix(SIDECAR_END))
-        if not self._settling.hear(hint, self._clock.monotonic_seconds()):
+        if not self._settling.hear(hint, self._runtime.monotonic_seconds()):
             self._doubt = Doubt(f"more than {MAX_HINTS} paths changed at once", DoubtKind.HINTS)
         self._news.set()
 
@@ -158,7 +156,7 @@ class Follower:
         """Follow until there is a doubt that needs a new watch, and return it."""
         rescan_at_seconds = self._next_rescan_seconds()
         while True:
-            now_seconds = self._clock.monotonic_seconds()
+            now_seconds = self._runtime.monotonic_seconds()
             if self._doubt is not None or now_seconds >= rescan_at_seconds:
                 # The watch is sound: only hints were too many, or it is time.
                 if self._doubt is None:
@@ -169,22 +167,22 @@ class Follower:
                     self._tally.rescans[self._doubt.kind] += 1
                     await self._reconcile_all()
                 rescan_at_seconds = self._next_rescan_seconds()
-            doubt = await asyncio.to_thread(self._watch.doubt)
+            doubt = await self._runtime.in_thread(self._watch.doubt)
             if doubt is not None:
                 return doubt
             if self._reconciler.held and await self._reconciler.is_approved():
                 self._doubt = Doubt("deletions were approved", DoubtKind.APPROVED)
                 continue
             rescan_at_seconds = min(rescan_at_seconds, self._next_rescan_seconds())
-            supervise_at_seconds = self._clock.monotonic_seconds() + SUPERVISE_SECONDS
-            while (now_seconds := self._clock.monotonic_seconds()) < supervise_at_seconds:
+            supervise_at_seconds = self._runtime.monotonic_seconds() + SUPERVISE_SECONDS
+            while (now_seconds := self._runtime.monotonic_seconds()) < supervise_at_seconds:
                 self._news.clear()
                 await self._look_at(self._settling.take_ready(now_seconds))
                 ready_seconds = self._settling.next_ready_seconds()
                 until_seconds = (
                     supervise_at_seconds if ready_seconds is None else min(ready_seconds, supervise_at_seconds)
                 )
-                await happens_within(self._news, until_seconds - self._clock.monotonic_seconds())
+                await happens_within(self._news, until_seconds - self._runtime.monotonic_seconds())
 
     async def _see_what_has_drifted(self) -> None:
         """Compare all because it is time, and count what differs although no hint had told of it."""
@@ -206,10 +204,10 @@ class Follower:
     def _next_rescan_seconds(self) -> float:
         if self._reconciler.held:
             # The files may come back, and then there is nothing left to approve.
-            return self._clock.monotonic_seconds() + min(HELD_SECONDS, self._rescan_seconds)
+            return self._runtime.monotonic_seconds() + min(HELD_SECONDS, self._rescan_seconds)
         # A tenth of jitter: many daemons on one disk must not scan it together.
-        jitter = 0.9 + 0.2 * random.random()  # noqa: S311 - spreads scans, guards nothing
-        return self._clock.monotonic_seconds() + self._rescan_seconds * jitter
+        jitter = 0.9 + 0.2 * self._runtime.fraction()
+        return self._runtime.monotonic_seconds() + self._rescan_seconds * jitter
 
     async def _look_at(self, ready: Sequence[Heard]) -> None:
         if not ready:
@@ -222,9 +220,9 @@ class Follower:
         self._wake()
 
     async def _look_at_files(self, files: Sequence[Heard]) -> None:
-        stats = await asyncio.to_thread(self._stats, [heard.hint.path for heard in files])
+        stats = await self._runtime.in_thread(self._stats, [heard.hint.path for heard in files])
         entries = await self._lane.run(self._ledger.glances_of, list(stats))
-        now_seconds = self._clock.now_seconds()
+        now_seconds = self._runtime.now_seconds()
         present: list[str] = []
         gone: list[str] = []
         for heard in files:
@@ -237,15 +235,15 @@ class Follower:
                 stat,
                 quiet_seconds=self._quiet_seconds,
                 now_seconds=now_seconds,
-                monotonic_seconds=self._clock.monotonic_seconds(),
+                monotonic_seconds=self._runtime.monotonic_seconds(),
             )
             if wait_seconds > 0:
-                self._settling.postpone(heard, self._clock.monotonic_seconds(), wait_seconds)
+                self._settling.postpone(heard, self._runtime.monotonic_seconds(), wait_seconds)
             elif stat is None:
                 gone.append(path)
             else:
                 present.append(path)
-        if gone and (doubt := await asyncio.to_thread(self._watch.doubt)) is not None:
+        if gone and (doubt := await self._runtime.in_thread(self._watch.doubt)) is not None:
             # The root may be another one by now: what is missing there is for the comparison to judge, which can hold
             # deletions back.
             raise ServiceUnavailable(doubt.reason)

@@ -3,7 +3,6 @@
 Invariant: a measured port is as good as the port behind it; its numbers may be looked at from any thread at any time.
 """
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 from ingestor.core.auditing import Held
 from ingestor.core.latency import Spread
 from ingestor.core.model import Hit, Recipe, Record, Retag, Usage
-from ingestor.ports import Embedder, Sink, Vector, Vectors
+from ingestor.ports import Clock, Embedder, Sink, Vector, Vectors
 
 OPERATIONS = ("add", "retag", "drop", "search", "count", "ids", "read", "unreachable", "confirm", "reopen")
 """What a sink is asked for."""
@@ -21,26 +20,30 @@ OPERATIONS = ("add", "retag", "drop", "search", "count", "ids", "read", "unreach
 class Failures(Counter[str]):
     """How often calls failed, by the name of the error class."""
 
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
     @contextmanager
     def counted(self, spread: Spread) -> Iterator[None]:
         """Measure a call, whatever its end; one that was cancelled has not failed."""
-        began_seconds = time.monotonic()
+        began_seconds = self._clock.monotonic_seconds()
         try:
             yield
         except Exception as error:
             self[type(error).__name__] += 1
             raise
         finally:
-            spread.add(time.monotonic() - began_seconds)
+            spread.add(self._clock.monotonic_seconds() - began_seconds)
 
 
 class MeasuredEmbedder:
     """`ports.Embedder` over another one."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, clock: Clock) -> None:
         self._embedder = embedder
         self.seconds = Spread()
-        self.failures = Failures()
+        self.failures = Failures(clock)
 
     @property
     def recipe(self) -> Recipe:
@@ -79,14 +82,15 @@ class MeasuredEmbedder:
 class MeasuredSink:
     """`ports.Sink` over another one."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, clock: Clock) -> None:
         self._sink = sink
+        self._clock = clock
         self.seconds = {operation: Spread() for operation in OPERATIONS}
-        self.failures = Failures()
+        self.failures = Failures(clock)
 
     def beside(self, sink: Sink) -> "MeasuredSink":
         """Measure another way to the same collection, and count its calls here."""
-        other = MeasuredSink(sink)
+        other = MeasuredSink(sink, self._clock)
         other.seconds, other.failures = self.seconds, self.failures
         return other
 

@@ -6,7 +6,6 @@ pause is an error, and the documents wait in the queue.
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,7 +14,7 @@ import structlog
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import RateLimited, ServiceUnavailable, TransientError, UnusableVectors
 from ingestor.core.pacing import Allowance, Circuit, Concurrency, MinuteBudget
-from ingestor.ports import Clock
+from ingestor.ports import Runtime
 
 MAX_HOLD_SECONDS = 60.0
 _TOLD_SECONDS = 2.0
@@ -27,8 +26,8 @@ _log = structlog.get_logger(__name__)
 class Pace:
     """Lets calls out, and learns from how they end."""
 
-    def __init__(self, clock: Clock, backoff: Backoff, allowance: Allowance, *, max_calls: int) -> None:
-        self._clock = clock
+    def __init__(self, runtime: Runtime, backoff: Backoff, allowance: Allowance, *, max_calls: int) -> None:
+        self._runtime = runtime
         self._backoff = backoff
         self._concurrency = Concurrency(max_calls)
         self._circuit = Circuit(backoff)
@@ -67,7 +66,7 @@ class Pace:
         if self._circuit.is_open and self._reason is not None:
             return f"the provider to answer again: {self._reason}"
         until_seconds = max(self._held_until_seconds, self._paused_until_seconds)
-        left_seconds = until_seconds - self._clock.monotonic_seconds()
+        left_seconds = until_seconds - self._runtime.monotonic_seconds()
         if left_seconds < _TOLD_SECONDS:
             return ""
         return f"the provider's limits: the next call goes out in {left_seconds:.0f} s"
@@ -81,7 +80,7 @@ class Pace:
         """
         if not is_urgent:
             await self._admit(tokens, joined)
-        now_seconds = self._clock.monotonic_seconds()
+        now_seconds = self._runtime.monotonic_seconds()
         self._requests.take(1, now_seconds)
         self._tokens.take(tokens, now_seconds)
         self._running += 1
@@ -93,7 +92,7 @@ class Pace:
 
     def answered(self, tokens: int, began_seconds: float) -> None:
         """A call was answered well."""
-        now_seconds = self._clock.monotonic_seconds()
+        now_seconds = self._runtime.monotonic_seconds()
         self.seen_alive()
         self._refusals = 0
         self._concurrency.answered(tokens, began_seconds, now_seconds)
@@ -108,8 +107,8 @@ class Pace:
 
     def failed(self, error: TransientError, began_seconds: float, attempt: int) -> float:
         """A call failed for the `attempt`-th time; returns for how many seconds its texts are to wait."""
-        now_seconds = self._clock.monotonic_seconds()
-        jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
+        now_seconds = self._runtime.monotonic_seconds()
+        jitter = self._runtime.fraction()
         if isinstance(error, UnusableVectors):
             return self._backoff.pause_seconds(attempt, jitter, error.retry_after_seconds)
         self._reason = error
@@ -158,7 +157,7 @@ class Pace:
             while True:
                 if self._reason is not None and self._has_given_up and self.round != joined:
                     raise self._reason
-                now_seconds = self._clock.monotonic_seconds()
+                now_seconds = self._runtime.monotonic_seconds()
                 hold_seconds = max(self._held_until_seconds - now_seconds, self._circuit.pause_seconds(now_seconds))
                 if hold_seconds > MAX_HOLD_SECONDS and self._reason is not None:
                     raise _again_in(self._reason, hold_seconds)
@@ -169,7 +168,7 @@ class Pace:
                 )
                 if pause_seconds > 0:
                     self._paused_until_seconds = now_seconds + pause_seconds
-                    await self._clock.sleep(pause_seconds)
+                    await self._runtime.sleep(pause_seconds)
                 elif self._running >= self.calls:
                     self._freed.clear()
                     await self._freed.wait()

@@ -42,7 +42,7 @@ class Patrol:
     async def run(self) -> None:
         """Go round until cancelled. Raises `CollectionLost`."""
         await self._follower.reconciled.wait()
-        began_seconds = asyncio.get_running_loop().time()
+        began_seconds = self._pipeline.runtime.monotonic_seconds()
         pause_seconds = min(ROUND_SECONDS, self._pipeline.rescan_seconds)
         while True:
             was_away = self._pipeline.is_chroma_away
@@ -52,15 +52,15 @@ class Patrol:
                 if not (was_away and self._pipeline.is_chroma_away):
                     _log.warning("patrol.put_off", reason=str(error), remedy=error.remedy)
             if self._pipeline.is_chroma_away:
-                await asyncio.sleep(min(pause_seconds, AWAY_SECONDS))
+                await self._pipeline.runtime.sleep(min(pause_seconds, AWAY_SECONDS))
             elif self._doubt.is_set():
-                await asyncio.sleep(min(pause_seconds, DOUBT_SECONDS))
+                await self._pipeline.runtime.sleep(min(pause_seconds, DOUBT_SECONDS))
             else:
                 await happens_within(self._doubt, pause_seconds)
 
     async def _go_round(self, began_seconds: float) -> None:
         await self._pipeline.confirm()
-        now_seconds = asyncio.get_running_loop().time()
+        now_seconds = self._pipeline.runtime.monotonic_seconds()
         last_seconds = began_seconds if self._audited_at_seconds is None else self._audited_at_seconds
         is_due = now_seconds - last_seconds >= self._pipeline.rescan_seconds
         if not is_due:

@@ -23,7 +23,6 @@ from ingestor.core.pacing import Allowance
 from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.following import Follower
-from ingestor.engine.lane import Lane
 from ingestor.engine.measured import MeasuredEmbedder, MeasuredSink
 from ingestor.engine.pace import Pace
 from ingestor.engine.reading import Reader
@@ -33,7 +32,7 @@ from ingestor.engine.tally import Tally
 from ingestor.engine.verify import Audit, Auditor
 from ingestor.engine.worker import Worker
 from ingestor.engine.writer import Writer
-from ingestor.ports import Clock, Embedder, Ledger, Sink, Source, Totals, VectorStore, Watch
+from ingestor.ports import Embedder, Lane, Ledger, Runtime, Sink, Source, Totals, VectorStore, Watch
 
 COLLECTION_NOTE = "collection_id"
 EMBEDDING_RETRY = Backoff(first_seconds=0.5, max_seconds=20.0, max_attempts=6)
@@ -54,7 +53,7 @@ class Parts:
     vectors: VectorStore
     embedder: Embedder
     sink: Sink
-    clock: Clock
+    runtime: Runtime
     estimate_tokens: Callable[[str], int]
     name: str = ""
     """Of the source, where there are several: the documents of two sources may share a collection."""
@@ -88,9 +87,10 @@ class Pipeline:
     ) -> None:
         self._parts = parts
         self.name = parts.name
+        self.runtime = parts.runtime
         self.rescan_seconds = rescan_seconds
         self.tally = Tally()
-        self._ledger_lane = Lane("ledger")
+        self._ledger_lane = parts.runtime.lane("ledger")
         self._owned_lanes = {"ledger": self._ledger_lane}
         same = [other.services for other in beside if other.services.embedder is parts.embedder]
         self.has_own_model = not same
@@ -100,7 +100,7 @@ class Pipeline:
         )
         self.account, self.embedding = self.services.account, self.services.embedding
         self._vectors_lane, self._sink_lane = self.services.vectors_lane, self.services.sink_lane
-        self.sink = MeasuredSink(parts.sink)
+        self.sink = MeasuredSink(parts.sink, parts.runtime)
         self.writer = Writer(Protocol(parts.ledger, self._ledger_lane, self.sink, self._sink_lane))
         self.worker = Worker(
             parts.source,
@@ -109,7 +109,7 @@ class Pipeline:
             self._ledger_lane,
             embedding=self.embedding,
             writer=self.writer,
-            clock=parts.clock,
+            runtime=parts.runtime,
             tally=self.tally,
             model=parts.embedder.recipe.model,
             source_name=parts.name,
@@ -124,7 +124,7 @@ class Pipeline:
             sink_lane=self._sink_lane,
             vectors=parts.vectors,
             vectors_lane=self._vectors_lane,
-            clock=parts.clock,
+            runtime=parts.runtime,
             recipe=parts.embedder.recipe,
             source_name=parts.name,
         )
@@ -133,7 +133,7 @@ class Pipeline:
             parts.source,
             parts.ledger,
             self._ledger_lane,
-            parts.clock,
+            parts.runtime,
             tally=self.tally,
             cutting=parts.reader.cutting,
             limit=limit,
@@ -142,16 +142,16 @@ class Pipeline:
     def _new_services(self, allowance: Allowance, shared: Services | None) -> Services:
         parts = self._parts
         if shared is None:
-            self._owned_lanes |= {"vectors": Lane("vectors"), "chroma": Lane("chroma")}
+            self._owned_lanes |= {name: parts.runtime.lane(name) for name in ("vectors", "chroma")}
         vectors_lane = shared.vectors_lane if shared else self._owned_lanes["vectors"]
-        account = Account(parts.ledger, self._ledger_lane, parts.clock, tokens_per_day=allowance.tokens_per_day)
-        calls = MeasuredEmbedder(parts.embedder)
-        pace = Pace(parts.clock, EMBEDDING_RETRY, allowance, max_calls=parts.embedder.max_concurrency)
+        account = Account(parts.ledger, self._ledger_lane, parts.runtime, tokens_per_day=allowance.tokens_per_day)
+        calls = MeasuredEmbedder(parts.embedder, parts.runtime)
+        pace = Pace(parts.runtime, EMBEDDING_RETRY, allowance, max_calls=parts.embedder.max_concurrency)
         embedding = Embedding(
             calls,
             parts.vectors,
             vectors_lane,
-            parts.clock,
+            parts.runtime,
             pace=pace,
             account=account,
             estimate_tokens=parts.estimate_tokens,
@@ -167,7 +167,7 @@ class Pipeline:
             self.reconciler,
             self._parts.ledger,
             self._ledger_lane,
-            clock=self._parts.clock,
+            runtime=self.runtime,
             tally=self.tally,
             cutting=self._parts.reader.cutting,
             quiet_seconds=quiet_seconds,
@@ -225,7 +225,7 @@ class Pipeline:
         except ServiceUnavailable as error:
             self.tally.chroma_away = error.sentence
             if self.tally.chroma_away_since_seconds is None:
-                self.tally.chroma_away_since_seconds = self._parts.clock.monotonic_seconds()
+                self.tally.chroma_away_since_seconds = self.runtime.monotonic_seconds()
             raise
         self.tally.chroma_away_since_seconds = None
 
@@ -255,11 +255,11 @@ class Pipeline:
         return max(self._passed_seconds(self.tally.chroma_away_since_seconds), self.chroma_stuck_seconds())
 
     def _passed_seconds(self, since_seconds: float | None) -> float:
-        return 0.0 if since_seconds is None else self._parts.clock.monotonic_seconds() - since_seconds
+        return 0.0 if since_seconds is None else self.runtime.monotonic_seconds() - since_seconds
 
     async def hasten(self) -> None:
         """Have what waits for an outside service tried again now: the service is back."""
-        await self._ledger_lane.run(self._parts.ledger.hasten, self._parts.clock.now_seconds())
+        await self._ledger_lane.run(self._parts.ledger.hasten, self.runtime.now_seconds())
         self.worker.wake()
 
     async def queued(self) -> int:

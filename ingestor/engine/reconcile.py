@@ -8,7 +8,6 @@ cannot be listed, or a root that is missing, deletes nothing; nor does a scan th
 allows, until somebody approves of it or the files come back.
 """
 
-import asyncio
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,8 @@ from ingestor.core.model import Change, Glance, Priority, Snapshot
 from ingestor.core.paths import is_at_or_below
 from ingestor.core.reconciling import Difference, difference
 from ingestor.core.settling import GONE_SECONDS
-from ingestor.engine.lane import Lane
 from ingestor.engine.tally import Tally
-from ingestor.ports import Clock, Ledger, Source
+from ingestor.ports import Lane, Ledger, Runtime, Source
 
 LAST_RECONCILE_NOTE = "last_reconcile"
 HELD_NOTE = "held_deletions"
@@ -64,7 +62,7 @@ class Reconciler:
         source: Source,
         ledger: Ledger,
         lane: Lane,
-        clock: Clock,
+        runtime: Runtime,
         *,
         tally: Tally,
         cutting: str,
@@ -73,7 +71,7 @@ class Reconciler:
         self._source = source
         self._ledger = ledger
         self._lane = lane
-        self._clock = clock
+        self._runtime = runtime
         self._tally = tally
         self._cutting = cutting
         self._limit = limit
@@ -113,17 +111,17 @@ class Reconciler:
 
     async def _reconcile(self, below: str, priority: Priority) -> tuple[Reconciled, Sequence[str]]:
         """Compare a part, and queue what is present and differs; returns what is gone besides, unless it is held."""
-        began_seconds = self._clock.monotonic_seconds()
-        snapshot = await asyncio.to_thread(self._source.scan, below)
+        began_seconds = self._runtime.monotonic_seconds()
+        snapshot = await self._runtime.in_thread(self._source.scan, below)
         glances = await self._lane.run(self._ledger.glances, below)
-        found = await asyncio.to_thread(difference, snapshot, glances, self._cutting)
+        found = await self._runtime.in_thread(difference, snapshot, glances, self._cutting)
         missing, is_too_much = await self._missing(below, snapshot, glances, found)
         if is_too_much and below:
             return await self._reconcile("", priority)
         held = await self._hold_back(missing, len(glances), found) if is_too_much else 0
         if not held and not below:
             await self._hold_back_no_more()
-        now_seconds = self._clock.now_seconds()
+        now_seconds = self._runtime.now_seconds()
         await self._enqueue(found.present, priority)
         reconciled = Reconciled(
             present=len(found.present),
@@ -133,7 +131,7 @@ class Reconciler:
             skipped=len(snapshot.skipped),
             unconverted=len(snapshot.unconverted),
             unreadable=len(snapshot.unreadable),
-            seconds=round(self._clock.monotonic_seconds() - began_seconds, 3),
+            seconds=round(self._runtime.monotonic_seconds() - began_seconds, 3),
         )
         self._tally.present += reconciled.present
         self._tally.gone += reconciled.gone
@@ -155,7 +153,7 @@ class Reconciler:
     ) -> None:
         if not paths:
             return
-        now_seconds = self._clock.now_seconds()
+        now_seconds = self._runtime.now_seconds()
         change = Change(
             path="",
             priority=priority,
@@ -198,7 +196,7 @@ class Reconciler:
             known, files = totals.documents + totals.problems, max(1, len(snapshot.files))
         else:
             known, files = len(glances), len(snapshot.files) + len(snapshot.unconverted)
-        missing = await asyncio.to_thread(vanished, found.gone, glances, snapshot.files.values())
+        missing = await self._runtime.in_thread(vanished, found.gone, glances, snapshot.files.values())
         is_too_much = self._limit.holds_back(gone=missing, known=known, found=files)
         return missing, is_too_much and not await self.is_approved()
 

@@ -5,8 +5,7 @@ from typing import Any
 
 from ingestor.core.model import Hit
 from ingestor.engine.embedding import Embedding
-from ingestor.engine.lane import Lane
-from ingestor.ports import Sink
+from ingestor.ports import Lane, Sink
 
 
 async def search(  # noqa: PLR0913 - the question and its filters, and the parts that answer it

@@ -27,8 +27,7 @@ from dataclasses import dataclass
 
 from ingestor.core.model import Change, Plan
 from ingestor.core.planning import doubtful_entry
-from ingestor.engine.lane import Lane
-from ingestor.ports import Ledger, Sink, Vector
+from ingestor.ports import Lane, Ledger, Sink, Vector
 
 
 @dataclass(frozen=True, slots=True)

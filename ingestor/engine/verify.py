@@ -17,7 +17,6 @@ Invariant: an audit changes nothing that anybody relies on (it may save vectors 
 many records are foreign); a correction changes nothing but the ledger.
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,9 +32,8 @@ from ingestor.core.fingerprint import is_owned, source_of, vector_key
 from ingestor.core.model import Change, Document, Entry, Priority, Recipe
 from ingestor.core.planning import plan_document
 from ingestor.core.reconciling import difference
-from ingestor.engine.lane import Lane
 from ingestor.engine.reading import Reader
-from ingestor.ports import MAX_READ, Clock, Ledger, Sink, Source, Vector, VectorStore
+from ingestor.ports import MAX_READ, Lane, Ledger, Runtime, Sink, Source, Vector, VectorStore
 
 LOOKS = 3
 """How often a disagreement is looked at before it is believed, while work may go on."""
@@ -107,7 +105,7 @@ class Auditor:
         sink_lane: Lane,
         vectors: VectorStore,
         vectors_lane: Lane,
-        clock: Clock,
+        runtime: Runtime,
         recipe: Recipe,
         source_name: str = "",
     ) -> None:
@@ -119,7 +117,7 @@ class Auditor:
         self._sink_lane = sink_lane
         self._vectors = vectors
         self._vectors_lane = vectors_lane
-        self._clock = clock
+        self._runtime = runtime
         self._recipe = recipe
         self._source_name = source_name
         self._neighbours: Sequence[Auditor] = ()
@@ -159,7 +157,7 @@ class Auditor:
         for _ in range(0 if is_alone else LOOKS):
             if found.is_sound:
                 break
-            await self._clock.sleep(LOOK_PAUSE_SECONDS)
+            await self._runtime.sleep(LOOK_PAUSE_SECONDS)
             suspects = found.waiting | {correction.path for correction in found.corrections}
             again = await self._look(suspects, is_deep=is_deep)
             found = replace(again, unchecked_vectors=found.unchecked_vectors)
@@ -179,7 +177,7 @@ class Auditor:
         ]
         amended = await self._ledger_lane.run(self._ledger.amend, pairs)
         outdated = {finding.path for finding in audit.findings if finding.kind is Kind.OUTDATED}
-        now_seconds = self._clock.now_seconds()
+        now_seconds = self._runtime.now_seconds()
         change = Change("", Priority.BACKFILL, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
         await self._ledger_lane.run(self._ledger.enqueue, sorted(outdated), change)
         return len(amended)
@@ -249,9 +247,9 @@ class Auditor:
         return name == self._source_name or (self._is_first and not is_anothers)
 
     async def _folder(self) -> _Folder:
-        snapshot = await asyncio.to_thread(self._source.scan)
+        snapshot = await self._runtime.in_thread(self._source.scan)
         glances = await self._ledger_lane.run(self._ledger.glances)
-        found = await asyncio.to_thread(difference, snapshot, glances, self._reader.cutting)
+        found = await self._runtime.in_thread(difference, snapshot, glances, self._reader.cutting)
         return _Folder(snapshot.files.keys(), frozenset(found.gone))
 
     async def _traces(self, entries: Collection[Entry], *, is_deep: bool) -> tuple[Mapping[str, list[Trace]], int]:
@@ -298,11 +296,11 @@ class Auditor:
         if path not in folder.files:
             return ()
         try:
-            document = await asyncio.to_thread(self._reader.read, path)
+            document = await self._runtime.in_thread(self._reader.read, path)
         except DocumentError as error:
             is_known = entry is not None and entry.problem is not None
             return () if is_known else (Finding(Kind.OUTDATED, path, reason=f"it cannot be indexed: {error}"),)
-        reason = await asyncio.to_thread(self._difference, document, entry)
+        reason = await self._runtime.in_thread(self._difference, document, entry)
         return (Finding(Kind.OUTDATED, path, reason=reason),) if reason else ()
 
     def _difference(self, document: Document, entry: Entry | None) -> str:
@@ -321,7 +319,7 @@ class Auditor:
             document_id=entry.document_id,
             cutting=self._reader.cutting,
             model=self._recipe.model,
-            now_seconds=self._clock.now_seconds(),
+            now_seconds=self._runtime.now_seconds(),
         )
         if not plan.touches_chroma:
             return ""

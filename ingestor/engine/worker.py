@@ -18,11 +18,8 @@ document never stops another; what failed is a Problem, or is queued with its re
 """
 
 import asyncio
-import random
-import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
 
 import structlog
 
@@ -43,13 +40,12 @@ from ingestor.core.model import UNKNOWN_STAT, Change, Entry, Outcome, Plan, Prio
 from ingestor.core.planning import plan_document, plan_problem, plan_removal, plan_uncut
 from ingestor.engine.budget import Budget
 from ingestor.engine.embedding import Embedding
-from ingestor.engine.lane import Lane
 from ingestor.engine.news import happens_within
 from ingestor.engine.reading import Reader
 from ingestor.engine.sync import Write
 from ingestor.engine.tally import Tally
 from ingestor.engine.writer import Writer
-from ingestor.ports import Clock, Ledger, Source
+from ingestor.ports import Lane, Ledger, Runtime, Source
 
 MAX_DOCUMENTS = 1024
 """Documents in work at once."""
@@ -123,7 +119,7 @@ class Worker:
         *,
         embedding: Embedding,
         writer: Writer,
-        clock: Clock,
+        runtime: Runtime,
         tally: Tally,
         model: str,
         source_name: str,
@@ -135,7 +131,7 @@ class Worker:
         self._ledger_lane = ledger_lane
         self._embedding = embedding
         self._writer = writer
-        self._clock = clock
+        self._runtime = runtime
         self._tally = tally
         self._model = model
         self._source_name = source_name
@@ -158,7 +154,7 @@ class Worker:
         }
         self._news = asyncio.Event()
         self._has_live_news = False
-        self._clock_lead_seconds = clock.now_seconds() - clock.monotonic_seconds()
+        self._clock_lead_seconds = runtime.now_seconds() - runtime.monotonic_seconds()
         self._is_stopping = False
         self._outage_stage = Stage.READ
 
@@ -196,11 +192,11 @@ class Worker:
 
     async def _lease(self, tasks: asyncio.TaskGroup, room: int, *, live_only: bool) -> int:
         """Begin work on at most `room` changes; returns on how many."""
-        now_seconds = self._clock.now_seconds()
+        now_seconds = self._runtime.now_seconds()
         changes = await self._ledger_lane.run(self._ledger.lease, room, now_seconds, live_only=live_only)
         if not changes:
             return 0
-        looks = await asyncio.to_thread(self._look, [change.path for change in changes])
+        looks = await self._runtime.in_thread(self._look, [change.path for change in changes])
         loop = asyncio.get_running_loop()
         leased = [
             _Task(change, stat, error, loop.create_future(), _Claim(self._claims, change.path))
@@ -227,15 +223,15 @@ class Worker:
 
     async def _see_that_clock_is_not_set_back(self) -> None:
         """Times in the queue are those of the wall clock, because they outlive the process."""
-        lead_seconds = self._clock.now_seconds() - self._clock.monotonic_seconds()
+        lead_seconds = self._runtime.now_seconds() - self._runtime.monotonic_seconds()
         if lead_seconds < self._clock_lead_seconds - CLOCK_STEP_SECONDS:
             _log.warning("clock.set_back", seconds=round(self._clock_lead_seconds - lead_seconds, 1))
-            await self._ledger_lane.run(self._ledger.make_due, self._clock.now_seconds())
+            await self._ledger_lane.run(self._ledger.make_due, self._runtime.now_seconds())
         self._clock_lead_seconds = lead_seconds
 
     async def _due_seconds(self) -> float:
         due = await self._ledger_lane.run(self._ledger.next_due_seconds)
-        return float("inf") if due is None else max(0.0, due - self._clock.now_seconds())
+        return float("inf") if due is None else max(0.0, due - self._runtime.now_seconds())
 
     async def _work(self, task: _Task) -> None:
         try:
@@ -261,7 +257,7 @@ class Worker:
         looked_at, waiting = list(gone), dict[_Task, asyncio.Future[None]]()
         while looked_at:
             paths = [task.path for task in looked_at]
-            looks = await asyncio.to_thread(self._look, paths)
+            looks = await self._runtime.in_thread(self._look, paths)
             try:
                 known = await self._ledger_lane.run(self._ledger.entries, paths)
             except TransientError as error:
@@ -310,14 +306,14 @@ class Worker:
             self._news.set()
 
     async def _process_or_set_aside(self, task: _Task) -> None:
-        began_seconds = perf_counter()
+        began_seconds = self._runtime.monotonic_seconds()
         try:
             if task.error is not None:
                 raise task.error
             await self._process(task, began_seconds)
         except DocumentError as error:
             task.claim.leave_all()
-            ((_, hidden),) = await asyncio.to_thread(self._look, [task.path])
+            ((_, hidden),) = await self._runtime.in_thread(self._look, [task.path])
             if isinstance(hidden, DocumentError):
                 # Its folder may not be entered. That is the folder's problem, told by the reconcile; what is not known
                 # of the file is no reason to take its records away.
@@ -348,23 +344,23 @@ class Worker:
         await self._write(write, began_seconds, embedded=request.embedded)
 
     async def _plan_present(self, path: str, claim: "_Claim") -> Plan:
-        text = await asyncio.to_thread(self._reader.text_of, path)
+        text = await self._runtime.in_thread(self._reader.text_of, path)
         before = await self._before(text, claim)
         cutting = self._reader.cutting
         if before and (plan := plan_uncut(path, text.stat, text.content_hash, before, cutting=cutting)):
             return plan
-        document = await asyncio.to_thread(self._reader.document_of, text)
+        document = await self._runtime.in_thread(self._reader.document_of, text)
         return plan_document(
             document,
             before,
             document_id=before.document_id if before else self._new_id(),
             cutting=cutting,
             model=self._model,
-            now_seconds=self._clock.now_seconds(),
+            now_seconds=self._runtime.now_seconds(),
         )
 
     def _new_id(self) -> str:
-        return document_id_of(self._source_name, uuid.uuid4().hex)
+        return document_id_of(self._source_name, self._runtime.new_id())
 
     async def _before(self, text: Text, claim: "_Claim") -> Entry | None:
         kin = await self._ledger_lane.run(self._ledger.kin, text.path, text.stat, text.content_hash)
@@ -374,7 +370,7 @@ class Worker:
                 return entry
         # All free ones are claimed before anything is awaited: from here on no rival can make them stale.
         free = [entry for entry in kin if claim.try_take(entry)]
-        looks = await asyncio.to_thread(self._look, [entry.path for entry in free])
+        looks = await self._runtime.in_thread(self._look, [entry.path for entry in free])
         gone = [entry for entry, look in zip(free, looks, strict=True) if look == (None, None)]
         for entry in free:
             if entry not in gone[:1]:
@@ -394,7 +390,7 @@ class Worker:
         if before is not None:
             task.claim.take(before)
         earlier = before.problem if before else None
-        now_seconds = self._clock.now_seconds()
+        now_seconds = self._runtime.now_seconds()
         problem = Problem(
             stage=_STAGES.get(type(error), task.stage),
             kind=type(error).__name__,
@@ -418,7 +414,7 @@ class Worker:
         # Nothing was attempted that could have failed when the day's budget is spent.
         attempts = change.attempts + (not isinstance(error, BudgetSpent))
         pause_seconds = self._pause_seconds(error, attempts)
-        now_seconds = self._clock.now_seconds()
+        now_seconds = self._runtime.now_seconds()
         self._tally.postponed[type(error).__name__] += 1
         problem = Problem(
             stage=task.stage,
@@ -430,7 +426,7 @@ class Worker:
             next_try_seconds=now_seconds + pause_seconds,
         )
         if isinstance(error, ChromaUnavailable) and self._tally.chroma_fails_since_seconds is None:
-            self._tally.chroma_fails_since_seconds = self._clock.monotonic_seconds()
+            self._tally.chroma_fails_since_seconds = self._runtime.monotonic_seconds()
         if is_outage:
             self._tally.outage = error.sentence
             self._outage_stage = task.stage
@@ -452,7 +448,7 @@ class Worker:
         backoff = REST if isinstance(error, UnstableDocument) else RETRY
         if backoff.is_exhausted(attempts):
             return max(self._rescan_seconds, error.retry_after_seconds or 0.0)
-        jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
+        jitter = self._runtime.fraction()
         return backoff.pause_seconds(attempts, jitter, error.retry_after_seconds)
 
     async def _write(self, write: Write, began_seconds: float, *, embedded: int = 0) -> None:
@@ -470,11 +466,11 @@ class Worker:
         tally.dropped += len(plan.drop)
         if plan.outcome in _CARRIED_OUT:
             stat = plan.after.stat if plan.after else None
-            tally.waits[write.change.priority].add(waited_seconds(write.change, stat, self._clock.now_seconds()))
+            tally.waits[write.change.priority].add(waited_seconds(write.change, stat, self._runtime.now_seconds()))
         if tally.outage and self._is_over(plan, embedded):
             tally.outage = ""
-            await self._ledger_lane.run(self._ledger.hasten, self._clock.now_seconds())
-        self._tell(plan, embedded, perf_counter() - began_seconds)
+            await self._ledger_lane.run(self._ledger.hasten, self._runtime.now_seconds())
+        self._tell(plan, embedded, self._runtime.monotonic_seconds() - began_seconds)
 
     def _is_over(self, plan: Plan, embedded: int) -> bool:
         """Whether what was just done shows that the service that failed is back."""

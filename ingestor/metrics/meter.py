@@ -23,10 +23,10 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ingestor.adapters.ledger_census import Census, census_of
+from ingestor.adapters.runtime import ThreadLane
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.latency import Spread
 from ingestor.engine.account import local_day
-from ingestor.engine.lane import Lane
 from ingestor.metrics.chroma import CHROMA
 from ingestor.metrics.documents import DOCUMENTS
 from ingestor.metrics.embedding import EMBEDDING
@@ -91,7 +91,7 @@ class Meter:
         self._sources = sources
         self._is_ready = is_ready
         self._storage = storage
-        self._lane = Lane("metrics")
+        self._lane = ThreadLane("metrics")
         self._counting: asyncio.Task[_Stock] | None = None
         self._stock = _NO_STOCK
         self._standing: list[Collector] = [ProcessCollector(registry=None), PlatformCollector(registry=None)]

@@ -19,15 +19,14 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from ingestor.adapters.clock import SystemClock
 from ingestor.adapters.folder import Folder
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.rules import Rules
+from ingestor.adapters.runtime import SystemRuntime, ThreadLane
 from ingestor.cli.main import NEW_OBJECTS
 from ingestor.core.chunking import Cutter
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Entry
-from ingestor.engine.lane import Lane
 from ingestor.engine.reconcile import Reconciler
 from ingestor.engine.tally import Tally
 from ingestor.logs import configure_logs
@@ -140,14 +139,14 @@ async def _compare(folder: Path, ledger: Path) -> dict[str, Any]:
             opened.append(str(arguments[0]))
 
     sys.addaudithook(watch)
-    lane = Lane("ledger")
+    lane = ThreadLane("ledger")
     seconds, floors = [], []
     with contextlib.closing(SqliteLedger(ledger)) as known:
         reconciler = Reconciler(
             _source(folder),
             known,
             lane,
-            SystemClock(),
+            SystemRuntime(),
             tally=Tally(),
             cutting=Cutter().recipe,
             limit=DeletionLimit(0.5, 100),

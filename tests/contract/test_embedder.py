@@ -11,6 +11,7 @@ from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2
 from ingestor.adapters.chroma_embedder import ChromaEmbedder
 from ingestor.adapters.local_embedder import LocalEmbedder
 from ingestor.adapters.openai_embedder import OpenAIEmbedder
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.model import Purpose, Recipe, Usage
 from ingestor.engine.measured import MeasuredEmbedder
@@ -33,7 +34,7 @@ async def embedder(
     if request.param == "double":
         yield HashEmbedder()
     elif request.param == "measured":
-        yield MeasuredEmbedder(HashEmbedder())
+        yield MeasuredEmbedder(HashEmbedder(), SystemRuntime())
     elif request.param == "chroma-default":
         put_model(tmp_path / FOLDER)
         monkeypatch.setattr(ONNXMiniLM_L6_V2, "DOWNLOAD_PATH", (tmp_path / FOLDER).parent)

@@ -15,6 +15,7 @@ from ingestor.adapters.chroma_function import stand_in
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, Space, _body_bytes, _bounds, open_sink
 from ingestor.adapters.folder_lock import FolderLock
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.asking import Function
 from ingestor.core.errors import CollectionLost, ConfigError, RecipeMismatch, RejectedByChroma, ServiceUnavailable
 from ingestor.core.model import Recipe, Record, Retag, Scalar
@@ -117,7 +118,7 @@ SHAPES = ["http_client", "folder_client", "memory_client"]
 def bench(request: pytest.FixtureRequest) -> Bench:
     if request.param == "measured":
         bench = MemoryBench()
-        bench.sink = MeasuredSink(bench.memory)
+        bench.sink = MeasuredSink(bench.memory, SystemRuntime())
         return bench
     return MemoryBench() if request.param == "double" else ChromaBench(request.getfixturevalue(request.param))
 

@@ -20,7 +20,7 @@ from ingestor.core.model import Recipe
 from ingestor.engine.embedding import Embedding
 from tests.checker import belongs
 from tests.daemon import KEY, Daemon, Site, assert_equal, eventually, provider_settings
-from tests.doubles_clock import FakeClock
+from tests.doubles_runtime import FakeRuntime
 from tests.embedding_server import EmbeddingServer, Fault, FaultKind
 from tests.line import running
 
@@ -180,7 +180,7 @@ async def line_of(provider: EmbeddingServer) -> AsyncIterator[Embedding]:
         timeout_seconds=30.0,
         sends_dimensions=True,
     )
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         yield line.embedding
 
 

@@ -35,7 +35,7 @@ VARIANT = """\
 import sys, time
 from pathlib import Path
 from ingestor.adapters import ledger
-from ingestor.adapters.clock import SystemClock
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.cli import main
 {change}
 sys.exit(main())
@@ -258,7 +258,7 @@ def test_work_goes_on_when_clocks_are_wrong_and_set_back_and_forth(
 ) -> None:
     ahead = site.root / "seconds_ahead"
     ahead.write_text("3600", encoding="utf-8")
-    shifted = f"SystemClock.now_seconds = lambda _: time.time() + float(Path({str(ahead)!r}).read_text())"
+    shifted = f"SystemRuntime.now_seconds = lambda _: time.time() + float(Path({str(ahead)!r}).read_text())"
     monkeypatch.setattr(daemon_module, "COMMAND", variant(site, shifted))
     site.settings["INGESTOR_WATCH__RESCAN_SECONDS"] = "3"
     daemon = site.start("run").wait_ready()

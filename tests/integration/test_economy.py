@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from ingestor.adapters.openai_embedder import OpenAIEmbedder
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import BudgetSpent, ServiceUnavailable, TransientError
 from ingestor.core.model import Recipe
@@ -26,14 +27,11 @@ MINUTE_SECONDS = 50 / SPEED
 """The provider's minute; a little short, because the haste makes seconds of what the machine delays by milliseconds."""
 
 
-class FastClock:
-    """`ports.Clock` that runs faster than others."""
+class FastRuntime(SystemRuntime):
+    """`ports.Runtime` whose clock runs faster than others."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
-
-    def now_seconds(self) -> float:
-        return time.time()
 
     def monotonic_seconds(self) -> float:
         return time.monotonic() * self._speed
@@ -64,7 +62,7 @@ async def line_to(  # noqa: PLR0913 - what a test may want otherwise
         sends_dimensions=False,
     )
     async with running(
-        embedder, FastClock(speed), RETRY, allowance=allowance, ledger=ledger, estimate_tokens=estimate_tokens
+        embedder, FastRuntime(speed), RETRY, allowance=allowance, ledger=ledger, estimate_tokens=estimate_tokens
     ) as line:
         yield line
 

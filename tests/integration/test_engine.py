@@ -12,13 +12,13 @@ import pytest
 from ingestor.adapters.chroma_client import connect, disconnect
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import HnswConfig, open_sink
-from ingestor.adapters.clock import SystemClock
 from ingestor.adapters.decoding import decode
 from ingestor.adapters.folder import Folder
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.notify import Notifier
 from ingestor.adapters.openai_embedder import OpenAIEmbedder
 from ingestor.adapters.rules import RULES_FILE, Rules
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.adapters.vectors import SqliteVectors
 from ingestor.adapters.watcher import Watcher
 from ingestor.core.backoff import Backoff
@@ -94,13 +94,13 @@ class Engine:
             vectors=vectors,
             embedder=embedder,
             sink=sink,
-            clock=SystemClock(),
+            runtime=SystemRuntime(),
             estimate_tokens=estimate_tokens,
         )
         pipeline = Pipeline(parts, rescan_seconds=3_600.0, limit=DeletionLimit(0.5, 100))
         watch = Watcher(self.folder, polling="never")
         follower = pipeline.follower(watch, quiet_seconds=0.5, rules_file=RULES_FILE)
-        daemon = Daemon([Line(pipeline, follower, watch)], Notifier(), supervise=self.server.ensure)
+        daemon = Daemon([Line(pipeline, follower, watch)], Notifier(), SystemRuntime(), supervise=self.server.ensure)
         try:
             await pipeline.prepare()
             task = asyncio.create_task(daemon.run(self._stop))

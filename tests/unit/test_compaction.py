@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from ingestor.adapters.runtime import ThreadLane
 from ingestor.core.errors import ChromaUnavailable, CollectionLost, ServiceUnavailable
 from ingestor.core.fingerprint import is_owned
 from ingestor.engine import compaction
 from ingestor.engine.compaction import Compactor, replaced
-from ingestor.engine.lane import Lane
 from ingestor.engine.pipeline import Pipeline
 from tests.doubles_sink import Held, MemorySink
 from tests.world import World
@@ -151,7 +151,7 @@ async def test_somebody_who_never_stops_writing_keeps_the_collection_as_it_is(wo
     vector = next(iter(world.sink.held.values())).vector
     copy = MemoryCopy(world.sink, lambda page: world.sink.put_foreign(f"by hand {page}", vector))
     held = world.sink.held
-    lane = Lane("chroma")
+    lane = ThreadLane("chroma")
     with pytest.raises(ServiceUnavailable, match="changed by somebody else"):
         await replaced(copy, lane, copy.switch)
     lane.close()

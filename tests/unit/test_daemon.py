@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from structlog.testing import capture_logs
 
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.errors import AuthenticationFailed, ChromaUnavailable, ServiceUnavailable
 from ingestor.core.model import Change, Priority, Snapshot
 from ingestor.engine import daemon as daemon_module
@@ -61,7 +62,9 @@ class Life:
         self.stop = asyncio.Event()
         self.pipeline = world.pipeline()
         follower = self.pipeline.follower(self.watch, quiet_seconds=0.1, rules_file=".ingestorignore")
-        self.daemon = Daemon([Line(self.pipeline, follower, self.watch)], self.heard, supervise=supervise)
+        self.daemon = Daemon(
+            [Line(self.pipeline, follower, self.watch)], self.heard, SystemRuntime(), supervise=supervise
+        )
 
     async def run(self) -> None:
         await self.pipeline.prepare()

@@ -11,9 +11,9 @@ from ingestor.core.backoff import Backoff
 from ingestor.core.errors import AuthenticationFailed, RateLimited, RejectedByModel, ServiceUnavailable
 from ingestor.core.model import Usage
 from ingestor.ports import Vector
-from tests.doubles_clock import FakeClock
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_ledger import MemoryLedger, MemoryVectors
+from tests.doubles_runtime import FakeRuntime
 from tests.line import running
 
 RETRY = Backoff(first_seconds=1.0, max_seconds=8.0, max_attempts=3)
@@ -32,14 +32,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_equal_texts_of_a_document_are_sent_once() -> None:
     embedder = HashEmbedder()
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         assert await line.ask("a", "b", "a") == 2
         assert embedder.calls == [("a", "b")]
 
 
 async def test_a_text_that_was_embedded_once_is_not_sent_again() -> None:
     embedder = HashEmbedder()
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         await line.ask("a")
         assert await line.ask("a") == 0
         assert len(embedder.calls) == 1
@@ -47,7 +47,7 @@ async def test_a_text_that_was_embedded_once_is_not_sent_again() -> None:
 
 async def test_a_text_in_flight_is_not_sent_a_second_time() -> None:
     embedder, gate = gated()
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         first = asyncio.create_task(line.ask("a"))
         await until(lambda: embedder.in_flight == 1)
         second = asyncio.create_task(line.ask("a"))
@@ -59,7 +59,7 @@ async def test_a_text_in_flight_is_not_sent_a_second_time() -> None:
 
 async def test_texts_of_different_documents_share_a_call() -> None:
     embedder, gate = gated()
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         blocker = asyncio.create_task(line.ask("blocker"))
         await until(lambda: embedder.in_flight == 1)
         others = [asyncio.create_task(line.ask(text)) for text in ("a", "b", "c")]
@@ -70,7 +70,7 @@ async def test_texts_of_different_documents_share_a_call() -> None:
 
 
 async def test_a_lone_document_does_not_wait_for_a_call_to_fill() -> None:
-    clock = FakeClock()
+    clock = FakeRuntime()
     async with running(HashEmbedder(max_batch_inputs=100), clock, RETRY) as line:
         await line.ask("a")
         assert clock.monotonic_seconds() == 0.0, "no time has passed"
@@ -78,14 +78,14 @@ async def test_a_lone_document_does_not_wait_for_a_call_to_fill() -> None:
 
 async def test_calls_keep_to_the_limits() -> None:
     embedder = HashEmbedder(max_batch_inputs=3, max_batch_tokens=10)
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         await line.ask("aaaa", "bbbb", "cccc", "d", "e", "f", "g", "x" * 50)
         assert all(len(call) <= 3 for call in embedder.calls)
         assert all(len(call) == 1 or sum(map(len, call)) <= 10 for call in embedder.calls)
 
 
 async def test_vectors_are_in_the_store_before_anybody_gets_them() -> None:
-    async with running(HashEmbedder(), FakeClock(), RETRY) as line:
+    async with running(HashEmbedder(), FakeRuntime(), RETRY) as line:
         await line.ask("a")
         assert len(line.vectors.held) == 1
 
@@ -93,7 +93,7 @@ async def test_vectors_are_in_the_store_before_anybody_gets_them() -> None:
 async def test_a_transient_fault_is_tried_again_after_a_pause() -> None:
     embedder = HashEmbedder()
     embedder.faults.append(ServiceUnavailable("down"))
-    clock = FakeClock()
+    clock = FakeRuntime()
     async with running(embedder, clock, RETRY) as line:
         await line.ask("a")
         assert 0.5 <= clock.slept_seconds[0] <= 1.0
@@ -102,7 +102,7 @@ async def test_a_transient_fault_is_tried_again_after_a_pause() -> None:
 async def test_a_pause_is_never_shorter_than_retry_after() -> None:
     embedder = HashEmbedder()
     embedder.faults.append(RateLimited("slow down", retry_after_seconds=30.0))
-    clock = FakeClock()
+    clock = FakeRuntime()
     async with running(embedder, clock, RETRY) as line:
         await line.ask("a")
         assert clock.slept_seconds == [30.0]
@@ -112,7 +112,7 @@ async def test_attempts_are_bounded_and_everybody_waiting_is_told() -> None:
     gate = asyncio.Event()
     embedder = HashEmbedder(max_concurrency=1, max_batch_inputs=1, gate=gate)
     embedder.faults.extend(ServiceUnavailable("down") for _ in range(RETRY.max_attempts))
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         requests = [await line.embedding.request([text]) for text in ("a", "b", "c")]
         gate.set()
         results = await asyncio.gather(*(request.vectors() for request in requests), return_exceptions=True)
@@ -123,7 +123,7 @@ async def test_attempts_are_bounded_and_everybody_waiting_is_told() -> None:
 
 async def test_a_text_that_the_model_refuses_does_not_take_the_others_with_it() -> None:
     embedder = HashEmbedder(max_batch_inputs=16, rejects=["bad"])
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         with line.embedding.announced():
             good = [await line.embedding.request([f"good {number}"]) for number in range(7)]
             bad = await line.embedding.request(["bad"])
@@ -136,7 +136,7 @@ async def test_a_text_that_the_model_refuses_does_not_take_the_others_with_it() 
 async def test_a_refused_key_reaches_everybody_at_once() -> None:
     embedder = HashEmbedder()
     embedder.faults.append(AuthenticationFailed("401"))
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         with pytest.raises(AuthenticationFailed):
             await line.ask("a")
         assert len(embedder.attempts) == 1
@@ -144,7 +144,7 @@ async def test_a_refused_key_reaches_everybody_at_once() -> None:
 
 async def test_a_question_is_not_queued_behind_documents() -> None:
     embedder, gate = gated()
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         backfill = asyncio.create_task(line.ask(*[f"text {number}" for number in range(100)]))
         await until(lambda: embedder.in_flight == 1)
         question = asyncio.create_task(line.embedding.query_vector("why?"))
@@ -155,7 +155,7 @@ async def test_a_question_is_not_queued_behind_documents() -> None:
 
 
 async def test_usage_counts_what_was_spent() -> None:
-    async with running(HashEmbedder(max_batch_inputs=2), FakeClock(), RETRY) as line:
+    async with running(HashEmbedder(max_batch_inputs=2), FakeRuntime(), RETRY) as line:
         await line.ask("a", "b", "c")
         assert (line.account.usage.requests, line.account.usage.texts) == (2, 3)
 
@@ -163,14 +163,14 @@ async def test_usage_counts_what_was_spent() -> None:
 async def test_tokens_that_a_provider_does_not_count_are_estimated() -> None:
     embedder = HashEmbedder()
     embedder.counts_tokens = False
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         await line.ask("four", "fives")
         assert line.account.usage.tokens == 9
 
 
 async def test_a_live_text_overtakes_ten_thousand_that_wait() -> None:
     embedder, gate = gated()
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         backfill = await line.embedding.request([f"text {number}" for number in range(10_000)])
         await until(lambda: embedder.in_flight == 1)
         live = await line.embedding.request(["live"], is_live=True)
@@ -183,7 +183,7 @@ async def test_a_live_text_overtakes_ten_thousand_that_wait() -> None:
 
 async def test_a_text_that_waits_already_moves_up_when_a_live_document_wants_it() -> None:
     embedder, gate = gated()
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         backfill = await line.embedding.request([f"text {number}" for number in range(1_000)])
         await until(lambda: embedder.in_flight == 1)
         live = await line.embedding.request(["text 999"], is_live=True)
@@ -197,7 +197,7 @@ async def test_a_text_that_waits_already_moves_up_when_a_live_document_wants_it(
 
 async def test_the_backfill_goes_on_however_many_live_texts_wait() -> None:
     embedder, gate = gated()
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         blocker = await line.embedding.request(["blocker"], is_live=True)
         await until(lambda: embedder.in_flight == 1)
         backfill = await line.embedding.request(["backfill"])
@@ -211,7 +211,7 @@ async def test_the_backfill_goes_on_however_many_live_texts_wait() -> None:
 
 
 async def test_a_live_text_does_not_wait_for_documents_of_the_backfill_that_are_being_read() -> None:
-    clock = FakeClock()
+    clock = FakeRuntime()
     async with running(HashEmbedder(max_batch_inputs=100), clock, RETRY) as line:
         with line.embedding.announced():
             with line.embedding.announced(is_live=True):
@@ -222,7 +222,7 @@ async def test_a_live_text_does_not_wait_for_documents_of_the_backfill_that_are_
 
 async def test_live_texts_wait_for_each_other_to_share_a_call() -> None:
     embedder = HashEmbedder(max_batch_inputs=100)
-    async with running(embedder, FakeClock(), RETRY) as line:
+    async with running(embedder, FakeRuntime(), RETRY) as line:
         with line.embedding.announced(is_live=True):
             first = await line.embedding.request(["a"], is_live=True)
             await asyncio.sleep(0.01)
@@ -234,7 +234,7 @@ async def test_live_texts_wait_for_each_other_to_share_a_call() -> None:
 
 async def test_who_waits_for_a_vector_does_not_wait_for_what_it_costs_to_be_counted() -> None:
     ledger = StuckLedger()
-    async with running(HashEmbedder(), FakeClock(), RETRY, ledger=ledger) as line:
+    async with running(HashEmbedder(), FakeRuntime(), RETRY, ledger=ledger) as line:
         await asyncio.wait_for(line.ask("a"), 5)
         assert ledger.usage.texts == 0
         ledger.may_count.set()
@@ -243,7 +243,7 @@ async def test_who_waits_for_a_vector_does_not_wait_for_what_it_costs_to_be_coun
 
 async def test_what_is_paid_for_and_not_kept_is_never_more_than_the_calls_that_may_run_at_once() -> None:
     embedder, vectors = HashEmbedder(max_concurrency=2, max_batch_inputs=1), StuckVectors()
-    async with running(embedder, FakeClock(), RETRY, vectors=vectors) as line:
+    async with running(embedder, FakeRuntime(), RETRY, vectors=vectors) as line:
         request = await line.embedding.request(["a", "b", "c"])
         await until(lambda: embedder.calls == [("a",), ("b",)])
         await asyncio.sleep(0.05)
@@ -255,7 +255,7 @@ async def test_what_is_paid_for_and_not_kept_is_never_more_than_the_calls_that_m
 
 async def test_a_call_goes_out_while_the_cost_of_the_last_one_is_being_counted() -> None:
     embedder, ledger = HashEmbedder(max_concurrency=1, max_batch_inputs=1), StuckLedger()
-    async with running(embedder, FakeClock(), RETRY, ledger=ledger) as line:
+    async with running(embedder, FakeRuntime(), RETRY, ledger=ledger) as line:
         request = await line.embedding.request(["a", "b"])
         await until(lambda: embedder.calls == [("a",), ("b",)])
         assert ledger.usage.texts == 0

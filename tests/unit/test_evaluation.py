@@ -11,9 +11,9 @@ from ingestor.core.evaluating import Question, Survey
 from ingestor.core.model import Recipe, Usage
 from ingestor.engine.evaluation import PROBES, Measured, Model, measure
 from ingestor.ports import Vectors
-from tests.doubles_clock import FakeClock
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_ledger import MemoryVectors
+from tests.doubles_runtime import FakeRuntime
 from tests.line import running
 
 RETRY = Backoff(first_seconds=1.0, max_seconds=8.0, max_attempts=3)
@@ -32,7 +32,7 @@ PREFIXED = Recipe("double", "hash", 64, document_prefix="d: ", query_prefix="q: 
 class SlowEmbedder(HashEmbedder):
     """Takes a second for each text."""
 
-    clock = FakeClock()
+    clock = FakeRuntime()
 
     async def embed(self, texts: Sequence[str]) -> tuple[Vectors, Usage]:
         answer = await super().embed(texts)
@@ -46,7 +46,7 @@ async def measured(
     vectors: MemoryVectors | None = None,
     told: list[None] | None = None,
 ) -> Measured:
-    clock = embedder.clock if isinstance(embedder, SlowEmbedder) else FakeClock()
+    clock = embedder.clock if isinstance(embedder, SlowEmbedder) else FakeRuntime()
     async with running(embedder, clock, RETRY, vectors=vectors) as line:
         model = Model(embedder.recipe, line.embedding)
         return await measure(model, survey, clock, lambda: None if told is None else told.append(None))

@@ -7,14 +7,13 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from ingestor.adapters.clock import SystemClock
+from ingestor.adapters.runtime import SystemRuntime, ThreadLane
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import DoubtKind, Entry, Hint, Outcome, Plan, Priority, Snapshot
 from ingestor.core.settling import GONE_SECONDS, PAUSE_SECONDS
 from ingestor.engine import following
 from ingestor.engine.following import Follower
-from ingestor.engine.lane import Lane
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, Reconciler
 from ingestor.engine.tally import Tally
 from tests.doubles_folder import MemoryFolder
@@ -29,9 +28,9 @@ class Scene:
         self.folder = MemoryFolder()
         self.ledger = MemoryLedger()
         self.watch = ScriptedWatch()
-        self.lane = Lane("ledger")
+        self.lane = ThreadLane("ledger")
         self.woken = 0
-        clock = SystemClock()
+        runtime = SystemRuntime()
         self.tally = tally = Tally()
         self.follower = Follower(
             self.folder,
@@ -40,14 +39,14 @@ class Scene:
                 self.folder,
                 self.ledger,
                 self.lane,
-                clock,
+                runtime,
                 tally=tally,
                 cutting="c1",
                 limit=DeletionLimit(max_ratio=0.5, min_documents=4),
             ),
             self.ledger,
             self.lane,
-            clock=clock,
+            runtime=runtime,
             tally=tally,
             cutting="c1",
             quiet_seconds=0.2,

@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.errors import RateLimited, ServiceUnavailable
 from ingestor.core.model import Record
 from ingestor.engine.measured import OPERATIONS, MeasuredEmbedder, MeasuredSink
@@ -26,7 +27,7 @@ def test_every_operation_of_the_port_is_measured() -> None:
 
 def test_calls_of_a_sink_are_counted_by_operation_whatever_their_end() -> None:
     memory = MemorySink(dimensions=2)
-    sink = MeasuredSink(memory)
+    sink = MeasuredSink(memory, SystemRuntime())
     sink.add([RECORD], np.array([[1, 0]], dtype=np.float32))
     sink.count()
     memory.fail("drop", ServiceUnavailable("away"))
@@ -38,7 +39,7 @@ def test_calls_of_a_sink_are_counted_by_operation_whatever_their_end() -> None:
 
 async def test_calls_of_an_embedder_are_counted_and_their_failures_by_class() -> None:
     double = HashEmbedder()
-    embedder = MeasuredEmbedder(double)
+    embedder = MeasuredEmbedder(double, SystemRuntime())
     await embedder.embed(["one"])
     double.faults.append(RateLimited("slow down"))
     with pytest.raises(RateLimited):
@@ -50,7 +51,7 @@ async def test_calls_of_an_embedder_are_counted_and_their_failures_by_class() ->
 async def test_a_call_that_is_cancelled_has_not_failed() -> None:
     double = HashEmbedder()
     double.gate = asyncio.Event()
-    embedder = MeasuredEmbedder(double)
+    embedder = MeasuredEmbedder(double, SystemRuntime())
     call = asyncio.create_task(embedder.embed(["one"]))
     await asyncio.sleep(0)
     call.cancel()

@@ -4,17 +4,17 @@ from ingestor.core.backoff import Backoff
 from ingestor.core.errors import RateLimited, ServiceUnavailable
 from ingestor.core.pacing import FAILURES_TO_OPEN, Allowance
 from ingestor.engine.pace import Pace
-from tests.doubles_clock import FakeClock
+from tests.doubles_runtime import FakeRuntime
 
 BACKOFF = Backoff(first_seconds=0.5, max_seconds=20.0, max_attempts=6)
 
 
-def pace_of(clock: FakeClock, *, requests_per_minute: int | None = None) -> Pace:
+def pace_of(clock: FakeRuntime, *, requests_per_minute: int | None = None) -> Pace:
     return Pace(clock, BACKOFF, Allowance(requests_per_minute=requests_per_minute), max_calls=1)
 
 
 def test_a_pause_that_the_provider_asks_for_is_told_until_it_is_over() -> None:
-    clock = FakeClock()
+    clock = FakeRuntime()
     pace = pace_of(clock)
     assert not pace.waits_for()
     pace.failed(RateLimited("too many", remedy="wait", retry_after_seconds=30.0), clock.monotonic_seconds(), 1)
@@ -25,7 +25,7 @@ def test_a_pause_that_the_provider_asks_for_is_told_until_it_is_over() -> None:
 
 
 def test_a_provider_that_is_down_is_told_with_its_words_until_it_answers() -> None:
-    clock = FakeClock()
+    clock = FakeRuntime()
     pace = pace_of(clock)
     for attempt in range(FAILURES_TO_OPEN):
         assert not pace.waits_for(), "one failure is no outage"
@@ -38,7 +38,7 @@ def test_a_provider_that_is_down_is_told_with_its_words_until_it_answers() -> No
 async def test_a_budget_of_a_minute_that_is_spent_is_told_while_a_call_waits_for_it() -> None:
     told: list[str] = []
 
-    class Telling(FakeClock):
+    class Telling(FakeRuntime):
         async def sleep(self, seconds: float) -> None:
             told.append(pace.waits_for())
             await super().sleep(seconds)

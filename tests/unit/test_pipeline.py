@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 from structlog.testing import capture_logs
 
-from ingestor.adapters.clock import SystemClock
+from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import ServiceUnavailable, UnreadableDocument, UnstableDocument
 from ingestor.core.model import Change, Chunk, Content, Entry, Outcome, Plan, Priority, Retag, Stat
@@ -672,8 +672,8 @@ async def test_deletions_that_are_held_back_are_told_once_for_so_many(world: Wor
 
 
 async def test_a_clock_that_is_set_back_starves_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    now_seconds = SystemClock.now_seconds
-    monkeypatch.setattr(SystemClock, "now_seconds", lambda self: now_seconds(self) + 3600)
+    now_seconds = SystemRuntime.now_seconds
+    monkeypatch.setattr(SystemRuntime, "now_seconds", lambda self: now_seconds(self) + 3600)
     pipeline = world.pipeline()
     await pipeline.prepare()
     await pipeline.reconciler.reconcile()  # queued for an hour ahead, as it will turn out

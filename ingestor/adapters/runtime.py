@@ -1,15 +1,17 @@
-"""A lane: one thread that owns something that must not be used from two (SQLite, the Chroma client).
-
-Invariant: calls run one after another, in the order in which they were asked for, and their results come back in that
-order. The worker's claims rely on it. The thread is a daemon thread: a call that hangs cannot keep the process alive.
-"""
+"""The process as the engine sees it: real time, chance, ids and threads."""
 
 import asyncio
 import contextlib
 import queue
+import random
 import threading
+import time
+import uuid
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
+
+_CLOSE_SECONDS = 2.0
+"""How long a lane that is closed may take to finish what it was asked for."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -17,8 +19,8 @@ _T = TypeVar("_T")
 _Errand = tuple["asyncio.Future[Any]", Callable[[], Any]]
 
 
-class Lane:
-    """Runs blocking calls on a thread of its own."""
+class ThreadLane:
+    """`ports.Lane` over a daemon thread: a call that hangs cannot keep the process alive."""
 
     def __init__(self, name: str) -> None:
         self._errands: queue.SimpleQueue[_Errand | None] = queue.SimpleQueue()
@@ -26,15 +28,15 @@ class Lane:
         self._thread.start()
 
     async def run(self, call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run a call and wait for its result. A cancelled wait does not stop the call: its effect may still happen."""
+        """See `ports.Lane.run`."""
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         self._errands.put((future, lambda: call(*args, **kwargs)))
         return await future
 
-    def close(self, timeout_seconds: float = 2.0) -> bool:
-        """Let the calls that were asked for finish; False when they did not in time, and are left behind."""
+    def close(self) -> bool:
+        """See `ports.Lane.close`."""
         self._errands.put(None)
-        self._thread.join(timeout_seconds)
+        self._thread.join(_CLOSE_SECONDS)
         return not self._thread.is_alive()
 
     def _work(self) -> None:
@@ -46,6 +48,38 @@ class Lane:
                 _deliver(future, future.set_exception, error)
             else:
                 _deliver(future, future.set_result, result)
+
+
+class SystemRuntime:
+    """`ports.Runtime` over the operating system."""
+
+    def now_seconds(self) -> float:
+        """See `ports.Clock.now_seconds`."""
+        return time.time()
+
+    def monotonic_seconds(self) -> float:
+        """See `ports.Clock.monotonic_seconds`."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """See `ports.Clock.sleep`."""
+        await asyncio.sleep(seconds)
+
+    def fraction(self) -> float:
+        """See `ports.Runtime.fraction`."""
+        return random.random()  # noqa: S311 - spreads retries and scans, guards nothing
+
+    def new_id(self) -> str:
+        """See `ports.Runtime.new_id`."""
+        return uuid.uuid4().hex
+
+    async def in_thread(self, call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """See `ports.Runtime.in_thread`."""
+        return await asyncio.to_thread(call, *args, **kwargs)
+
+    def lane(self, name: str) -> ThreadLane:
+        """See `ports.Runtime.lane`."""
+        return ThreadLane(name)
 
 
 def _deliver(future: "asyncio.Future[Any]", settle: Callable[[Any], None], outcome: object) -> None:
