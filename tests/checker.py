@@ -43,6 +43,8 @@ READ_PAUSE_SECONDS = 0.1
 SETTINGS_FILE = ".ingestor.toml"
 SIDECAR_END = ".meta.json"
 _LEFT_OUT_ENDS = ("~", ".swp", ".tmp", ".temp", ".part", ".crdownload", SIDECAR_END)
+_LEFT_OUT_NAMES = {"#recycle", "#snapshot", "lost+found", "id_rsa"}
+"""Some of many."""
 _OURS = {
     "source",
     "file_name",
@@ -130,7 +132,9 @@ def at_rest(path: Path) -> list[Row]:
 def belongs(path: str) -> bool:
     """Whether a file with this relative path is one that users expect in the collection."""
     names = path.split("/")
-    return not any(name.startswith(".") for name in names) and not path.endswith(_LEFT_OUT_ENDS)
+    return not any(name.startswith(".") or name in _LEFT_OUT_NAMES for name in names) and not path.endswith(
+        _LEFT_OUT_ENDS
+    )
 
 
 def files_of(folder: Path, wanted: Callable[[str], bool] = belongs) -> dict[str, Path]:

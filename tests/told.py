@@ -31,6 +31,11 @@ _TO_PEOPLE: Final = {"web/listening.py", "web/server.py"}
 """But for these, whose errors end the command."""
 
 NOT_TOLD: Final[dict[str, tuple[str, ...]]] = {
+    "names that other systems give to folders": (
+        "Network Trash Folder/",
+        "Temporary Items/",
+        "System Volume Information/",
+    ),
     "the keys of metadata": (
         (
             "source file_name file_type file_size last_modified content_hash document_id chunk start_line end_line "

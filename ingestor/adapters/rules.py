@@ -18,7 +18,7 @@ from ingestor.core.model import NOTHING, Attached
 
 RULES_FILE: Final = ".ingestorignore"
 
-DEFAULT_EXCLUDE: Final = (
+_TEMPORARY: Final = (
     ".*",
     "*~",
     "*.swp",
@@ -29,17 +29,117 @@ DEFAULT_EXCLUDE: Final = (
     ".#*",
     "*.tmp",
     "*.temp",
-    "*.part",
-    "*.partial",
-    "*.crdownload",
-    "*.download",
-    "*.aria2",
     "~$*",
     "Thumbs.db",
+    "ehthumbs*.db",
     "desktop.ini",
     "__pycache__/",
 )
-"""Hidden files and what editors, downloads and office programs leave for a moment; `!.*` in `exclude` undoes one."""
+"""Hidden files and what editors, office programs and desktops leave for a moment."""
+
+_PARTIAL: Final = (
+    "*.part",
+    "*.partial",
+    "*.crdownload",
+    "*.crswap",
+    "*.download",
+    "*.downloading",
+    "*.opdownload",
+    "*.fdmdownload",
+    "*.aria2",
+    "*.!qB",
+    "*.!ut",
+    "*.!bt",
+    "*.bc!",
+    "*.!sync",
+    "*.xltd",
+    "*.dtapart",
+    "*.filepart",
+    "*.lftp-pget-status",
+    "*.ffs_tmp",
+    "*.rclone_chunk.*",
+)
+"""What has not arrived whole: downloads of browsers and torrent clients, transfers, pieces."""
+
+_OF_SHARES: Final = (
+    r"\#recycle/",
+    "@Recycle/",
+    "$RECYCLE.BIN/",
+    "RECYCLER/",
+    "trashbox/",
+    "files_trashbin/",
+    "files_versions/",
+    "Network Trash Folder/",
+    r"\#snapshot/",
+    "@Recently-Snapshot/",
+    "@snapshot/",
+    "@snapshots/",
+    "@sharesnap/",
+    "~snapshot/",
+    "@GMT-*/",
+    "@eaDir/",
+    "*@SynoEAStream",
+    "*@SynoResource",
+    "@tmp/",
+    "@sharebin/",
+    "@Transcode/",
+    "Temporary Items/",
+    "TheVolumeSettingsFolder/",
+    "System Volume Information/",
+    "DfsrPrivate/",
+    "lost+found/",
+    "FOUND.[0-9][0-9][0-9]/",
+    "aquota.user",
+    "aquota.group",
+)
+"""Recycle bins, snapshots and the systems' own folders on shares and disks: what was deleted there is to be found no
+more, and a snapshot holds every document once again. Names that begin with a dot are hidden."""
+
+_KEYS: Final = (
+    *(
+        pattern
+        for kind in ("rsa", "dsa", "ecdsa", "ed25519", "ecdsa_sk", "ed25519_sk", "xmss")
+        for pattern in (f"id_{kind}", f"id_{kind}.*", f"!id_{kind}.pub", f"*_{kind}", f"!*_{kind}/")
+    ),
+    "ssh_host_*_key",
+    "*.pem",
+    "*.key",
+    "*.p8",
+    "*.pk8",
+    "*.p12",
+    "*.pfx",
+    "*.pkcs12",
+    "*.pvk",
+    "*.ppk",
+    "*.jks",
+    "*.jceks",
+    "*.bks",
+    "*.keystore",
+    "*.keytab",
+    "*.keychain",
+    "*.keychain-db",
+    "*.kdb",
+    "*.kdbx",
+    "*.psafe3",
+    "*.1pif",
+    "*.1pux",
+    "*.ovpn",
+    "*.kubeconfig",
+    "kubeconfig",
+    "wg[0-9].conf",
+    "secring.*",
+    "_netrc",
+    "pgpass.conf",
+    "*.htpasswd",
+    "htpasswd",
+)
+"""Private keys, key stores, files of passwords: no provider and no collection is to have them. Those whose name begins
+with a dot (`.netrc`, `.pgpass`, `.env`) are hidden."""
+
+DEFAULT_EXCLUDE: Final = (*_TEMPORARY, *_PARTIAL, *_OF_SHARES, *_KEYS)
+"""What is left out wherever it lies, in letters of any case: shares keep the case that whoever wrote the name chose.
+
+A pattern of the settings that takes it back in goes before: `!.*` hidden files, `!*.pem` certificates."""
 
 _NAMED_GROUP = re.compile(r"\(\?P<\w+>")
 _SPECIAL = re.compile(r"[*?\[\]\\]")
@@ -62,6 +162,8 @@ class _Pattern:
     on_name: bool
     line: str
     """As it was written."""
+    is_built_in: bool
+    """Whether it is one of ours, which mean letters of any case."""
 
     def matches(self, path: str, name: str, *, is_folder: bool) -> bool:
         """Whether this very file or folder is meant; a match of a folder above it does not count."""
@@ -76,24 +178,27 @@ class _Pattern:
 
 
 class Patterns:
-    """The compiled lines of one list or one `.ingestorignore`; `refused` names the lines that are no patterns."""
+    """The compiled lines of one list or one `.ingestorignore`; `refused` names the lines that are no patterns.
 
-    __slots__ = ("_backwards", "_beginnings", "_ends", "_paths", "refused")
+    Those of `built_in` go before, and mean letters of any case; all of them are for names at any depth.
+    """
 
-    def __init__(self, lines: Iterable[str]) -> None:
-        patterns: list[_Pattern] = []
+    __slots__ = ("_backwards", "_beginnings", "_built_in_beginnings", "_built_in_ends", "_ends", "_paths", "refused")
+
+    def __init__(self, lines: Iterable[str], *, built_in: Iterable[str] = ()) -> None:
+        patterns = [pattern for line in built_in for pattern in _parse(line, is_built_in=True)]
         refused: list[str] = []
         for number, line in enumerate(lines, 1):
             try:
-                patterns += _parse(line.removesuffix("\r"))
+                patterns += _parse(line.removesuffix("\r"), is_built_in=False)
             except (ValueError, re.error):
                 refused.append(f"line {number} is no pattern: {line.strip()}")
         self.refused: tuple[str, ...] = tuple(refused)
         self._backwards = tuple(reversed(patterns))
-        named = [each for each in patterns if each.on_name]
-        # A line such as `*` begins and ends with nothing, which every name does.
-        self._beginnings = tuple(each.beginning for each in named if each.beginning or not each.end)
-        self._ends = tuple(each.end for each in named if not each.beginning and each.end)
+        self._beginnings, self._ends = _edges(each for each in patterns if each.on_name and not each.is_built_in)
+        beginnings, ends = _edges(each for each in patterns if each.is_built_in)
+        self._built_in_beginnings = tuple(beginning.lower() for beginning in beginnings)
+        self._built_in_ends = tuple(end.lower() for end in ends)
         self._paths = _union(each.regex for each in patterns if not each.on_name)
 
     def verdict(self, path: str, name: str, *, is_folder: bool) -> bool | None:
@@ -103,17 +208,29 @@ class Patterns:
             name.startswith(self._beginnings)
             or name.endswith(self._ends)
             or (self._paths is not None and self._paths.search(f"{path}/" if is_folder else path))
+            or (self._built_in_ends and self._may_be_built_in(name.lower()))
         ):
             return None
         deciding = self.deciding(path, name, is_folder=is_folder)
         return None if deciding is None else deciding.leaves_out
+
+    def _may_be_built_in(self, lowered: str) -> bool:
+        return lowered.startswith(self._built_in_beginnings) or lowered.endswith(self._built_in_ends)
 
     def deciding(self, path: str, name: str, *, is_folder: bool) -> _Pattern | None:
         """The pattern that decides: the last one that matches; None when none does."""
         return next((each for each in self._backwards if each.matches(path, name, is_folder=is_folder)), None)
 
 
-def _parse(line: str) -> list[_Pattern]:
+def _edges(patterns: Iterable[_Pattern]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What names begin with, or else end with, when one of the patterns matches them."""
+    named = list(patterns)
+    # A line such as `*` begins and ends with nothing, which every name does.
+    beginnings = tuple(each.beginning for each in named if each.beginning or not each.end)
+    return beginnings, tuple(each.end for each in named if not each.beginning and each.end)
+
+
+def _parse(line: str, *, is_built_in: bool) -> list[_Pattern]:
     """Compile a line: one pattern, or none for a blank line, a comment, or what Git takes for no pattern."""
     text = line if line.endswith("\\ ") else line.rstrip()
     negation = "!" if text.startswith("!") else ""
@@ -127,7 +244,14 @@ def _parse(line: str) -> list[_Pattern]:
     literals = _SPECIAL.split(body.removesuffix("/"))
     return [
         _Pattern(
-            literals[0], literals[-1], each.regex, each.include, only_folders, "/" not in body.removesuffix("/"), line
+            literals[0],
+            literals[-1],
+            re.compile(each.regex.pattern, re.ASCII | re.IGNORECASE) if is_built_in else each.regex,
+            each.include,
+            only_folders,
+            "/" not in body.removesuffix("/"),
+            line,
+            is_built_in,
         )
         for each in GitIgnoreSpec.from_lines([text]).patterns
         if each.include is not None and each.regex is not None
@@ -175,7 +299,7 @@ class Scope:
             deciding = patterns.deciding(path[prefix_length:], name, is_folder=is_folder)
             if deciding is not None:
                 is_of_settings = patterns is self.layers[-1][1]
-                owner = _owner(deciding.line) if is_of_settings else f"of the folder {path[:prefix_length] or '.'}"
+                owner = _owner(deciding) if is_of_settings else f"of the folder {path[:prefix_length] or '.'}"
                 return f"the pattern {deciding.line!r} {owner}" if deciding.leaves_out else ""
         return ""
 
@@ -186,8 +310,8 @@ class Scope:
         return Scope(layers, self.attached), patterns.refused
 
 
-def _owner(line: str) -> str:
-    return "that is built in" if line in DEFAULT_EXCLUDE else "of watch.exclude"
+def _owner(pattern: _Pattern) -> str:
+    return "that is built in" if pattern.is_built_in else "of watch.exclude"
 
 
 class Rules:
@@ -203,7 +327,7 @@ class Rules:
                 raise ConfigError(
                     f"watch.{name}: {'; '.join(refused)}", remedy="write patterns as in a .gitignore file"
                 )
-        self.scope = Scope(((0, Patterns((*DEFAULT_EXCLUDE, *exclude))),))
+        self.scope = Scope(((0, Patterns(exclude, built_in=DEFAULT_EXCLUDE)),))
         self._include = GitIgnoreSpec.from_lines(include) if include else None
 
     def wants(self, path: str) -> bool:

@@ -242,7 +242,7 @@ def _folders() -> tuple[_Line, ...]:
 def _watching() -> tuple[_Line, ...]:
     return (
         _Line("watch.include", "Patterns, as in .gitignore, of the files to take; none: all.", ["*.md", "*.txt"]),
-        _Line("watch.exclude", "Patterns of what to leave out, besides hidden and temporary files.", ["drafts/"]),
+        _Line("watch.exclude", "Patterns of what to leave out, besides what is left out by default.", ["drafts/"]),
         _Line("watch.max_file_bytes", "Larger files are not indexed; `ingestor problems` lists them.", 10_485_760),
         _Line("watch.follow_symlinks", "Follow symbolic links that stay inside of the folder.", False),  # noqa: FBT003 - the value
         _Line("watch.rescan_seconds", "How often the whole folder is compared, whatever events came.", 3600.0),

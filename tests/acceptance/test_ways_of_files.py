@@ -300,6 +300,24 @@ def test_links_hidden_and_temporary_files_are_ignored(
     assert f"{here.name}/kept.txt" not in document_ids(collection.wait_equal())
 
 
+def test_a_document_that_goes_to_the_recycle_bin_of_a_share_is_found_no_more(
+    here: Path, collection: Reading, server: EmbeddingServer
+) -> None:
+    (here / "contract.txt").write_text("The contract that somebody deletes.", encoding="utf-8")
+    (here / "id_rsa").write_text("A key that nobody is to have.", encoding="utf-8")
+    assert f"{here.name}/contract.txt" in document_ids(collection.wait_equal())
+    texts_before = server.texts
+    (here / "#recycle").mkdir()
+    (here / "contract.txt").rename(here / "#recycle" / "contract.txt")
+    assert f"{here.name}/contract.txt" not in document_ids(collection.wait_equal())
+    snapshot = here / "#snapshot" / "GMT+08-2026.11.30-12.00.00"
+    snapshot.mkdir(parents=True)
+    (snapshot / "contract.txt").write_text("The contract that somebody deletes.", encoding="utf-8")
+    (here / "#recycle" / "contract.txt").rename(here / "contract.txt")
+    assert f"{here.name}/contract.txt" in document_ids(collection.wait_equal())
+    assert server.texts == texts_before
+
+
 def test_an_ignore_file_takes_effect_when_it_is_written_changed_and_removed(
     here: Path, collection: Reading, server: EmbeddingServer
 ) -> None:

@@ -542,6 +542,18 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_there(public_di
     assert caught.value.remedy
 
 
+def test_what_a_file_system_keeps_for_itself_is_no_folder_that_cannot_be_listed(public_disk: Disk) -> None:
+    public_disk.write("a.md")
+    for name in ("lost+found", "sub/#Snapshot", "System Volume Information"):
+        public_disk.write(f"{name}/b.md")
+        (public_disk.root / name).chmod(0)
+    with unprivileged():
+        snapshot = public_disk.source.scan()
+        assert public_disk.source.look("lost+found/b.md") is None
+    assert list(snapshot.files) == ["a.md"]
+    assert not snapshot.unreadable
+
+
 def test_a_folder_that_may_be_listed_and_not_entered_is_named(public_disk: Disk) -> None:
     public_disk.write("closed/b.md")
     (public_disk.root / "closed").chmod(0o444)

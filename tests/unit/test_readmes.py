@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ingestor.adapters.rules import DEFAULT_EXCLUDE
+
 PROJECT = Path(__file__).parents[2]
 ENGLISH, CHINESE = "README.md", "README.zh.md"
 COMMENTED = ("sh", "toml", "python")
@@ -37,6 +39,15 @@ class Part:
     kind: str
     alike: frozenset[str]
     prose: str = ""
+
+
+@pytest.mark.parametrize("name", [ENGLISH, CHINESE])
+def test_the_readmes_list_what_is_left_out_by_default(name: str) -> None:
+    told = {code for _, code in CODE.findall((PROJECT / name).read_text("utf-8"))}
+    kinds = {code for code in told if f"id_{code}" in DEFAULT_EXCLUDE}
+    expected = {line.replace("\\", "") for line in DEFAULT_EXCLUDE if not line.startswith("!")}
+    told |= {code.replace("rsa", kind) for code in told if "_rsa" in code for kind in kinds}
+    assert expected <= told
 
 
 def parts(text: str) -> Iterator[Part]:

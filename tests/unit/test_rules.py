@@ -31,7 +31,58 @@ def test_temporaries_are_left_out_at_any_depth(name: str) -> None:
     assert leaves_out(scope, f"one/two/{name}")
 
 
-@pytest.mark.parametrize("name", ["a.md", "a~b.md", "part", "a.part.md", "49130", "a#b", "Thumbs.db.md", "__pycache__"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a.!qB", "a.!ut", "a.bc!", "a.xltd", "a.filepart", "film.mkv.rclone_chunk.001", "A.TMP", "thumbs.DB"),
+        *("a.md@SynoEAStream", "aquota.user"),
+    ],
+)
+def test_what_has_not_arrived_whole_and_what_shares_write_beside_files_are_left_out(name: str) -> None:
+    scope = Rules([], []).scope
+    assert leaves_out(scope, name)
+    assert leaves_out(scope, f"one/two/{name}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("#recycle", "@Recycle", "$RECYCLE.BIN", "RECYCLER", "trashbox", "files_trashbin", "files_versions"),
+        *("#snapshot", "@Recently-Snapshot", "@snapshots", "~snapshot", "@GMT-2026.11.30-12.00.00", ".snapshot"),
+        *("@eaDir", "@tmp", "@sharebin", ".@__thumb", ".zfs", ".Trash-1000", "System Volume Information"),
+        *("lost+found", "FOUND.000", "DfsrPrivate"),
+    ],
+)
+def test_recycle_bins_and_snapshots_of_shares_are_left_out_in_letters_of_any_case(name: str) -> None:
+    scope = Rules([], []).scope
+    for spelled in (name, name.lower(), name.upper(), name.swapcase()):
+        assert leaves_out(scope, spelled, is_folder=True)
+        assert leaves_out(scope, f"one/{spelled}", is_folder=True)
+        assert not leaves_out(Rules([], [f"!{spelled}"]).scope, spelled, is_folder=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ed25519_sk", "id_rsa.bak", "work_ed25519", "github_rsa"),
+        *("ssh_host_rsa_key", "server.pem", "SERVER.KEY", "a.p12", "a.pfx", "a.jks", "a.keystore", "a.kdbx", "a.ppk"),
+        *(".netrc", "_netrc", ".pgpass", "pgpass.conf", ".htpasswd", "site.htpasswd", "office.ovpn", ".env"),
+    ],
+)
+def test_key_material_is_left_out_and_a_pattern_takes_it_back_in(name: str) -> None:
+    assert leaves_out(Rules([], []).scope, name)
+    assert leaves_out(Rules([], []).scope, f"one/two/{name}")
+    assert not leaves_out(Rules([], [f"!{name}"]).scope, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a.md", "a~b.md", "part", "a.part.md", "49130", "a#b", "Thumbs.db.md", "__pycache__"),
+        *("id_rsa.pub", "id_ed25519.pub", "work_rsa.pub", "id_rsa_rotation.md", "keys.md", "server.crt", "recycle.md"),
+        *("notes.sync-conflict-20261130-120000-ABCDEFG.md", "notes (conflicted copy 2026-11-30).md", "#snapshot.md"),
+    ],
+)
 def test_other_files_are_kept(name: str) -> None:
     assert not leaves_out(Rules([], []).scope, name)
 
@@ -48,9 +99,24 @@ def test_a_users_exclude_undoes_a_default_one() -> None:
     assert leaves_out(scope, "a.tmp")
 
 
-def test_every_default_is_a_pattern() -> None:
-    assert all(Patterns([line]).verdict("x", "x", is_folder=True) is not True for line in DEFAULT_EXCLUDE)
-    assert Patterns(DEFAULT_EXCLUDE).refused == ()
+@pytest.mark.parametrize("name", ["recycle", "snapshot", "snapshots", "tmp", "@types", "#1", "lost", "my_dsa", "keys"])
+def test_other_folders_are_kept(name: str) -> None:
+    assert not leaves_out(Rules([], []).scope, name, is_folder=True)
+
+
+def test_every_default_is_a_pattern_for_names() -> None:
+    for line in DEFAULT_EXCLUDE:
+        assert Patterns([line]).refused == ()
+        assert Patterns([], built_in=[line]).verdict("x", "x", is_folder=True) is not True
+        assert "/" not in line.removesuffix("/")
+
+
+def test_the_pattern_of_a_user_means_the_case_that_it_is_written_in() -> None:
+    scope = Rules([], ["*.Log", "!*.PEM"]).scope
+    assert leaves_out(scope, "a.Log")
+    assert not leaves_out(scope, "a.log")
+    assert not leaves_out(scope, "a.PEM")
+    assert leaves_out(scope, "a.pem")
 
 
 def test_everything_but_some_files_can_be_left_out() -> None:
@@ -128,7 +194,7 @@ def test_a_group_spelled_inside_brackets_is_still_a_pattern() -> None:
 def test_the_quick_look_at_a_name_passes_over_no_pattern_that_matches(
     lines: list[str], name: str, *, is_folder: bool
 ) -> None:
-    patterns = Patterns(lines)
+    patterns = Patterns(lines, built_in=["A*", "*.b", "ab", "-/"])
     matching = [each for each in patterns._backwards if each.matches(name, name, is_folder=is_folder)]
     expected = matching[0].leaves_out if matching else None
     assert patterns.verdict(name, name, is_folder=is_folder) is expected
