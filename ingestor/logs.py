@@ -127,7 +127,7 @@ def configure_logs(level: str, form: Literal["auto", "console", "json"]) -> None
     else:
         final += [structlog.processors.format_exc_info, _first_things_first]
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, renderer, _writable])
-    stream = logging.StreamHandler(_StandardError())
+    stream = _Lines(_StandardError())
     stream.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [stream]
@@ -145,6 +145,18 @@ def _shown(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     return escaped(str(value)[:_MAX_SHOWN_CHARACTERS])
+
+
+class _Lines(logging.StreamHandler["_StandardError"]):
+    """Prints what is logged.
+
+    A stream that takes nothing (its terminal is closed, its disk is full, its reader has gone) is nobody's fault here,
+    and there is nowhere else to report it: the work goes on, and `recent` has what was not printed.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 class _StandardError:

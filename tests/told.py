@@ -12,6 +12,7 @@ from typing import Any, Final
 import typer.main
 
 import ingestor
+from ingestor.adapters import chroma_server
 from ingestor.cli.main import app
 from ingestor.language import spoken
 
@@ -48,7 +49,7 @@ NOT_TOLD: Final[dict[str, tuple[str, ...]]] = {
         "limit is {}",
         "already exists",
     ),
-    "a program": ("import sys; from chromadb_rust_bindings import cli; cli(sys.argv)",),
+    "a program": (chroma_server._COMMAND.strip(),),
     "part of what Python says of broken text, which is looked for": ("unexpected end of data",),
     "the text that a new engine is tried with": ("query: the folder is the collection 文件夹就是集合",),
     "a name in the ledger": ("tokens of",),

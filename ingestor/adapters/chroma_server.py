@@ -3,7 +3,9 @@
 Invariant: the server runs only while the lock of its folder is held, by this process and by the server itself, which
 inherits it; the lock is let go after the server has ended. What answers on the port is believed only while the port's
 listener is the child, so that a stranger's server is never taken for ours. Nothing is started any more once `stop` was
-called, even by a restart that was under way in another thread.
+called, even by a restart that was under way in another thread. The server never outlives its owner, whatever the owner
+dies of: its standard input is a pipe whose other end the owner alone holds, and the kernel kills it when that closes.
+(PR_SET_PDEATHSIG would kill it with the *thread* that started it.)
 """
 
 import contextlib
@@ -31,8 +33,22 @@ from ingestor.core.shortage import shortage
 
 RECORD_FILE = "chroma_server.json"
 LOG_FILE = "chroma_server.log"
-_COMMAND = "import sys; from chromadb_rust_bindings import cli; cli(sys.argv)"
-"""What `chroma` is, but for the package `chromadb`: importing that costs the server a second and 70 MB for nothing."""
+_COMMAND = """\
+import fcntl, os, signal, sys
+fcntl.fcntl(0, fcntl.F_SETSIG, signal.SIGKILL)
+fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+fcntl.fcntl(0, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+try:
+    os.read(0, 1)
+except BlockingIOError:
+    from chromadb_rust_bindings import cli
+    cli(sys.argv)
+"""
+"""What `chroma` is, but for the package `chromadb`: importing that costs the server a second and 70 MB for nothing.
+
+The kernel sends SIGKILL when the last writer of the pipe has gone, to a stopped or hung server, too. A read that does
+not block returns only when that was before the signal was asked for: then nothing is started.
+"""
 _POLL_SECONDS = 0.05
 _HEARTBEAT_TIMEOUT_SECONDS = 2.0
 _SILENT_CHECKS = 5
@@ -206,7 +222,7 @@ class ChromaServer:
         with self.log_path.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter with arguments that no shell sees
                 [sys.executable, "-c", _COMMAND, *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.path,
@@ -263,6 +279,8 @@ class ChromaServer:
                 f"the Chroma server (process {child.pid}) does not end, not even by SIGKILL",
                 remedy="see whether its disk answers",
             )
+        if child.stdin is not None:
+            child.stdin.close()
         self._child = None
         (self.path / RECORD_FILE).unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ import structlog
 
 from ingestor.adapters import chroma_client
 from ingestor.adapters.chroma_server import ChromaServer
+from ingestor.adapters.ending_signals import ending_signals
 from ingestor.adapters.instance import InstanceRecord
 from ingestor.adapters.notify import Notifier
 from ingestor.adapters.runtime import SystemRuntime
@@ -36,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def run(settings: Settings, *, is_rebuild: bool = False, front: Front | None = None) -> None:
-    """Follow the folders until SIGINT or SIGTERM, and let others reach what is known of it through `front`.
+    """Follow the folders until SIGINT, SIGTERM or SIGHUP, and let others reach what is known of it through `front`.
 
     With `is_rebuild` collections of other settings are rebuilt meanwhile, and followed after the switch.
     """
@@ -120,6 +121,6 @@ async def _reached(  # noqa: PLR0913 - what is opened, and who is told while it 
 def _stop_signal() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *ending_signals()):
         loop.add_signal_handler(number, stop.set)
     return stop

@@ -54,6 +54,7 @@ def folder_of(settings: Settings, *, may_be_away: bool = False) -> Folder:
             raise ServiceUnavailable(message, remedy=remedy)
         if not is_known:
             raise ConfigError(message, remedy="create it, or name another: `ingestor run FOLDER` or INGESTOR_WATCH_DIR")
+    _refuse_own_folder(settings)
     converted = _converted(settings)
     return Folder(
         settings.watch_dir,
@@ -65,6 +66,25 @@ def folder_of(settings: Settings, *, may_be_away: bool = False) -> Folder:
         unconverted=frozenset(each for each in Format if not each.is_text) - converted,
         converters=dict.fromkeys(converted, conversion.name()) if converted else {},
     )
+
+
+def _refuse_own_folder(settings: Settings) -> None:
+    """Raise `ConfigError` where the watched folder, by whatever name, holds nothing but what this program writes.
+
+    Folders of ours *inside* the watched one are left out of it; a folder of texts inside the data folder is followed.
+    """
+    watched = settings.watch_dir
+    if _is_same(watched, settings.data_dir):
+        message = f"the watched folder {watched} is the data folder, where ingestor keeps its own files"
+        raise ConfigError(message, remedy="set data_dir (INGESTOR_DATA_DIR) to another folder, or watch another one")
+    real = watched.resolve()
+    if any(_is_same(folder, settings.chroma_path) for folder in (real, *real.parents)):
+        message = f"the watched folder {watched} lies in Chroma's folder {settings.chroma_path}"
+        raise ConfigError(message, remedy="name another folder: `ingestor run FOLDER` or INGESTOR_WATCH_DIR")
+
+
+def _is_same(folder: Path, other: Path) -> bool:
+    return folder.exists() and other.exists() and folder.samefile(other)
 
 
 def _ground_of(settings: Settings) -> Ground:

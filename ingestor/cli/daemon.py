@@ -21,7 +21,7 @@ def run(
     config: ConfigOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Follow a folder until SIGINT or SIGTERM: the daemon."""
+    """Follow a folder until SIGINT, SIGTERM or SIGHUP: the daemon."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, folder=folder)
         import asyncio

@@ -10,6 +10,7 @@ import typer
 from ingestor.cli.completion import model_names
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import err, errors_explained, out, priced, print_json, shown
+from ingestor.cli.signals import run_in_order
 from ingestor.core.escaping import spelled
 from ingestor.language import translated
 
@@ -51,13 +52,11 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of the command
     """
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, folder=folder, is_quiet=True, is_only_read=True)
-        import asyncio
-
         from ingestor.app import evaluate as app
 
         plan = app.Plan(model or (), sample=sample, seed=seed, max_texts=max_texts, plot=plot)
         with _progress_told() as tell:
-            found = asyncio.run(app.evaluate(loaded.settings, plan, tell))
+            found = run_in_order(app.evaluate(loaded.settings, plan, tell))
         if as_json:
             fields = found.as_json()
             print_json(fields | {"folder": spelled(fields["folder"]), "notes": [spelled(note) for note in found.notes]})

@@ -6,6 +6,7 @@ import typer
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, print_rows, shown
+from ingestor.cli.signals import run_in_order
 from ingestor.core.escaping import spelled
 
 if TYPE_CHECKING:
@@ -25,11 +26,9 @@ def forget(
     """
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, is_quiet=True)
-        import asyncio
-
         from ingestor.app import forget as app
 
-        found = asyncio.run(app.forget(loaded.settings, path, deletes_file=delete_file))
+        found = run_in_order(app.forget(loaded.settings, path, deletes_file=delete_file))
         if as_json:
             print_json(_as_json(found))
         else:

@@ -31,6 +31,7 @@ from ingestor.cli import (
     wait,
 )
 from ingestor.cli.allocator import give_back_freed_memory
+from ingestor.cli.closed_streams import stand_in_for_closed_streams
 from ingestor.cli.completion import answer_shells
 from ingestor.cli.listing import Command, Grouped, without_types
 from ingestor.language import ENGLISH, language_of, translated
@@ -223,6 +224,7 @@ app.add_typer(databases.app, name="databases", short_help="List, make or delete 
 
 def main() -> None:
     """Run the command line."""
+    stand_in_for_closed_streams()
     # A start makes a million objects that stay: to search them for garbage takes a tenth of its time.
     gc.set_threshold(NEW_OBJECTS)
     answer_shells()

@@ -7,6 +7,7 @@ import typer
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import errors_explained, print_json, print_rows, sized
+from ingestor.cli.signals import run_in_order
 
 if TYPE_CHECKING:
     from ingestor.app.prune import Pruned
@@ -26,11 +27,9 @@ def prune(
     """
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, is_quiet=True)
-        import asyncio
-
         from ingestor.app import prune as app
 
-        found = asyncio.run(app.prune(loaded.settings, collection))
+        found = run_in_order(app.prune(loaded.settings, collection))
         if as_json:
             print_json(_as_json(found))
         else:

@@ -7,6 +7,7 @@ import typer
 
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, out, print_json, shown
+from ingestor.cli.signals import run_in_order
 from ingestor.core.escaping import spelled
 from ingestor.language import translated
 
@@ -27,11 +28,9 @@ def verify(
     """Compare folder, ledger and collection, record by record. Exit code 0 only when all three agree."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, is_quiet=True)
-        import asyncio
-
         from ingestor.app import verify as app
 
-        found = asyncio.run(app.verify(loaded.settings, is_repair=repair))
+        found = run_in_order(app.verify(loaded.settings, is_repair=repair))
         if as_json:
             print_json(_as_json(found))
         else:

@@ -3,7 +3,9 @@
 import os
 import pty
 import shutil
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,9 +122,43 @@ def test_beside_a_daemon_it_asks_its_server_and_disturbs_nobody(
     assert not [event for event in daemon.events("document.synced") if "canary" in event["path"]]
 
 
+UNTIED_OWNER = """
+import subprocess, sys
+from pathlib import Path
+from ingestor.adapters.folder_lock import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+lock.acquire()
+command = "import sys; from chromadb_rust_bindings import cli; cli(sys.argv)"
+arguments = ["run", "--path", str(lock.folder), "--host", "127.0.0.1", "--port", sys.argv[2]]
+silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+child = subprocess.Popen([sys.executable, "-c", command, *arguments], **silent, pass_fds=(lock.descriptor,))
+print(child.pid)
+"""
+
+
+def orphaned_server(site: Site) -> int:
+    """A server that nothing ties to its owner, as a version before this one has left it behind."""
+    done = subprocess.run(
+        [sys.executable, "-c", UNTIED_OWNER, site.chroma_path, str(site.port)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    orphan = int(done.stdout)
+
+    def listens() -> bool:
+        with socket.socket() as asking:
+            return asking.connect_ex(("127.0.0.1", site.port)) == 0
+
+    eventually(listens, lambda: "the orphan does not listen")
+    return orphan
+
+
 def test_after_a_crash_it_tells_what_was_left_and_ends_nothing(site: Site, daemon: Daemon) -> None:
     daemon.kill()
-    (orphan,) = site.servers()
+    eventually(lambda: not site.servers(), lambda: "the server has outlived its daemon")
+    orphan = orphaned_server(site)
     found = doctor(site, "--no-call")
     assert "ended without a word" in about(found, "instances")
     assert f"process id {orphan} has outlived its daemon" in about(found, "instances")

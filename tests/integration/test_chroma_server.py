@@ -63,6 +63,19 @@ def process(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
             started.kill()
 
 
+@contextmanager
+def running_in_thread(path: Path, port: int) -> Iterator[ChromaServer]:
+    """A server that was started by a thread which has ended."""
+    server = ChromaServer(path, port)
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    starting.join()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 def line_of(started: subprocess.Popen[str]) -> str:
     assert started.stdout is not None
     return started.stdout.readline().strip()
@@ -377,7 +390,7 @@ OWNER = """
 """
 
 
-def test_a_second_owner_is_refused_and_the_server_of_a_killed_owner_is_ended(tmp_path: Path, port: int) -> None:
+def test_a_second_owner_is_refused_until_the_first_one_is_killed(tmp_path: Path, port: int) -> None:
     with process(OWNER, tmp_path, port) as owner:
         orphan = int(line_of(owner))
         with pytest.raises(AlreadyRunning, match=f"process {owner.pid}$") as caught:
@@ -387,12 +400,38 @@ def test_a_second_owner_is_refused_and_the_server_of_a_killed_owner_is_ended(tmp
         owner.kill()
         owner.wait()
 
-        assert not has_ended(orphan, within_seconds=0)
         with running(tmp_path, port) as server:
             assert has_ended(orphan)
             assert server.pid != orphan
             disconnect(connect("managed", port=port, timeout_seconds=PATIENCE_SECONDS))
     assert_free(tmp_path)
+
+
+@pytest.mark.parametrize("state", ["at work", "stopped"])
+def test_a_server_does_not_outlive_an_owner_that_is_killed(tmp_path: Path, port: int, state: str) -> None:
+    with process(OWNER, tmp_path, port) as owner:
+        server = int(line_of(owner))
+        if state == "stopped":
+            os.kill(server, signal.SIGSTOP)
+        owner.kill()
+        owner.wait()
+        assert has_ended(server, within_seconds=5)
+    with running(tmp_path, port):
+        pass
+
+
+def test_a_server_outlives_the_thread_that_has_started_it(tmp_path: Path, port: int) -> None:
+    with running_in_thread(tmp_path, port) as server:
+        assert not has_ended(pid_of(server), within_seconds=1)
+
+
+def test_a_server_is_not_started_for_an_owner_that_has_gone(tmp_path: Path, port: int) -> None:
+    arguments = ["run", "--path", str(tmp_path), "--port", str(port)]
+    server = subprocess.Popen([sys.executable, "-c", chroma_server._COMMAND, *arguments], stdin=subprocess.PIPE)
+    assert server.stdin is not None
+    server.stdin.close()
+    server.wait(PATIENCE_SECONDS)
+    assert not list(tmp_path.iterdir())
 
 
 STAND_IN_OWNER = """
