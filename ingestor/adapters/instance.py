@@ -19,6 +19,8 @@ RECORD_FILE = "instance.json"
 _ATTEMPTS = 20
 _PAUSE_SECONDS = 0.05
 """Another process that only asks whether an instance lives holds the lock for an instant: tried again for a second."""
+_PATIENCE_SECONDS = 30.0
+"""How long a holder that has not introduced itself is waited for: it begins, or upgrades a ledger and ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,11 @@ class InstanceRecord:
 
 
 class Instance:
-    """The lock of a data folder."""
+    """The lock of a data folder; `patience_seconds` bounds the wait for a holder that has not introduced itself."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         self._data_dir = data_dir
+        self._patience_seconds = patience_seconds
         self._record = data_dir / RECORD_FILE
         self.record: InstanceRecord | None = None
         """What this instance has said of itself."""
@@ -57,10 +60,14 @@ class Instance:
                 raise passing from error
             message = f"the data folder {self._data_dir} cannot be used: {error.strerror}"
             raise ConfigError(message, remedy="choose another INGESTOR_DATA_DIR, or mend its permissions") from error
-        for _ in range(_ATTEMPTS):
+        attempts_left = _ATTEMPTS
+        give_up_seconds = time.monotonic() + self._patience_seconds
+        while attempts_left > 0 or (not self._record.exists() and time.monotonic() < give_up_seconds):
             if _try_lock(descriptor, fcntl.LOCK_EX):
                 self._descriptor = descriptor
+                self._record.unlink(missing_ok=True)  # of a holder that was killed
                 return
+            attempts_left -= 1
             time.sleep(_PAUSE_SECONDS)
         os.close(descriptor)
         holder = self._read()

@@ -23,12 +23,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import Insert, insert
 
 from ingestor.adapters.ledger_listing import at_or_below, matching
-from ingestor.core.errors import ConfigError, LedgerCorrupt, ServiceUnavailable
+from ingestor.adapters.ledger_schema import SCHEMA_NOTE, SCHEMA_VERSION, refuse_other
+from ingestor.core.errors import LedgerCorrupt, ServiceUnavailable
 from ingestor.core.listing import Listed, Listing, State, Wanted
 from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, Stage, Stat, Usage
 from ingestor.ports import BACKFILL_SHARE, Totals
 
-SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_SECONDS = 30
 _PAGE_PATHS = 10_000
 """Paths a statement names at most: SQLite takes 32,766 variables."""
@@ -77,6 +77,13 @@ _queue = sa.Table(
     sa.Column("generation", sa.BigInteger, nullable=False),
     sa.Column("is_leased", sa.Boolean, nullable=False),
     sa.Index("queue_order", "is_leased", "priority", "enqueued_seconds"),
+)
+
+_held = sa.Table(
+    "held",
+    _tables,
+    sa.Column("path", sa.LargeBinary, primary_key=True),
+    sa.Column("is_approved", sa.Boolean, nullable=False),
 )
 
 _counters = sa.Table(
@@ -143,7 +150,10 @@ _COUNT = _NEW_COUNT.on_conflict_do_update(
 
 
 class SqliteLedger:
-    """`ports.Ledger` over a SQLite file. Use from one thread; other processes may read it at the same time."""
+    """`ports.Ledger` over a SQLite file. Use from one thread; other processes may read it at the same time.
+
+    Raises `ConfigError` for a ledger of another schema: one that is older is to be upgraded first (`ledger_schema`).
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -157,11 +167,8 @@ class SqliteLedger:
         if is_new:
             with self._writing() as connection:
                 _tables.create_all(connection)
-                _upsert_note(connection, "schema_version", str(SCHEMA_VERSION))
-        found = self.note("schema_version")
-        if found != str(SCHEMA_VERSION):
-            message = f"the ledger {path} has schema version {found}, this program knows {SCHEMA_VERSION}"
-            raise ConfigError(message, remedy="run the version of ingestor that wrote it, or a newer one")
+                _upsert_note(connection, SCHEMA_NOTE, str(SCHEMA_VERSION))
+        refuse_other(path, self.note(SCHEMA_NOTE))
 
     def close(self) -> None:
         """Let go of the file."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ingestor.adapters.durability import sync_file, sync_folder
 from ingestor.adapters.ledger import SqliteLedger
+from ingestor.adapters.ledger_schema import drop_copies
 from ingestor.core.errors import IngestorError, LedgerCorrupt, ServiceUnavailable
 from ingestor.core.shortage import shortage
 
@@ -88,8 +89,9 @@ class LedgerFiles:
             _back_up(self._folder / name, taken)
 
     def drop(self, name: str) -> None:
-        """Delete a ledger; idempotent. Nobody else may have it open."""
+        """Delete a ledger and what upgrades have kept of it; idempotent. Nobody else may have it open."""
         _unlink(self._folder / name)
+        drop_copies(self._folder / name)
         sync_folder(self._folder)
 
     def _make(

@@ -24,6 +24,7 @@ from ingestor.adapters.rename_note import RenameNote
 from ingestor.app.embedder import function_of, recipe_of
 from ingestor.app.parts import in_data_dir
 from ingestor.app.switch import resume
+from ingestor.app.upgrade import upgrade_ledgers
 from ingestor.core.asking import Function
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
@@ -42,10 +43,14 @@ _log = structlog.get_logger(__name__)
 
 
 def hold(settings: Settings, command: str, stack: AsyncExitStack | ExitStack) -> Instance:
-    """Take the instance lock until the end of `stack`. Raises `AlreadyRunning`."""
+    """Take the instance lock until the end of `stack`, and upgrade the ledgers that an older version has left.
+
+    Raises `AlreadyRunning`, and what `upgrade_ledgers` raises.
+    """
     instance = Instance(settings.data_dir)
     instance.acquire()
     stack.callback(instance.release)
+    upgrade_ledgers(settings.data_dir)
     unfinished = forgetting(settings).read()
     if unfinished is not None:
         path = unfinished["path"]

@@ -30,6 +30,7 @@ from ingestor.adapters.chroma_catalog import ChromaCatalog, CollectionRow
 from ingestor.adapters.chroma_sink import RECIPE_KEY
 from ingestor.adapters.chroma_traces import ChromaTraces, Trace
 from ingestor.adapters.ledger import SqliteLedger, note_in
+from ingestor.adapters.ledger_schema import drop_copies
 from ingestor.adapters.residue import Needles, Residue, residues
 from ingestor.app.collection import FORGET_FILE, forgetting, hold, indexed, open_collection
 from ingestor.app.compaction import retire
@@ -37,6 +38,7 @@ from ingestor.app.embedder import recipe_of
 from ingestor.app.parts import VECTORS_FILE, folder_of, in_data_dir, ledger_of, vectors_of
 from ingestor.app.prune import clean_files, has_files, refuse_memory, renew
 from ingestor.app.status import below
+from ingestor.app.upgrade import ledgers_in
 from ingestor.core.compacting import is_left_over
 from ingestor.core.errors import ConfigError
 from ingestor.core.fingerprint import source_of, vector_key
@@ -279,6 +281,8 @@ def _forget_here(settings: Settings, path: str, keys: Iterable[bytes]) -> int:
                 ledger.commit([] if entry is None else [plan_removal(entry)], [])
                 ledger.dequeue([path])
                 ledger.rewrite_file()
+    for file in ledgers_in(settings.data_dir):
+        drop_copies(file)
     with contextlib.closing(vectors_of(settings)) as store:
         gone = store.forget(keys)
     for aside in settings.data_dir.glob(f"{VECTORS_FILE}.damaged*"):

@@ -19,6 +19,7 @@ from ingestor.adapters.rules import Rules
 from ingestor.adapters.runtime import SystemRuntime
 from ingestor.adapters.vectors import SqliteVectors
 from ingestor.app.embedder import allowance_of, embedder_of
+from ingestor.app.upgrade import upgrade_to_look
 from ingestor.core.attaching import Ground
 from ingestor.core.chunking import Cutter
 from ingestor.core.errors import ConfigError, ServiceUnavailable
@@ -97,12 +98,18 @@ def _ground_of(settings: Settings) -> Ground:
 
 
 @contextlib.contextmanager
-def ledger_of(settings: Settings) -> Iterator[SqliteLedger | None]:
-    """The ledger, to be looked at beside the process that works with it; None when there is none yet."""
+def ledger_of(settings: Settings, *, may_upgrade: bool = True) -> Iterator[SqliteLedger | None]:
+    """The ledger, to be looked at beside the process that works with it; None when there is none yet.
+
+    One that an older version has left is upgraded. Raises `ConfigError` where it may not be, or where a process of that
+    version is at work with it, and for a ledger of a newer version.
+    """
     path = settings.data_dir / settings.ledger_file
     if not path.is_file():
         yield None
         return
+    if may_upgrade:
+        upgrade_to_look(settings.data_dir, path)
     with contextlib.closing(SqliteLedger(path)) as ledger:
         yield ledger
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from ingestor.adapters.ledger import SqliteLedger, note_in
-from ingestor.core.errors import ConfigError, LedgerCorrupt
+from ingestor.core.errors import LedgerCorrupt
 from ingestor.core.model import Change, Entry, Outcome, Plan, Priority, Problem, Stage, Stat, Usage
 from ingestor.ports import Ledger
 from tests.doubles_ledger import MemoryLedger
@@ -271,16 +271,6 @@ def test_a_file_that_is_no_ledger_is_named_with_its_remedy(tmp_path: Path) -> No
     with pytest.raises(LedgerCorrupt, match=r"ledger\.sqlite3") as caught:
         SqliteLedger(path)
     assert "move the file away" in caught.value.remedy
-
-
-def test_a_ledger_of_another_schema_version_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite3"
-    SqliteLedger(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE notes SET value = '99' WHERE name = 'schema_version'")
-    connection.close()
-    with pytest.raises(ConfigError, match="schema version 99"):
-        SqliteLedger(path)
 
 
 def test_two_documents_cannot_have_one_path(ledger: Ledger) -> None:

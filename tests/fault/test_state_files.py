@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from ingestor.adapters.chroma_client import connect, disconnect
-from ingestor.adapters.ledger import SqliteLedger
+from ingestor.adapters.ledger import SqliteLedger, note_in
+from ingestor.adapters.ledger_schema import SCHEMA_VERSION
 from ingestor.adapters.vectors import SqliteVectors
 from ingestor.core.model import Change, Priority
 from tests import daemon as daemon_module
@@ -109,6 +110,43 @@ def ended(daemon: Daemon) -> Finished:
     """How a daemon ended by itself."""
     eventually(lambda: daemon.process.poll() is not None, lambda: f"it has not ended:\n{daemon.log()[-2_000:]}")
     return Finished(daemon.process.returncode, "", daemon.log())
+
+
+def as_left_by_the_version_before(ledger: Path) -> None:
+    with contextlib.closing(sqlite3.connect(ledger)) as connection, connection:
+        connection.execute("DROP TABLE held")
+        connection.execute("UPDATE notes SET value = '1' WHERE name = 'schema_version'")
+
+
+def schema_of(ledger: Path) -> str | None:
+    return note_in(ledger, "schema_version")
+
+
+def test_a_ledger_that_the_version_before_has_left_is_upgraded_by_whoever_comes_first(
+    site: Site, server: EmbeddingServer
+) -> None:
+    as_left_by_the_version_before(ledger_of(site))
+    examined = {each["sentence"]: each for each in site.command("doctor", "--json").json()}
+    (told,) = (sentence for sentence in examined if "left by an older version" in sentence)
+    assert examined[told]["level"] == "hint"
+    assert schema_of(ledger_of(site)) == "1", "the doctor changes nothing"
+    daemon = site.start("run")
+    looks = [site.command("status", "--json") for _ in range(3)]
+    daemon.wait_ready()
+    assert [look.json()["documents"] for look in looks] == [FILES] * 3
+    assert schema_of(ledger_of(site)) == str(SCHEMA_VERSION)
+    (copy,) = site.data_dir.glob("ledger.sqlite3.schema-*")
+    assert schema_of(copy) == "1"
+    assert daemon.terminate() == 0
+    assert_healed(site, server, texts=1)  # that of the doctor
+
+
+@pytest.mark.parametrize("command", ["run", "sync", "status", "problems"])
+def test_a_ledger_of_a_newer_version_is_refused_with_both_numbers(site: Site, command: str) -> None:
+    with contextlib.closing(sqlite3.connect(ledger_of(site))) as connection, connection:
+        connection.execute("UPDATE notes SET value = '99' WHERE name = 'schema_version'")
+    assert_told(site.command(command), 2, "schema version 99", f"knows {SCHEMA_VERSION}", "run the version of ingestor")
+    assert schema_of(ledger_of(site)) == "99"
 
 
 def test_a_deleted_ledger_is_rebuilt_and_only_what_changed_meanwhile_is_embedded(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,13 +56,25 @@ def test_the_lock_of_a_killed_process_is_free_and_its_record_is_not_believed(tmp
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(AlreadyRunning):
-            Instance(tmp_path).acquire()
+            Instance(tmp_path, patience_seconds=0.1).acquire()
         Instance(tmp_path).announce(RECORD)
         process.kill()
     assert Instance(tmp_path).running() is None
     survivor = Instance(tmp_path)
     survivor.acquire()
     survivor.release()
+
+
+def test_a_holder_that_has_not_introduced_itself_is_waited_for_whatever_was_said_by_one_that_was_killed(
+    tmp_path: Path,
+) -> None:
+    Instance(tmp_path).announce(RECORD)
+    holder = Instance(tmp_path)
+    holder.acquire()
+    threading.Timer(1.5, holder.release).start()
+    second = Instance(tmp_path)
+    second.acquire()
+    second.release()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def _collection(premises: Premises, settings: Settings, stored: Stored) -> Itera
 def _tombstones(settings: Settings) -> int:
     """Deleted records that the index holds, as far as it was counted."""
     try:
-        with ledger_of(settings) as ledger:
+        with ledger_of(settings, may_upgrade=False) as ledger:
             return ledger.tombstones() if ledger else 0
     except IngestorError:
         return 0  # told where ledgers are looked at

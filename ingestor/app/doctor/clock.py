@@ -38,7 +38,7 @@ def _files(premises: Premises, now_seconds: float) -> Iterator[Finding]:
 def _notes(premises: Premises, now_seconds: float) -> Iterator[Finding]:
     for settings in premises.sources:
         try:
-            with ledger_of(settings) as ledger:
+            with ledger_of(settings, may_upgrade=False) as ledger:
                 told = ledger.note(LAST_RECONCILE_NOTE) if ledger else None
         except IngestorError:
             continue  # told where ledgers are looked at

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 
+from ingestor.adapters.ledger_schema import is_behind
 from ingestor.app.doctor.premises import Premises
 from ingestor.app.parts import ledger_of
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
@@ -29,7 +30,11 @@ def check(premises: Premises) -> Sequence[Finding]:
 
 def _of(settings: Settings, *, is_attended: bool) -> Iterator[Finding]:
     file = settings.data_dir / settings.ledger_file
-    with ledger_of(settings) as ledger:
+    if not is_attended and is_behind(file):
+        sentence = f"{file} was left by an older version of ingestor"
+        yield hint(_NAME, sentence, "the next start upgrades it, and keeps a copy")
+        return
+    with ledger_of(settings, may_upgrade=False) as ledger:
         if ledger is None:
             yield well(_NAME, "nothing has been indexed yet")
             return
