@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from ingestor.app.status import Status
 from ingestor.core.counting import counted
+from ingestor.engine.daemon import IN_STEP, LOOKING
 from ingestor.engine.following import NOT_NOW
 
 
@@ -96,4 +97,6 @@ def _working(found: Status) -> Health:
         return Health(State.WORKING, counted(changes, "1 change to do", f"{changes} changes to do"))
     if found.last_reconcile is None:
         return Health(State.WORKING, "the folder is compared for the first time")
-    return Health(State.IN_STEP, "the collection equals the folder")
+    if found.is_behind:
+        return Health(State.WORKING, LOOKING)
+    return Health(State.IN_STEP, IN_STEP)

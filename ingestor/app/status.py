@@ -69,6 +69,8 @@ class Status:
     """Folders that could not be listed; `problems` names them."""
     watching: str
     outage: str
+    is_behind: bool
+    """Whether the daemon has heard of changes that it has neither queued nor found to be none."""
     unfinished: Beside | None
     """The collection that a rebuild is filling."""
     kept: Beside | None
@@ -115,6 +117,7 @@ def _status(settings: Settings) -> Status:
         unreadable_folders=unreadable,
         watching=str(state.get("watching", "")) if running else "",
         outage=str(state.get("outage", "")) if running else "",
+        is_behind=bool(state.get("is_behind")) and running is not None,
         unfinished=unfinished(settings),
         kept=kept(settings),
     )

@@ -25,6 +25,9 @@ SUPERVISE_SECONDS = 1.0
 STUCK_SECONDS = 20.0
 """How long Chroma may fail at everything before it is started again, whether it looks alive or not: its database may
 be stuck, as after a full disk. The next time is four times as late."""
+IN_STEP = "the collection equals the folder"
+LOOKING = "what has changed is being looked at"
+"""What is said of a folder, for people, when nothing is to be done, and when that is not known yet."""
 GRACE_SECONDS = 5.0
 """How long documents in work may go on after a signal."""
 
@@ -60,6 +63,11 @@ class Line:
     watch: Watch
     told_state: str = ""
     """What was last noted of it for other processes."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something is to be done, or to be looked at, before the collection equals the folder."""
+        return not self.pipeline.worker.is_idle or self.follower.is_behind
 
     def compared(self, *, of_several: bool) -> asyncio.Event:
         """What is set once its folder has been compared. Of several, one whose disk is away keeps nobody waiting."""
@@ -159,16 +167,28 @@ class Daemon:
                 return f"the folder is watched {watching}"
         waiting = sum(pipeline.tally.expected - pipeline.tally.finished for pipeline in self._pipelines)
         outage = next((pipeline.outage for pipeline in self._pipelines if pipeline.outage), "")
+        # A path that is hinted at again while it is in work is expected once, and finished twice.
+        waiting = max(waiting, sum(pipeline.worker.in_work for pipeline in self._pipelines))
         if waiting > 0:
             doing = counted(waiting, "1 change to do", f"{waiting} changes to do")
             return f"{doing}, waiting: {outage}" if outage else doing
         if not all(line.compared(of_several=len(self._lines) > 1).is_set() for line in self._lines):
             return "the folder is compared for the first time"
-        return outage or "the collection equals the folder"
+        if held := sum(pipeline.reconciler.held for pipeline in self._pipelines):
+            return counted(held, "1 deletion waits for approval", f"{held} deletions wait for approval")
+        if outage:
+            return outage
+        return LOOKING if any(line.is_behind for line in self._lines) else IN_STEP
 
     async def _keep_state(self) -> None:
         for line in self._lines:
-            state = json.dumps({"watching": line.follower.watching, "outage": line.pipeline.outage})
+            state = json.dumps(
+                {
+                    "watching": line.follower.watching,
+                    "outage": line.pipeline.outage,
+                    "is_behind": line.is_behind,
+                }
+            )
             try:
                 await line.pipeline.account.tell()
                 # Written when it changes only: an idle daemon leaves the disk alone.

@@ -8,7 +8,8 @@ Invariant: whatever events are lost, the folder is compared with the ledger at l
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -79,6 +80,8 @@ class Follower:
         self._doubt: Doubt | None = None
         self._trouble = ""
         """Why there is no watch at the moment."""
+        self._is_looking = False
+        """Whether what was heard of is being looked at, or the folder compared."""
         self._told_limitation = ""
         self.reconciled = asyncio.Event()
         """Set when the folder has been compared with the ledger for the first time."""
@@ -96,6 +99,11 @@ class Follower:
     def is_watching(self) -> bool:
         """Whether there is a watch at the moment, and nothing is known against it."""
         return self.begun.is_set() and not self._trouble
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something was heard of that is not answered yet: not found equal, and not queued either."""
+        return self._is_looking or self._doubt is not None or len(self._settling) > 0
 
     async def run(self) -> None:
         """Follow the folder until cancelled."""
@@ -193,11 +201,12 @@ class Follower:
             self._tally.drift += max(0, self._tally.expected - expected - told - told_since)
 
     async def _reconcile_all(self) -> None:
-        # Hints that came before the scan are answered by it; those that come during it are kept.
-        self._settling.clear()
-        self._doubt = None
-        await self._reconciler.reconcile()
-        self._wake()
+        with self._looking():
+            # Hints that came before the scan are answered by it; those that come during it are kept.
+            self._settling.clear()
+            self._doubt = None
+            await self._reconciler.reconcile()
+            self._wake()
         self.reconciled.set()
         self.begun.set()
 
@@ -212,6 +221,18 @@ class Follower:
     async def _look_at(self, ready: Sequence[Heard]) -> None:
         if not ready:
             return
+        with self._looking():
+            await self._answer(ready)
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        self._is_looking = True
+        try:
+            yield
+        finally:
+            self._is_looking = False
+
+    async def _answer(self, ready: Sequence[Heard]) -> None:
         folders = {heard.hint.path for heard in ready if heard.hint.is_folder}
         files = [heard for heard in ready if not heard.hint.is_folder]
         folders |= {_folder_of(heard.hint.path) for heard in files if _name_of(heard.hint.path) in self._rules_files}

@@ -156,7 +156,13 @@ class Worker:
         self._has_live_news = False
         self._clock_lead_seconds = runtime.now_seconds() - runtime.monotonic_seconds()
         self._is_stopping = False
+        self._is_queue_empty = False
         self._outage_stage = Stage.READ
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in work, and nothing was queued when the queue was looked at last."""
+        return self._is_queue_empty and not self.in_work and not self._news.is_set()
 
     def stop(self) -> None:
         """Take no more changes: `run` returns when those in work have ended."""
@@ -186,6 +192,7 @@ class Worker:
                 if is_full or leased == room:
                     continue
                 due_seconds = await self._due_seconds()
+                self._is_queue_empty = due_seconds == float("inf")
                 if until_idle and not self.in_work and due_seconds > IDLE_SECONDS:
                     return
                 await happens_within(self._news, min(due_seconds, POLL_SECONDS))

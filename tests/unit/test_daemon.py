@@ -12,10 +12,10 @@ from structlog.testing import capture_logs
 
 from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.errors import AuthenticationFailed, ChromaUnavailable, ServiceUnavailable
-from ingestor.core.model import Change, Priority, Snapshot
+from ingestor.core.model import Change, Hint, Priority, Snapshot, Stat
 from ingestor.engine import daemon as daemon_module
 from ingestor.engine import patrol
-from ingestor.engine.daemon import STATE_NOTE, Daemon, Line
+from ingestor.engine.daemon import IN_STEP, LOOKING, STATE_NOTE, Daemon, Line
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_watch import ScriptedWatch
 from tests.world import World
@@ -126,6 +126,65 @@ async def test_the_service_manager_hears_what_work_waits_for(world: World) -> No
     await until(lambda: "1 change to do, waiting: the provider is away - wait" in life.heard.states)
     running.cancel()
     await asyncio.wait({running}, timeout=10)
+
+
+async def test_it_is_not_in_step_while_what_was_heard_of_is_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: life.heard.states[-2:] == ["alive", IN_STEP])
+    gate, look = threading.Event(), world.folder.look
+
+    def slow(path: str) -> Stat | None:
+        assert gate.wait(10)
+        return look(path)
+
+    monkeypatch.setattr(world.folder, "look", slow)
+    world.folder.delete("a.md")
+    life.watch.emit(Hint("a.md"))
+    life.heard.states.clear()
+    await until(lambda: life.heard.states.count("alive") > 3)
+    assert IN_STEP not in life.heard.states[2:]
+    assert LOOKING in life.heard.states
+    assert json.loads(world.ledger.notes[STATE_NOTE])["is_behind"]
+    gate.set()
+    await until(lambda: life.heard.states[-1] == IN_STEP)
+    assert not world.records()
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_it_is_not_in_step_while_a_file_that_was_done_twice_is_in_work(world: World) -> None:
+    gate = asyncio.Event()
+    world.embedder = HashEmbedder(gate=gate)
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: world.embedder.in_flight == 1)
+    # Heard of while it is in work: queued once, done twice.
+    life.pipeline.tally.finished += 1
+    life.heard.states.clear()
+    await until(lambda: life.heard.states.count("alive") > 3)
+    assert IN_STEP not in life.heard.states
+    gate.set()
+    await until(lambda: life.heard.states[-1] == IN_STEP)
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_it_is_not_in_step_while_deletions_wait_for_approval(world: World) -> None:
+    for name in ("b", "c", "d"):
+        world.folder.write(name, name.encode())
+    world.approves = False
+    await world.sync()
+    world.folder.delete("")
+    world.embedder.is_closed = False
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: "4 deletions wait for approval" in life.heard.states)
+    assert IN_STEP not in life.heard.states
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
 
 
 async def test_the_service_manager_hears_that_nothing_is_watched(world: World) -> None:
@@ -313,6 +372,7 @@ async def test_usage_and_state_are_kept_for_other_processes(world: World) -> Non
     life = Life(world)
     running = asyncio.create_task(life.run())
     await until(lambda: world.ledger.usage.texts == 2 and STATE_NOTE in world.ledger.notes)
-    assert json.loads(world.ledger.notes[STATE_NOTE]) == {"watching": "scripted", "outage": ""}
+    await until(lambda: not json.loads(world.ledger.notes[STATE_NOTE])["is_behind"])
+    assert json.loads(world.ledger.notes[STATE_NOTE]) == {"watching": "scripted", "outage": "", "is_behind": False}
     life.stop.set()
     await asyncio.wait_for(running, 10)

@@ -36,6 +36,7 @@ QUIET = Status(
     unreadable_folders=0,
     watching="inotify",
     outage="",
+    is_behind=False,
     unfinished=None,
     kept=None,
 )
@@ -48,6 +49,7 @@ OUTAGE = "the endpoint is out of reach - start it"
         ({}, State.IN_STEP, "the collection equals the folder"),
         ({"totals": replace(TOTALS, queued=2, in_flight=1)}, State.WORKING, "3 changes to do"),
         ({"last_reconcile": None}, State.WORKING, "for the first time"),
+        ({"is_behind": True}, State.WORKING, "what has changed is being looked at"),
         ({"outage": OUTAGE, "totals": replace(TOTALS, queued=2, retrying=2)}, State.WAITING, OUTAGE),
         ({"totals": replace(TOTALS, queued=2, retrying=2)}, State.WAITING, "2 documents are tried again later"),
         ({"daemon": None}, State.STOPPED, "`ingestor run`"),
@@ -62,6 +64,7 @@ OUTAGE = "the endpoint is out of reach - start it"
         "quiet",
         "queued",
         "new",
+        "behind",
         "outage",
         "retried",
         "stopped",
