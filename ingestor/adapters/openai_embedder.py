@@ -5,23 +5,20 @@ nothing that the environment adds; no message, repr or exception chain holds the
 """
 
 import asyncio
-import base64
 import importlib
-import json
-import math
 import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic_core import from_json
 
+from ingestor.adapters.openai_answers import ErrorBody, Nonsense, codes_of, is_page, parsed, words_of
 from ingestor.core.errors import (
     AuthenticationFailed,
     CallTooLarge,
@@ -34,7 +31,8 @@ from ingestor.core.errors import (
 )
 from ingestor.core.model import Recipe, Usage
 from ingestor.core.profiles import without_lone_surrogates
-from ingestor.core.refusals import Refusal, refusal_of
+from ingestor.core.refusals import Refusal, fault_of_a_text, is_rate_code, refusal_of
+from ingestor.core.waits import asked_wait_seconds, bounded_wait_seconds
 from ingestor.ports import Vectors
 
 if TYPE_CHECKING:
@@ -53,6 +51,15 @@ _KEY_CODES: Final = frozenset({"invalid_api_key", "invalidapikey"})
 _MODEL_CODES: Final = frozenset({"model_not_found", "modelnotfound"})
 """Codes, in lower case, that mean the same under whatever status they come."""
 
+_FAILURES: Final = frozenset(str(status.value) for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
+"""Statuses as an error under another status may name them."""
+_REMEDIES: Final = {
+    "batch": (
+        "the text is longer than the server's batch: lower chunk.max_tokens, or start llama-server with a larger -ub"
+    ),
+    "nan": "use another model, or another quantisation of it, and run `ingestor retry`",
+}
+"""What helps against `fault_of_a_text`."""
 _REJECTIONS: Final = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -67,6 +74,10 @@ _KEPT_HEADERS: Final = frozenset(
         "x-stainless-raw-response",  # the client looks for it in its own request to tell how the answer is wanted
     }
 )
+_UNSENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"})
+"""Errors of the HTTP client before the endpoint could have seen the request."""
+_HAS_BEGUN: Final = ContextVar("has_begun", default=False)
+"""Whether the answer to the call of this task has begun, as one that is billed."""
 _KEEPALIVE_SECONDS: Final = 600.0
 """How long an idle connection is kept, so that one document every few minutes costs no new TLS handshake."""
 _PROBING: Final = tuple(
@@ -169,15 +180,14 @@ class OpenAIEmbedder:
         if isinstance(answer, IngestorError):
             # Raised outside of any handler: the client's error, chained to ours, would carry the request's headers.
             raise answer
+        content, headers = answer
+        fault: IngestorError
         try:
-            vectors, tokens = _parsed(answer, len(texts), self._recipe.dimensions)
-        except _Nonsense as nonsense:
-            said = f"{self._shown_url} answered nonsense: {self._redacted(str(nonsense))}"
-            fault = (
-                UnusableVectors(said, positions=nonsense.positions, remedy=nonsense.remedy)
-                if nonsense.positions
-                else ServiceUnavailable(said, remedy=nonsense.remedy)
-            )
+            vectors, tokens = parsed(content, len(texts), self._recipe.dimensions)
+        except ErrorBody as error:
+            fault = self._refusal(HTTPStatus.OK, headers, error.body)
+        except Nonsense as nonsense:
+            fault = self._nonsensical(nonsense)
         else:
             if not self._recipe.dimensions:
                 self._recipe = replace(self._recipe, dimensions=vectors.shape[1])
@@ -191,14 +201,23 @@ class OpenAIEmbedder:
         if client is not None:
             await client.close()
 
-    async def _ask(self, texts: list[str]) -> bytes | IngestorError:
-        """The body of a successful answer, or what went wrong."""
+    def _nonsensical(self, nonsense: Nonsense) -> ServiceUnavailable:
+        said = f"{self._shown_url} answered nonsense: {self._redacted(str(nonsense))}"
+        if nonsense.positions:
+            return UnusableVectors(
+                said, positions=nonsense.positions, remedy=nonsense.remedy, billed_tokens=nonsense.tokens
+            )
+        return ServiceUnavailable(said, remedy=nonsense.remedy, billed_tokens=nonsense.tokens)
+
+    async def _ask(self, texts: list[str]) -> tuple[bytes, Mapping[str, str]] | IngestorError:
+        """The body and the headers of a successful answer, or what went wrong."""
         if self._is_closed:
             return _closed()
         client = await self._opened()
         import openai  # noqa: PLC0415  # half a second that commands without embedding should not pay
 
         try:
+            _HAS_BEGUN.set(False)
             async with asyncio.timeout(self._timeout_seconds):
                 answer = await client.embeddings.with_raw_response.create(
                     model=self._recipe.model,
@@ -206,11 +225,13 @@ class OpenAIEmbedder:
                     encoding_format="float",
                     extra_body={"dimensions": self._asked_dimensions} if self._asked_dimensions else None,
                 )
-                return answer.content
+                return answer.content, answer.headers
         except (TimeoutError, openai.APITimeoutError):
             return ServiceUnavailable(
                 f"{self._shown_url} gave no complete answer within {self._timeout_seconds:g} s",
                 remedy="it is tried again; if it stays so, look at the network or raise the timeout",
+                may_be_a_text=True,
+                billed_tokens=0,
             )
         except openai.APIStatusError as error:
             return self._refusal(error.status_code, error.response.headers, error.body)
@@ -219,6 +240,8 @@ class OpenAIEmbedder:
             return ServiceUnavailable(
                 f"{self._shown_url} is out of reach: {self._redacted(str(cause) or type(cause).__name__)}",
                 remedy="it is tried again; if it stays so, look at the network and the base URL",
+                may_be_a_text=type(cause).__name__ not in _UNSENT,
+                billed_tokens=0 if _HAS_BEGUN.get() else None,
             )
 
     async def _opened(self) -> "AsyncOpenAI":
@@ -246,6 +269,8 @@ class OpenAIEmbedder:
             """Have the kernel see to it that an idle connection is not forgotten on its way, or is known to be dead."""
             stream = response.extensions.get("network_stream")
             connection = stream and stream.get_extra_info("socket")
+            if response.status_code == HTTPStatus.OK:
+                _HAS_BEGUN.set(True)
             if connection is not None:
                 for level, option, value in _PROBING:
                     connection.setsockopt(level, option, value)
@@ -277,37 +302,59 @@ class OpenAIEmbedder:
         return client
 
     def _refusal(self, status: int, headers: Mapping[str, str], body: object) -> IngestorError:
-        """The error that an HTTP status other than success stands for."""
-        told = _words(body)
+        """The error that an HTTP status other than success stands for, or an error under that of a success."""
+        told = words_of(body)
         limits = refusal_of(told[:_MAX_READ_WORDS])
         words = self._redacted(told)
         said = f"(HTTP {status}): {words}" if words else f"(HTTP {status})"
-        code = _code(body)
-        wait_seconds = retry_after_seconds(headers, time.time())
-        if code in _BILLING_CODES or status == HTTPStatus.PAYMENT_REQUIRED:
+        codes = codes_of(body)
+        if status == HTTPStatus.OK:
+            status = next((int(code) for code in codes if code in _FAILURES), status)
+        waits = self._told_to_wait(status, codes, said, limits, headers)
+        if waits is not None:
+            return waits
+        if fault := fault_of_a_text(told[:_MAX_READ_WORDS]):
+            return RejectedByModel(f"{self._recipe.model} cannot embed a text {said}", remedy=_REMEDIES[fault])
+        if is_page(body) and status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return ServiceUnavailable(
-                f"the account at {self._shown_url} has no quota left {said}",
-                remedy="look at the provider's billing page: add credit or raise the spending limit",
-                retry_after_seconds=wait_seconds,
+                f"{self._shown_url} refuses the request with a page for people {said}",
+                remedy="it is no word of the provider's: look for a firewall, a proxy or a login in between",
+                may_be_a_text=True,
             )
-        fatal = self._misconfigured(status, code, said, headers)
+        fatal = self._misconfigured(status, codes, said, headers)
         if fatal is not None:
             return fatal
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            return RateLimited(
-                f"{self._shown_url} asks to slow down {said}",
-                remedy="it is tried again; if it stays so, ask the provider for a higher limit",
-                retry_after_seconds=limits.retry_after_seconds if wait_seconds is None else wait_seconds,
-                requests_per_minute=limits.requests_per_minute,
-                tokens_per_minute=limits.tokens_per_minute,
-            )
         if status in _REJECTIONS:
             return self._rejection(status, said, limits)
         return ServiceUnavailable(
             f"{self._shown_url} fails {said}",
             remedy="it is tried again; if it stays so, look at the provider's status page",
-            retry_after_seconds=wait_seconds,
+            retry_after_seconds=bounded_wait_seconds(asked_wait_seconds(headers, time.time())),
+            may_be_a_text=True,
         )
+
+    def _told_to_wait(
+        self, status: int, codes: frozenset[str], said: str, limits: Refusal, headers: Mapping[str, str]
+    ) -> ServiceUnavailable | RateLimited | None:
+        """What is only about how much was sent, or paid, until now, if it is that."""
+        asked_seconds = asked_wait_seconds(headers, time.time())
+        if codes & _BILLING_CODES or status == HTTPStatus.PAYMENT_REQUIRED:
+            return ServiceUnavailable(
+                f"the account at {self._shown_url} has no quota left {said}",
+                remedy="look at the provider's billing page: add credit or raise the spending limit",
+                retry_after_seconds=bounded_wait_seconds(asked_seconds, is_quota=True),
+            )
+        if status == HTTPStatus.TOO_MANY_REQUESTS or any(map(is_rate_code, codes)):
+            return RateLimited(
+                f"{self._shown_url} asks to slow down {said}",
+                remedy="it is tried again; if it stays so, ask the provider for a higher limit",
+                retry_after_seconds=bounded_wait_seconds(
+                    limits.retry_after_seconds if asked_seconds is None else asked_seconds
+                ),
+                requests_per_minute=limits.requests_per_minute,
+                tokens_per_minute=limits.tokens_per_minute,
+            )
+        return None
 
     def _rejection(self, status: int, said: str, limits: Refusal) -> RejectedByModel:
         """What a request is refused with that could be told by looking at it."""
@@ -321,15 +368,15 @@ class OpenAIEmbedder:
         return RejectedByModel(message, remedy=remedy)
 
     def _misconfigured(
-        self, status: int, code: str, said: str, headers: Mapping[str, str]
+        self, status: int, codes: frozenset[str], said: str, headers: Mapping[str, str]
     ) -> AuthenticationFailed | ConfigError | None:
         """What no waiting cures, if it is that."""
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) or code in _KEY_CODES:
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) or codes & _KEY_CODES:
             return AuthenticationFailed(
                 f"{self._shown_url} refuses the key {said}",
                 remedy=f"check that {self._key_setting} is whole, valid, and allowed to use {self._recipe.model}",
             )
-        if status == HTTPStatus.NOT_FOUND or code in _MODEL_CODES:
+        if status == HTTPStatus.NOT_FOUND or codes & _MODEL_CODES:
             return ConfigError(
                 f"{self._shown_url} knows no model {self._recipe.model!r}, or is not the base URL {said}",
                 remedy="check the model's name, and that the base URL ends before /embeddings (most end in /v1)",
@@ -358,33 +405,6 @@ def load() -> None:
     importlib.import_module("openai.resources.embeddings")
 
 
-def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:
-    """How long the provider asks to wait, from `retry-after-ms` or `Retry-After` (seconds or HTTP date).
-
-    `headers` finds names in whatever case. None when it asks for nothing, or for something that is no time.
-    """
-    milliseconds = _duration(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    value = headers.get("retry-after")
-    seconds = _duration(value)
-    if seconds is not None or value is None:
-        return seconds
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, moment.timestamp() - now_seconds)
-
-
-def _duration(value: str | None) -> float | None:
-    try:
-        number = float(value or "nan")
-    except ValueError:
-        return None
-    return max(0.0, number) if math.isfinite(number) else None
-
-
 def _shown(base_url: str) -> str:
     """The base URL without user, password and query. Raises `ConfigError` when it is no URL."""
     try:
@@ -408,113 +428,3 @@ def _checked_key(api_key: str, key_setting: str) -> str:
             remedy=f"copy the key into {key_setting} anew",
         )
     return api_key
-
-
-def _words(body: object) -> str:
-    """What the provider says, wherever in its answer it says it."""
-    if isinstance(body, Mapping):
-        for name in ("message", "detail", "error", "msg"):
-            if body.get(name):
-                return _words(body[name])
-        return json.dumps(body, ensure_ascii=False, default=str)
-    return "" if body is None else str(body)
-
-
-def _code(body: object) -> str:
-    if not isinstance(body, Mapping):
-        return ""
-    return str(body.get("code") or body.get("type") or "").lower()
-
-
-class _Nonsense(Exception):
-    """An answer that is not what was asked for; `positions` are those of single vectors at fault, if it is that."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        remedy: str = "it is tried again; if it stays so, ask the provider",
-        positions: frozenset[int] = frozenset(),
-    ) -> None:
-        super().__init__(message)
-        self.remedy = remedy
-        self.positions = positions
-
-
-def _parsed(answer: bytes, count: int, dimensions: int) -> tuple[Vectors, int]:
-    """The vectors in the order of the texts, and the tokens that the provider counted (0 when it does not say).
-
-    `dimensions` 0 takes any length. Raises `_Nonsense`.
-    """
-    try:
-        content = from_json(answer)
-    except ValueError:
-        raise _Nonsense(f"no JSON but {answer[:80]!r}") from None
-    rows = content.get("data") if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        said = _words(content.get("error", content)) if isinstance(content, dict) else str(content)
-        raise _Nonsense(f"no list of vectors but: {said}")
-    vectors = _checked(_ordered(rows, count), dimensions)
-    usage = content.get("usage")
-    if not isinstance(usage, dict):
-        return vectors, 0
-    tokens = usage.get("total_tokens") or usage.get("prompt_tokens")
-    return vectors, tokens if isinstance(tokens, int) and tokens > 0 else 0
-
-
-def _ordered(rows: list[Any], count: int) -> list[Vectors]:
-    """One vector for each text, put in order by `index`."""
-    if len(rows) != count:
-        raise _Nonsense(f"{len(rows)} vectors for {count} texts")
-    placed: dict[int, Vectors | None] = {}
-    for row in rows:
-        index = row.get("index") if isinstance(row, dict) else None
-        if type(index) is not int or not 0 <= index < count:
-            raise _Nonsense(f"a vector with index {index!r} for {count} texts")
-        if index in placed:
-            raise _Nonsense(f"two vectors with index {index}")
-        placed[index] = _vector(row.get("embedding"))
-    vectors = [vector for index in range(count) if (vector := placed[index]) is not None]
-    if len(vectors) < count:
-        unusable = frozenset(index for index, vector in placed.items() if vector is None)
-        raise _Nonsense("an embedding that is no vector of numbers", positions=unusable)
-    return vectors
-
-
-def _vector(embedding: object) -> Vectors | None:
-    """One vector; None for what is none, such as the nulls that some servers write for NaN."""
-    try:
-        if isinstance(embedding, str):
-            # A server that ignores `encoding_format` sends little-endian float32 in base64.
-            return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4").astype(np.float32)
-        numbers = np.asarray(embedding)
-    except ValueError:
-        return None
-    if numbers.ndim != 1 or numbers.dtype.kind not in "if":
-        return None
-    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
-        return numbers.astype(np.float32)
-
-
-def _checked(rows: list[Vectors], dimensions: int) -> Vectors:
-    lengths = {len(row) for row in rows}
-    if len(lengths) > 1:
-        raise _Nonsense(f"vectors of different dimensions: {sorted(lengths)}")
-    (length,) = lengths
-    if length == 0:
-        raise _Nonsense("vectors without dimensions")
-    if dimensions and length != dimensions:
-        raise _Nonsense(
-            f"vectors of {length} dimensions where {dimensions} are expected",
-            remedy="check the model's name and the dimensions in the settings",
-        )
-    vectors = np.stack(rows)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", vectors, vectors)
-    for words, is_unusable in (
-        ("a vector with a number that is not finite", ~np.isfinite(squares)),
-        ("a zero vector", squares == 0),
-    ):
-        if is_unusable.any():
-            raise _Nonsense(words, positions=frozenset(np.flatnonzero(is_unusable).tolist()))
-    return vectors

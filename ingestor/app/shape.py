@@ -45,6 +45,7 @@ def status_json(found: Status) -> dict[str, Any]:
         "last_reconcile": found.last_reconcile,
         "watching": found.watching,
         "outage": found.outage,
+        "next_call_seconds": found.next_call_seconds,
         "rebuild": {
             "unfinished": found.unfinished.as_json() if found.unfinished else None,
             "kept": found.kept.as_json() if found.kept else None,

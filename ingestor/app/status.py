@@ -26,6 +26,7 @@ from ingestor.core.paths import is_at_or_below
 from ingestor.engine.account import local_day
 from ingestor.engine.daemon import STATE_NOTE
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, LAST_RECONCILE_NOTE, UNREADABLE_NOTE
+from ingestor.engine.worker import RETRY_NOTE
 from ingestor.ports import Totals
 from ingestor.settings import EmbeddingSettings, Settings
 
@@ -71,6 +72,8 @@ class Status:
     outage: str
     is_behind: bool
     """Whether the daemon has heard of changes that it has neither queued nor found to be none."""
+    next_call_seconds: float | None
+    """When the provider is asked again, since the epoch, where it keeps all waiting for longer than a moment."""
     unfinished: Beside | None
     """The collection that a rebuild is filling."""
     kept: Beside | None
@@ -118,6 +121,7 @@ def _status(settings: Settings) -> Status:
         watching=str(state.get("watching", "")) if running else "",
         outage=str(state.get("outage", "")) if running else "",
         is_behind=bool(state.get("is_behind")) and running is not None,
+        next_call_seconds=state.get("next_call_seconds") if running else None,
         unfinished=unfinished(settings),
         kept=kept(settings),
     )
@@ -181,7 +185,8 @@ def queue_again(
 
     `place_of` makes a path of a source's documents of one that was given; without it, that is a path as users give it.
 
-    A running daemon takes them up within a second. Raises `ConfigError` for a path that has no fault.
+    A running daemon takes them up within a second, and asks a provider that wanted to be left alone. Raises
+    `ConfigError` for a path that has no fault.
     """
     sources = settings.each()
     faulty = [_faulty(each) for each in sources]
@@ -196,6 +201,7 @@ def queue_again(
     for each, queued in zip(sources, chosen, strict=True):
         with ledger_of(each) as ledger:
             if ledger is not None:
+                ledger.set_note(RETRY_NOTE, str(now_seconds))
                 ledger.enqueue(queued, Change("", Priority.LIVE, now_seconds, now_seconds))
     return [path for queued in chosen for path in queued]
 

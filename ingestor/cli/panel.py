@@ -146,12 +146,18 @@ def _rows(found: "Status") -> dict[str, str]:
         rows["held back"] = f"{found.held_deletions} deletions, until `ingestor approve` or the files come back"
     if reconcile and (left_out := reconcile.get("unconverted")):
         rows["left out"] = f"{left_out} files that nothing here converts to text: {CONVERTER_REMEDY}"
-    if found.outage:
-        rows["outage"] = found.outage
+    rows |= _outage(found)
     if found.unfinished:
         rows["rebuild"] = told_unfinished(found.unfinished)
     if found.kept:
         rows["kept"] = told_kept(found.kept)
+    return rows
+
+
+def _outage(found: "Status") -> dict[str, str]:
+    rows = {"outage": found.outage} if found.outage else {}
+    if found.next_call_seconds is not None:
+        rows["next call"] = f"{moment(found.next_call_seconds)}, or at once with `ingestor retry`"
     return rows
 
 

@@ -59,6 +59,21 @@ class BudgetSpent(TransientError):
 class ServiceUnavailable(TransientError):
     """An outside service (embedding endpoint, Chroma) is out of reach, times out or answers nonsense."""
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        retry_after_seconds: float | None = None,
+        may_be_a_text: bool = False,
+        billed_tokens: int | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy, retry_after_seconds=retry_after_seconds)
+        self.may_be_a_text = may_be_a_text
+        """Whether a text of the call may be the reason: the endpoint has received it, and said or did this."""
+        self.billed_tokens = billed_tokens
+        """Tokens that a provider bills for the call all the same; 0: so many as were sent, None: nothing."""
+
 
 class ChromaUnavailable(ServiceUnavailable):
     """Chroma is out of reach, does not answer in time, or fails at what it was asked."""
@@ -67,8 +82,10 @@ class ChromaUnavailable(ServiceUnavailable):
 class UnusableVectors(ServiceUnavailable):
     """The model answers texts of a call with vectors that are none: not finite, zero, or no numbers at all."""
 
-    def __init__(self, message: str, *, positions: frozenset[int], remedy: str = "") -> None:
-        super().__init__(message, remedy=remedy)
+    def __init__(
+        self, message: str, *, positions: frozenset[int], remedy: str = "", billed_tokens: int | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy, billed_tokens=billed_tokens)
         self.positions = positions
         """Places of these texts in the call; when others are sound, the fault lies with the texts."""
 

@@ -163,6 +163,10 @@ class Circuit:
             self._opened_seconds = now_seconds
             self._probe_seconds = now_seconds + self._backoff.pause_seconds(self._probes, jitter, retry_after_seconds)
 
+    def release(self) -> None:
+        """The next probe may go out now."""
+        self._probe_seconds = float("-inf")
+
     def answered(self) -> bool:
         """A call was answered; whether that has closed the circuit."""
         was_open = self.is_open

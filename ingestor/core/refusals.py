@@ -9,9 +9,12 @@ with maximum length 2048", "Requested 375703 tokens, max 300000 tokens per reque
 Invariant: what is not understood is None, and nothing is guessed.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Final
+
+from ingestor.core.waits import duration_seconds
 
 _NUMBER: Final = r"(\d[\d,]*(?:\.\d+)?)"
 _INPUTS: Final = re.compile(
@@ -29,7 +32,13 @@ _REQUESTS_PER_MINUTE: Final = re.compile(
     rf"requests per min(?:ute)?(?: \(RPM\))?[:.]? limit:? {_NUMBER}", re.IGNORECASE
 )
 _TOKENS_PER_MINUTE: Final = re.compile(rf"tokens per min(?:ute)?(?: \(TPM\))?[:.]? limit:? {_NUMBER}", re.IGNORECASE)
-_AGAIN: Final = re.compile(r"try again in (?:(\d+)m)?(\d+(?:\.\d+)?)(ms|s)\b", re.IGNORECASE)
+_FAULTS_OF_A_TEXT: Final = {
+    "batch": re.compile(r"too large to process.{0,80}physical batch size", re.IGNORECASE | re.DOTALL),
+    "nan": re.compile(r"unsupported value: NaN", re.IGNORECASE),
+}
+"""What servers say of a single text under a status of their own failure: llama.cpp, Ollama."""
+_JOINTS: Final = str.maketrans("", "", "_-. ")
+_AGAIN: Final = re.compile(r"try again in ((?:\d+h)?(?:\d+m)?(?:\d+(?:\.\d+)?(?:ms|s))?)(?![\w.]*\w)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +67,27 @@ def refusal_of(words: str) -> Refusal:
     )
 
 
+def fault_of_a_text(words: str) -> str:
+    """Which fault of a single text a server's words are known for, whatever the status; empty for none."""
+    return next((fault for fault, pattern in _FAULTS_OF_A_TEXT.items() if pattern.search(words)), "")
+
+
+def is_rate_code(code: str) -> bool:
+    """Whether a code, in lower case, means that calls come too fast, whatever the status."""
+    plain = code.translate(_JOINTS)
+    return any(word in plain for word in ("ratelimit", "toomanyrequests")) or plain.startswith("throttling")
+
+
 def _number(pattern: re.Pattern[str], words: str) -> int | None:
     """The number that a pattern finds; none that would allow nothing."""
     found = pattern.search(words)
     if found is None:
         return None
     text = next(group for group in found.groups() if group is not None)
-    return int(float(text.replace(",", ""))) or None
+    number = float(text.replace(",", ""))
+    return int(number) or None if math.isfinite(number) else None
 
 
 def _again_seconds(words: str) -> float | None:
     found = _AGAIN.search(words)
-    if found is None:
-        return None
-    minutes, number, unit = found.groups()
-    return 60.0 * int(minutes or 0) + float(number) / (1000 if unit.lower() == "ms" else 1)
+    return duration_seconds(found[1]) if found else None

@@ -6,6 +6,7 @@ reconcile heals); a signal ends it within the grace, with what is in work finish
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -187,6 +188,7 @@ class Daemon:
                     "watching": line.follower.watching,
                     "outage": line.pipeline.outage,
                     "is_behind": line.is_behind,
+                    "next_call_seconds": _minute_of(line.pipeline.next_call_seconds),
                 }
             )
             try:
@@ -220,3 +222,8 @@ class Daemon:
             except TransientError as error:
                 _log.error("service.down", reason=str(error), remedy=error.remedy)
                 await self._runtime.sleep(error.retry_after_seconds or SUPERVISE_SECONDS)
+
+
+def _minute_of(seconds: float | None) -> float | None:
+    """The full minute by which a moment has come: a clock that is put right by a moment makes no other state of it."""
+    return None if seconds is None else 60.0 * math.ceil(seconds / 60)

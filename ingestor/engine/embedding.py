@@ -121,6 +121,16 @@ class Embedding:
         """What calls wait for just now, for people; empty while they go out."""
         return self._pace.waits_for()
 
+    @property
+    def next_call_seconds(self) -> float | None:
+        """When the provider may be asked again, since the epoch; None when it may be asked now."""
+        hold_seconds = self._pace.hold_seconds
+        return self._clock.now_seconds() + hold_seconds if hold_seconds else None
+
+    def release(self) -> None:
+        """Somebody wants what waits tried now, whatever the provider has asked for."""
+        self._pace.release()
+
     @contextmanager
     def announced(self, *, is_live: bool = False) -> Iterator[None]:
         """Say that texts may be asked for soon: calls that are not full wait for them, up to `LINGER_SECONDS`.

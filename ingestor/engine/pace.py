@@ -71,6 +71,17 @@ class Pace:
             return ""
         return f"the provider's limits: the next call goes out in {left_seconds:.0f} s"
 
+    @property
+    def hold_seconds(self) -> float:
+        """How long nothing goes out yet, because the provider asks for it or is to be asked again later; 0: it does."""
+        now_seconds = self._runtime.monotonic_seconds()
+        return max(0.0, self._held_until_seconds - now_seconds, self._circuit.pause_seconds(now_seconds))
+
+    def release(self) -> None:
+        """Somebody wants it tried now: forget how long the provider has asked to be left alone."""
+        self._held_until_seconds = self._paused_until_seconds = float("-inf")
+        self._circuit.release()
+
     @asynccontextmanager
     async def turn(self, tokens: int, *, joined: int, is_urgent: bool = False) -> AsyncIterator[None]:
         """Wait until a call of so many tokens may go out, and stand for it while it runs; urgent ones do not wait.
@@ -158,7 +169,7 @@ class Pace:
                 if self._reason is not None and self._has_given_up and self.round != joined:
                     raise self._reason
                 now_seconds = self._runtime.monotonic_seconds()
-                hold_seconds = max(self._held_until_seconds - now_seconds, self._circuit.pause_seconds(now_seconds))
+                hold_seconds = self.hold_seconds
                 if hold_seconds > MAX_HOLD_SECONDS and self._reason is not None:
                     raise _again_in(self._reason, hold_seconds)
                 pause_seconds = max(

@@ -242,6 +242,11 @@ class Pipeline:
         return self.tally.outage or (self.tally.chroma_away if self.is_chroma_away else "")
 
     @property
+    def next_call_seconds(self) -> float | None:
+        """When a provider that documents wait for is asked again, since the epoch; None when it may be asked now."""
+        return self.embedding.next_call_seconds if self.tally.outage else None
+
+    @property
     def is_chroma_away(self) -> bool:
         """Whether Chroma did not answer when it was looked after last."""
         return self.tally.chroma_away_since_seconds is not None

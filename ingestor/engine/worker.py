@@ -38,6 +38,7 @@ from ingestor.core.fingerprint import document_id_of
 from ingestor.core.latency import waited_seconds
 from ingestor.core.model import UNKNOWN_STAT, Change, Entry, Outcome, Plan, Priority, Problem, Stage, Stat, Text
 from ingestor.core.planning import plan_document, plan_problem, plan_removal, plan_uncut
+from ingestor.core.waits import bounded_wait_seconds
 from ingestor.engine.budget import Budget
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.news import happens_within
@@ -66,6 +67,8 @@ CLOCK_STEP_SECONDS = 5.0
 IDLE_SECONDS = 2.0
 """A run until idle still waits for what is due within this time."""
 
+RETRY_NOTE = "retry_asked_seconds"
+"""When somebody last asked for a retry, in whichever process, since the epoch."""
 RETRY = Backoff(first_seconds=5.0, max_seconds=300.0, max_attempts=8)
 """After an outside service failed. When the attempts are used up, the next one comes with the next rescan."""
 REST = Backoff(first_seconds=0.25, max_seconds=30.0, max_attempts=12)
@@ -158,6 +161,8 @@ class Worker:
         self._is_stopping = False
         self._is_queue_empty = False
         self._outage_stage = Stage.READ
+        self._heeded_seconds = runtime.now_seconds()
+        """When somebody last asked for a retry that this process knows of."""
 
     @property
     def is_idle(self) -> bool:
@@ -203,6 +208,8 @@ class Worker:
         changes = await self._ledger_lane.run(self._ledger.lease, room, now_seconds, live_only=live_only)
         if not changes:
             return 0
+        if self._embedding.next_call_seconds is not None:
+            await self._heed_retry()
         looks = await self._runtime.in_thread(self._look, [change.path for change in changes])
         loop = asyncio.get_running_loop()
         leased = [
@@ -218,6 +225,14 @@ class Worker:
             gone = [task for task in leased if task.is_gone]
             tasks.create_task(self._work_on_gone(tasks, gone, tuple(self._unplanned)))
         return len(leased)
+
+    async def _heed_retry(self) -> None:
+        """Have the provider asked now if somebody has asked for a retry since it wanted to be left alone."""
+        asked_seconds = await self._ledger_lane.run(self._ledger.note, RETRY_NOTE)
+        if asked_seconds is not None and float(asked_seconds) > self._heeded_seconds:
+            self._heeded_seconds = float(asked_seconds)
+            self._embedding.release()
+            _log.info("embedding.released")
 
     def _look(self, paths: Sequence[str]) -> list[tuple[Stat | None, DocumentError | TransientError | None]]:
         looks: list[tuple[Stat | None, DocumentError | TransientError | None]] = []
@@ -454,7 +469,7 @@ class Worker:
             return error.retry_after_seconds
         backoff = REST if isinstance(error, UnstableDocument) else RETRY
         if backoff.is_exhausted(attempts):
-            return max(self._rescan_seconds, error.retry_after_seconds or 0.0)
+            return max(self._rescan_seconds, bounded_wait_seconds(error.retry_after_seconds, is_quota=True) or 0.0)
         jitter = self._runtime.fraction()
         return backoff.pause_seconds(attempts, jitter, error.retry_after_seconds)
 

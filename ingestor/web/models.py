@@ -96,6 +96,7 @@ class SourceStatus(Counts):
     last_reconcile: dict[str, Any] | None
     watching: str
     outage: str
+    next_call_seconds: float | None
     rebuild: Rebuild
 
 

@@ -15,15 +15,13 @@ import time
 import traceback
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ingestor.adapters.openai_embedder import OpenAIEmbedder, retry_after_seconds
+from ingestor.adapters.openai_embedder import OpenAIEmbedder
 from ingestor.core.errors import (
     AuthenticationFailed,
     CallTooLarge,
@@ -32,6 +30,7 @@ from ingestor.core.errors import (
     RateLimited,
     RejectedByModel,
     ServiceUnavailable,
+    TransientError,
     UnusableVectors,
 )
 from ingestor.core.model import Recipe
@@ -82,6 +81,13 @@ def status(code: int, *, headers: Mapping[str, str] | None = None, body: str = "
     return Fault(FaultKind.STATUS, status=code, headers=headers or {}, body=body)
 
 
+def success(body: str) -> Fault:
+    return Fault(FaultKind.BODY, body=body)
+
+
+NESTED = json.dumps({"data": [{"index": index, "embedding": [[0.1, 0.2]]} for index in range(3)]})
+
+
 def error_body(message: str, code: str) -> str:
     return json.dumps({"error": {"message": message, "type": code, "param": None, "code": code}})
 
@@ -123,6 +129,10 @@ async def test_dimensions_once_learned_are_held_but_not_sent(server: EmbeddingSe
         (status(400, body=error_body("API key not valid", "invalid_api_key")), AuthenticationFailed, "not valid"),
         (status(404), ConfigError, "knows no model"),
         (status(400, body=error_body("no such model", "model_not_found")), ConfigError, "knows no model"),
+        (status(401, body="<html><title>Blocked</title></html>"), ServiceUnavailable, "page for people"),
+        (status(403, body="<!DOCTYPE html>Attention!"), ServiceUnavailable, "page for people"),
+        (status(403, body=error_body("too fast", "rate_limit_exceeded")), RateLimited, "slow down"),
+        (status(500, body=error_body("unsupported value: NaN", "api_error")), RejectedByModel, "cannot embed a text"),
         (status(301, headers={"location": "https://new.example/v1"}), ConfigError, "has moved"),
         (status(302, headers={"location": "https://login.example/"}), ServiceUnavailable, "HTTP 302"),
         (status(400), RejectedByModel, "injected 400"),
@@ -147,6 +157,19 @@ async def test_dimensions_once_learned_are_held_but_not_sent(server: EmbeddingSe
         (Fault(FaultKind.BODY, body="[" * 100_000), ServiceUnavailable, "no JSON"),
         (Fault(FaultKind.BODY, body="[]"), ServiceUnavailable, "no list of vectors"),
         (Fault(FaultKind.BODY, body='{"error": {"message": "overloaded"}}'), ServiceUnavailable, "overloaded"),
+        (success(error_body("current quota", "insufficient_quota")), ServiceUnavailable, "no quota left"),
+        (success(error_body("wrong key", "invalid_api_key")), AuthenticationFailed, "refuses the key"),
+        (success(error_body("no such model", "model_not_found")), ConfigError, "knows no model"),
+        (success('{"error": {"code": 429, "message": "too fast"}}'), RateLimited, "slow down"),
+        (
+            success('{"code": "Throttling.RateQuota", "message": "too fast", "request_id": "x"}'),
+            RateLimited,
+            "too fast",
+        ),
+        (success('{"error": null, "data": null, "object": "list"}'), ServiceUnavailable, '"data": null'),
+        (success("[[0.1, 0.2], [0.1, 0.2], [0.1, 0.2]]"), ServiceUnavailable, "a bare list"),
+        (success('[{"index": 0, "embedding": [[0.1, 0.2]]}]'), ServiceUnavailable, "a bare list"),
+        (success(NESTED), ServiceUnavailable, "a list of lists"),
         (Fault(FaultKind.BODY, body='{"data": [1, 2, 3]}'), ServiceUnavailable, "index None"),
         (Fault(FaultKind.FEWER), ServiceUnavailable, "2 vectors for 3 texts"),
         (Fault(FaultKind.MORE), ServiceUnavailable, "4 vectors for 3 texts"),
@@ -207,6 +230,68 @@ async def test_an_answer_in_another_order_or_encoding_is_put_right(
     server.inject(Fault(kind))
     vectors, _ = await embedder.embed(TEXTS)
     assert np.array_equal(vectors, np.stack([vector_of(text) for text in TEXTS]))
+
+
+@pytest.mark.parametrize("index", [{}, {"index": None}], ids=["missing", "null"])
+async def test_rows_of_which_none_has_an_index_are_in_the_order_of_the_texts(
+    server: EmbeddingServer, embedder: OpenAIEmbedder, index: dict[str, None]
+) -> None:
+    rows = [{**index, "embedding": vector_of(text).tolist()} for text in TEXTS]
+    server.inject(success(json.dumps({"data": rows})))
+    vectors, _ = await embedder.embed(TEXTS)
+    assert np.array_equal(vectors, np.stack([vector_of(text) for text in TEXTS]))
+
+
+@pytest.mark.parametrize("indexes", [[0, None, 2], [0, 0, 0], [1, 2, 3], ["0", "1", "2"]], ids=str)
+async def test_rows_of_which_only_some_have_an_index_of_their_own_are_refused_for_good(
+    server: EmbeddingServer, embedder: OpenAIEmbedder, indexes: list[object]
+) -> None:
+    rows = [{"index": index, "embedding": [0.1, 0.2]} for index in indexes]
+    server.inject(success(json.dumps({"data": rows})))
+    error = await error_of(embedder)
+    assert "does not heal by itself" in error.remedy
+
+
+USAGE = '"usage": {"prompt_tokens": 40, "total_tokens": 42}'
+
+
+@pytest.mark.parametrize(
+    ("fault", "tokens", "may_be_a_text"),
+    [
+        (success(f'{{"data": [], {USAGE}}}'), 42, False),
+        (success('{"data": []}'), 0, False),
+        (success("<html>log in</html>"), 0, False),
+        (Fault(FaultKind.NOT_A_NUMBER), 3, False),
+        (Fault(FaultKind.WRONG_DIMENSION), 3, False),
+        (Fault(FaultKind.CUT), 0, True),
+        (Fault(FaultKind.DRIP), 0, True),
+        (Fault(FaultKind.HANG), 0, True),
+        (Fault(FaultKind.RESET), None, True),
+        (status(500), None, True),
+        (success(error_body("overloaded", "overloaded")), None, True),
+        (success(error_body("no quota", "insufficient_quota")), None, False),
+    ],
+    ids=lambda value: f"{value.kind}-{value.body or value.status}" if isinstance(value, Fault) else "",
+)
+async def test_what_a_failed_call_may_be_billed_is_told(
+    server: EmbeddingServer, fault: Fault, tokens: int | None, *, may_be_a_text: bool
+) -> None:
+    embedder = embedder_of(server.base_url, recipe=Recipe("openai", "m", 64), timeout_seconds=0.5)
+    server.inject(fault)
+    error = await error_of(embedder)
+    await embedder.close()
+    assert isinstance(error, ServiceUnavailable)
+    assert (error.billed_tokens, error.may_be_a_text) == (tokens, may_be_a_text)
+
+
+async def test_an_endpoint_that_nobody_listens_at_has_seen_no_text() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        embedder = embedder_of(f"http://127.0.0.1:{held.getsockname()[1]}/v1")
+        error = await error_of(embedder)
+        await embedder.close()
+    assert isinstance(error, ServiceUnavailable)
+    assert (error.billed_tokens, error.may_be_a_text) == (None, False)
 
 
 async def test_whole_numbers_are_numbers(server: EmbeddingServer, embedder: OpenAIEmbedder) -> None:
@@ -285,19 +370,25 @@ async def test_the_wait_that_the_provider_asks_for_is_passed_on(
     assert error.retry_after_seconds == seconds
 
 
-def test_a_wait_is_a_number_or_a_date() -> None:
-    now = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
-    for value, seconds in (
-        (format_datetime(now + timedelta(seconds=90), usegmt=True), 90.0),
-        (format_datetime(now - timedelta(seconds=90), usegmt=True), 0.0),
-        ("Mon, 23 Nov 2026 09:00:30 -0000", 30.0),
-        ("-3", 0.0),
-        ("soon", None),
-        ("nan", None),
-        ("inf", None),
-        ("", None),
-    ):
-        assert retry_after_seconds({"retry-after": value}, now.timestamp()) == seconds, value
+@pytest.mark.parametrize(
+    ("body", "headers", "seconds"),
+    [
+        ("", {"retry-after": f"{time.time() + 1_800:.0f}"}, 1_800.0),
+        ("", {"retry-after": "999999999"}, 3_600.0),
+        ("", {"retry-after": "inf"}, None),
+        (error_body("current quota", "insufficient_quota"), {"retry-after": "999999999"}, 86_400.0),
+        (error_body("Please try again in 9000h0m0s.", "rate_limit_exceeded"), {}, 3_600.0),
+    ],
+    ids=["moment", "huge", "infinite", "quota", "words"],
+)
+async def test_no_wait_that_a_provider_asks_for_is_without_bounds(
+    server: EmbeddingServer, embedder: OpenAIEmbedder, body: str, headers: dict[str, str], seconds: float | None
+) -> None:
+    server.inject(status(429, headers=headers, body=body))
+    error = await error_of(embedder)
+    assert isinstance(error, TransientError)
+    found = error.retry_after_seconds
+    assert found == pytest.approx(seconds, abs=900) if seconds is not None else found is None
 
 
 async def test_too_many_texts_are_refused_in_the_provider_s_words() -> None:

@@ -11,11 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingestor.adapters.runtime import SystemRuntime
-from ingestor.core.errors import AuthenticationFailed, ChromaUnavailable, ServiceUnavailable
+from ingestor.core.errors import AuthenticationFailed, ChromaUnavailable, RateLimited, ServiceUnavailable
 from ingestor.core.model import Change, Hint, Priority, Snapshot, Stat
 from ingestor.engine import daemon as daemon_module
 from ingestor.engine import patrol
 from ingestor.engine.daemon import IN_STEP, LOOKING, STATE_NOTE, Daemon, Line
+from ingestor.engine.worker import RETRY_NOTE
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_watch import ScriptedWatch
 from tests.world import World
@@ -373,6 +374,36 @@ async def test_usage_and_state_are_kept_for_other_processes(world: World) -> Non
     running = asyncio.create_task(life.run())
     await until(lambda: world.ledger.usage.texts == 2 and STATE_NOTE in world.ledger.notes)
     await until(lambda: not json.loads(world.ledger.notes[STATE_NOTE])["is_behind"])
-    assert json.loads(world.ledger.notes[STATE_NOTE]) == {"watching": "scripted", "outage": "", "is_behind": False}
+    assert json.loads(world.ledger.notes[STATE_NOTE]) == {
+        "watching": "scripted",
+        "outage": "",
+        "is_behind": False,
+        "next_call_seconds": None,
+    }
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_a_retry_of_another_process_has_a_provider_asked_that_wanted_to_be_left_alone(world: World) -> None:
+    world.embedder.faults.append(RateLimited("slow down", retry_after_seconds=3_600.0))
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+
+    def state() -> dict[str, object]:
+        return dict(json.loads(world.ledger.notes.get(STATE_NOTE) or "{}"))
+
+    await until(lambda: bool(world.ledger.waiting()) and state().get("next_call_seconds") is not None)
+    told = state()
+    assert told["outage"] == "slow down"
+    assert told["next_call_seconds"] == pytest.approx(time.time() + 3_600.0, abs=120.0), "until when"
+    world.folder.write("new.md", b"a new file")
+    life.pipeline.worker.wake()
+    await asyncio.sleep(0.2)
+    assert len(world.embedder.attempts) == 1, "nobody asks before it is time"
+    now_seconds = time.time()
+    world.ledger.set_note(RETRY_NOTE, str(now_seconds))
+    world.ledger.enqueue(list(world.ledger.waiting()), Change("", Priority.LIVE, now_seconds, now_seconds))
+    await until(lambda: bool(world.embedder.calls))
+    await until(lambda: state().get("next_call_seconds") is None)
     life.stop.set()
     await asyncio.wait_for(running, 10)

@@ -37,6 +37,7 @@ QUIET = Status(
     watching="inotify",
     outage="",
     is_behind=False,
+    next_call_seconds=None,
     unfinished=None,
     kept=None,
 )

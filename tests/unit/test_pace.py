@@ -1,5 +1,7 @@
 """What the pace tells of its waiting."""
 
+import pytest
+
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import RateLimited, ServiceUnavailable
 from ingestor.core.pacing import FAILURES_TO_OPEN, Allowance
@@ -49,3 +51,23 @@ async def test_a_budget_of_a_minute_that_is_spent_is_told_while_a_call_waits_for
             pass
     assert told[0] == "the provider's limits: the next call goes out in 60 s"
     assert not pace.waits_for()
+
+
+async def test_a_pause_that_a_provider_asks_for_is_forgotten_when_somebody_wants_another_try() -> None:
+    clock = FakeRuntime()
+    pace = pace_of(clock)
+    pace.failed(RateLimited("too many", retry_after_seconds=3_000.0), clock.monotonic_seconds(), 1)
+    assert pace.hold_seconds == 3_000.0
+    with pytest.raises(ServiceUnavailable):
+        async with pace.turn(1, joined=pace.round):
+            pass
+    pace.release()
+    assert pace.hold_seconds == 0.0
+    async with pace.turn(1, joined=pace.round):
+        pass
+    for attempt in range(FAILURES_TO_OPEN):
+        pace.failed(ServiceUnavailable("down", retry_after_seconds=3_000.0), clock.monotonic_seconds(), attempt)
+    assert pace.hold_seconds == 3_000.0
+    pace.release()
+    assert pace.hold_seconds == 0.0
+    assert pace.is_given_up, "it is asked by one call"

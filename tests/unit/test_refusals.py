@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingestor.core.refusals import Refusal, refusal_of
+from ingestor.core.refusals import Refusal, fault_of_a_text, is_rate_code, refusal_of
 
 NOTHING = Refusal(None, None, None, None, None, None)
 
@@ -83,3 +83,42 @@ def test_what_is_not_understood_is_not_guessed(words: str) -> None:
 
 def test_a_limit_of_nothing_is_none() -> None:
     assert refusal_of("it should not be larger than 0").max_inputs is None
+
+
+def test_a_number_that_is_none_is_no_limit() -> None:
+    assert refusal_of(f"should not be larger than {'9' * 400}") == NOTHING
+    assert refusal_of("Please try again in 2h30m.").retry_after_seconds == 9_000.0
+    assert refusal_of(f"Please try again in {'9' * 5_000}s.").retry_after_seconds == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ("input is too large to process. increase the physical batch size", "batch"),
+        (
+            "input (1300 tokens) is too large to process. increase the physical batch size (current batch size: 512)",
+            "batch",
+        ),
+        ("failed to encode response: json: unsupported value: NaN", "nan"),
+        ("internal error", ""),
+    ],
+    ids=range(4),
+)
+def test_what_servers_say_of_one_text_is_known(words: str, fault: str) -> None:
+    assert fault_of_a_text(words) == fault
+
+
+@pytest.mark.parametrize(
+    ("code", "is_it"),
+    [
+        ("rate_limit_exceeded", True),
+        ("ratelimitexceeded", True),
+        ("throttling.ratequota", True),
+        ("too_many_requests", True),
+        ("insufficient_quota", False),
+        ("invalid_api_key", False),
+        ("", False),
+    ],
+)
+def test_codes_of_calls_that_come_too_fast(code: str, *, is_it: bool) -> None:
+    assert is_rate_code(code) is is_it
