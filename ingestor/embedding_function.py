@@ -22,6 +22,7 @@ from ingestor.adapters.openai_embedder import OpenAIEmbedder
 from ingestor.core.asking import OURS, Config, function_for
 from ingestor.core.errors import ConfigError, IngestorError
 from ingestor.core.model import Purpose, Recipe
+from ingestor.core.network import route_to
 from ingestor.core.packing import batch_length
 from ingestor.core.profiles import LOCAL, profile_for, recipe_for
 from ingestor.core.tokens import estimate_tokens
@@ -146,6 +147,8 @@ def _embedder(config: Config, api_key: str) -> Embedder:
         timeout_seconds=TIMEOUT_SECONDS,
         sends_dimensions=bool(config.get("sends_dimensions")),
         key_setting=f"the environment variable {config.get('key_variable', '')}",
+        # In a program of somebody else's, what its environment says is all there is.
+        route=route_to(str(config["base_url"]), os.environ),
     )
 
 

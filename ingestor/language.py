@@ -5,9 +5,10 @@ a value that a daemon in one language writes and a person in another reads, so t
 is shown, and never before.
 
 A catalogue (`languages/zh.json`) maps English sentences to those of its language. A key may have holes: `{}` is any
-text, `{#}` a number. In the translation, `{}` or `{0}` is what was found in a hole, as it was; `{*}` or `{0*}` is
-translated in turn, as the hole holds words of ours. Sentences that were put together with " - ", "; " or ", " are
-translated part by part. What no key fits is told in English. No catalogue is loaded while the language is English.
+text, `{#}` a number, `{~}` what has no spaces. In the translation, `{}` or `{0}` is what was found in a hole, as it
+was; `{*}` or `{0*}` is translated in turn, as the hole holds words of ours. Sentences that were put together with " -
+", "; " or ", " are translated part by part. What no key fits is told in English. No catalogue is loaded while the
+language is English.
 
 The glossary of the Chinese catalogue, one word for one thing:
     folder 文件夹, watched folder 受监视的文件夹, file 文件, document 文档, collection 集合, record 记录, chunk 分块,
@@ -35,7 +36,8 @@ _MAX_CHARACTERS: Final = 4_000
 """What is longer is no sentence of ours, and would take long to look at."""
 _KEPT_SENTENCES: Final = 1_024
 """What a page tells, it tells again each second, and a sentence that no key fits exactly takes milliseconds."""
-_HOLE: Final = re.compile(r"\{#?\}")
+_HOLE: Final = re.compile(r"\{[#~]?\}")
+_KINDS: Final = {"{}": "(.*?)", "{#}": "([0-9.,]+)", "{~}": r"(\S+?)"}
 _HAN: Final = "[\u3001-\u303f\u3400-\u9fff\uff01-\uff60]"
 _PLACE: Final = re.compile(rf"((?<={_HAN}) )?\{{(\d*)(\*?)\}}( (?={_HAN}))?")
 """With the space around it, which stands between Chinese and other writing, and never between Chinese and Chinese."""
@@ -117,7 +119,7 @@ class _Template:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        holes = ["([0-9.,]+)" if hole == "{#}" else "(.*?)" for hole in _HOLE.findall(self.key)]
+        holes = [_KINDS[hole] for hole in _HOLE.findall(self.key)]
         first, *others = map(re.escape, self.literals)
         parts = [hole + literal for hole, literal in zip(holes, others, strict=True)]
         return re.compile("".join((first, *parts)), re.DOTALL)

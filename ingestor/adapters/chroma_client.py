@@ -6,20 +6,20 @@ already performs requests; so ours are in place before the constructor runs.
 
 import contextlib
 import importlib
-import ipaddress
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from ingestor.adapters import tls
 from ingestor.core.errors import AuthenticationFailed, ConfigError, IngestorError, ServiceUnavailable
+from ingestor.core.network import CHROMA_CLOUD_URL, STRAIGHT, Route, server_url
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -37,8 +37,9 @@ def connect(  # noqa: PLR0913 - the settings of one connection, all named
     mode: str,
     *,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: int | None = None,
     ssl: bool = False,
+    route: Route = STRAIGHT,
     token: str | None = None,
     tenant: str | None = None,
     database: str | None = None,
@@ -47,13 +48,15 @@ def connect(  # noqa: PLR0913 - the settings of one connection, all named
 ) -> "ClientAPI":
     """Make a client and see that Chroma answers. What is returned is closed by `disconnect`.
 
-    - "managed", "http": a server at `host`:`port`. `token` goes into both headers that servers are known to look at.
+    - "managed", "http": a server at `host`, as `server_url` reads it. `token` goes into both headers that servers are
+      known to look at.
     - "cloud": Chroma Cloud, where `token` is the API key; tenant and database follow from it unless they are given.
     - "persistent": the folder `path`, in this process; the caller holds its FolderLock.
     - "memory": nothing outlives the process; all clients of this mode in a process share what they hold.
 
-    `timeout_seconds` bounds each wait for the server to send or take anything. It has no effect on calls within the
-    process, which cannot be interrupted. Raises `ServiceUnavailable`, `AuthenticationFailed`, `ConfigError`.
+    `route` is how a server on another machine is reached. `timeout_seconds` bounds each wait for the server to send or
+    take anything. It has no effect on calls within the process, which cannot be interrupted. Raises
+    `ServiceUnavailable`, `AuthenticationFailed`, `ConfigError`.
     """
     import chromadb  # noqa: PLC0415 - 0.7 s and 77 MB, which only those pay who talk to Chroma
     from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings  # noqa: PLC0415 - as above
@@ -63,12 +66,16 @@ def connect(  # noqa: PLR0913 - the settings of one connection, all named
     match mode:
         case "managed" | "http":
             headers = {"Authorization": f"Bearer {token}", "X-Chroma-Token": token} if token else None
-            with _bounded(f"{host}:{port}", timeout_seconds, is_local=is_loopback(host), is_encrypted=ssl):
-                client = chromadb.HttpClient(host, port, ssl, headers, settings, tenant_name, database_name)
+            url = server_url(host, port, is_encrypted=ssl)
+            with _bounded(url, timeout_seconds, route):
+                # As a whole URL: of an address with colons, and of a path, Chroma would make another one.
+                client = chromadb.HttpClient(
+                    url, 0, url.startswith("https"), headers, settings, tenant_name, database_name
+                )
                 _set_timeout(client, timeout_seconds)
             return client
         case "cloud":
-            with _bounded("Chroma Cloud", timeout_seconds, is_local=False, is_encrypted=True):
+            with _bounded(CHROMA_CLOUD_URL, timeout_seconds, route):
                 # The names that every server has are none of the cloud's: taken as not given.
                 own_tenant = tenant if tenant != DEFAULT_TENANT else None
                 own_database = database if database != DEFAULT_DATABASE else None
@@ -150,7 +157,7 @@ def _open_folder(path: Path, settings: "Settings", tenant: str, database: str) -
 
 
 @contextmanager
-def _bounded(place: str, timeout_seconds: float, *, is_local: bool, is_encrypted: bool) -> Iterator[None]:
+def _bounded(url: str, timeout_seconds: float, route: Route) -> Iterator[None]:
     """Give every HTTP session that Chroma makes in here our timeout, and translate what its constructor raises.
 
     Chroma has no setting for it. A client makes two sessions, of which the second, made and used by the constructor
@@ -158,20 +165,21 @@ def _bounded(place: str, timeout_seconds: float, *, is_local: bool, is_encrypted
     """
     from chromadb.api import fastapi  # noqa: PLC0415 - as in connect
 
+    ours: dict[str, Any] = {"timeout": _timeout(timeout_seconds), **tls.client_options(httpx, url, route)}
     sessions: list[httpx.Client] = []
 
     class BoundedClient(httpx.Client):
         def __init__(self, **options: Any) -> None:  # noqa: ANN401 - passed through as they come
-            # A server on this machine is never behind the proxy that the environment names, and certificates that no
-            # connection is going to be held against take 50 ms to read: a context without any refuses all.
-            ours: dict[str, Any] = {"timeout": _timeout(timeout_seconds), "trust_env": not is_local}
-            if is_local and not is_encrypted:
-                ours["verify"] = SSLContext(PROTOCOL_TLS_CLIENT)
             super().__init__(**(options | ours))
             sessions.append(self)
 
         def send(self, request: httpx.Request, **options: Any) -> httpx.Response:  # noqa: ANN401 - as above
-            response = super().send(request, **options)
+            try:
+                response = super().send(request, **options)
+            except httpx.TransportError as error:
+                if route.proxy is None:
+                    raise
+                raise type(error)(f"{error}, through the proxy {route.proxy.shown}", request=request) from error
             # A response and its stream name each other: what was sent, megabytes a call, would stay until Python
             # searches for garbage. Chroma's client streams nothing, so the answer has been read.
             response.stream = httpx.ByteStream(response.content)
@@ -186,7 +194,9 @@ def _bounded(place: str, timeout_seconds: float, *, is_local: bool, is_encrypted
         except Exception as error:
             for session in sessions:
                 session.close()
-            raise _translated(error, place, timeout_seconds) from error
+            if fault := tls.certificate_fault(error):
+                raise tls.distrust(url, route, fault, "chroma.ca_file") from error
+            raise _translated(error, route.described(url), timeout_seconds) from error
         finally:
             names["httpx"] = original
 
@@ -204,15 +214,6 @@ def _set_timeout(client: "ClientAPI", timeout_seconds: float) -> None:
 
 def _timeout(seconds: float) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_TIMEOUT_SECONDS))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its address or usual name."""
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return host == "localhost"
-    return address.is_loopback or address.is_unspecified
 
 
 def _translated(error: Exception, place: str, timeout_seconds: float) -> IngestorError:

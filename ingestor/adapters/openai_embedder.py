@@ -7,17 +7,17 @@ nothing that the environment adds; no message, repr or exception chain holds the
 import asyncio
 import importlib
 import socket
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import numpy as np
 
+from ingestor.adapters import tls
 from ingestor.adapters.openai_answers import ErrorBody, Nonsense, codes_of, is_page, parsed, words_of
 from ingestor.core.errors import (
     AuthenticationFailed,
@@ -30,6 +30,7 @@ from ingestor.core.errors import (
     UnusableVectors,
 )
 from ingestor.core.model import Recipe, Usage
+from ingestor.core.network import STRAIGHT, Route
 from ingestor.core.profiles import without_lone_surrogates
 from ingestor.core.refusals import Refusal, fault_of_a_text, is_rate_code, refusal_of
 from ingestor.core.waits import asked_wait_seconds, bounded_wait_seconds
@@ -65,6 +66,13 @@ _REJECTIONS: Final = (
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )
+_REDIRECTS: Final = (
+    HTTPStatus.MOVED_PERMANENTLY,
+    HTTPStatus.FOUND,
+    HTTPStatus.SEE_OTHER,
+    HTTPStatus.TEMPORARY_REDIRECT,
+    HTTPStatus.PERMANENT_REDIRECT,
+)
 _KEPT_HEADERS: Final = frozenset(
     {
         "accept-encoding",
@@ -94,6 +102,7 @@ _PROBING: Final = tuple(
     if hasattr(socket, name)
 )
 """Socket options of every connection: seconds, but for the last, in milliseconds."""
+_CA_SETTING: Final = "embedding.ca_file"
 _MAX_READ_WORDS: Final = 5_000
 """Characters of a provider's message that limits are looked for in."""
 _MAX_WORDS: Final = 300
@@ -103,10 +112,11 @@ _MAX_WORDS: Final = 300
 class OpenAIEmbedder:
     """An OpenAI-compatible `/embeddings` endpoint behind the port `Embedder`.
 
-    `base_url` ends before `/embeddings`. An empty `api_key` sends no key, for endpoints on one's own machine.
-    `key_setting` is how messages name the setting that holds the key. `timeout_seconds` bounds a whole call, an answer
-    that trickles included. `proxy` is a URL; the proxy variables of the environment are not read. Belongs to one event
-    loop. Raises `ConfigError` for a base URL or key that no request could carry.
+    `base_url` ends before `/embeddings`; a query of it goes behind that. An empty `api_key` sends no key, for
+    endpoints on one's own machine. `key_setting` is how messages name the setting that holds the key.
+    `timeout_seconds` bounds a whole call, an answer that trickles included. `route` is the way to the endpoint; the
+    variables of the environment are not read. Belongs to one event loop. Raises `ConfigError` for a base URL or key
+    that no request could carry.
     """
 
     def __init__(  # noqa: PLR0913  # plain arguments, one for each setting, all but the first by name
@@ -121,11 +131,12 @@ class OpenAIEmbedder:
         timeout_seconds: float,
         sends_dimensions: bool,
         key_setting: str = "embedding.api_key",
-        proxy: str = "",
+        route: Route = STRAIGHT,
     ) -> None:
         self._recipe = recipe
         self._base_url = base_url
-        self._shown_url = _shown(base_url)
+        self._route = route
+        self._place = route.described(_shown(base_url))
         self._api_key = _checked_key(api_key, key_setting)
         self._max_batch_inputs = max_batch_inputs
         self._max_batch_tokens = max_batch_tokens
@@ -133,13 +144,12 @@ class OpenAIEmbedder:
         self._timeout_seconds = timeout_seconds
         self._asked_dimensions = recipe.dimensions if sends_dimensions else 0
         self._key_setting = key_setting
-        self._proxy = proxy
         self._client: AsyncOpenAI | None = None
         self._opening = asyncio.Lock()
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"OpenAIEmbedder({self._recipe!r}, base_url={self._shown_url!r})"
+        return f"OpenAIEmbedder({self._recipe!r}, base_url={self._place!r})"
 
     @property
     def recipe(self) -> Recipe:
@@ -172,7 +182,7 @@ class OpenAIEmbedder:
 
         A lone surrogate, which no request can carry, is sent as U+FFFD. Raises `RateLimited`, `ServiceUnavailable`
         (`UnusableVectors` when single vectors are at fault), `RejectedByModel`, `AuthenticationFailed`, and
-        `ConfigError` for a model or base URL that does not exist.
+        `ConfigError` for a model or base URL that does not exist, and for a file of authorities without any.
         """
         if not texts:
             return np.empty((0, self._recipe.dimensions), dtype=np.float32), Usage()
@@ -202,7 +212,7 @@ class OpenAIEmbedder:
             await client.close()
 
     def _nonsensical(self, nonsense: Nonsense) -> ServiceUnavailable:
-        said = f"{self._shown_url} answered nonsense: {self._redacted(str(nonsense))}"
+        said = f"{self._place} answered nonsense: {self._redacted(str(nonsense))}"
         if nonsense.positions:
             return UnusableVectors(
                 said, positions=nonsense.positions, remedy=nonsense.remedy, billed_tokens=nonsense.tokens
@@ -228,7 +238,7 @@ class OpenAIEmbedder:
                 return answer.content, answer.headers
         except (TimeoutError, openai.APITimeoutError):
             return ServiceUnavailable(
-                f"{self._shown_url} gave no complete answer within {self._timeout_seconds:g} s",
+                f"{self._place} gave no complete answer within {self._timeout_seconds:g} s",
                 remedy="it is tried again; if it stays so, look at the network or raise the timeout",
                 may_be_a_text=True,
                 billed_tokens=0,
@@ -236,10 +246,12 @@ class OpenAIEmbedder:
         except openai.APIStatusError as error:
             return self._refusal(error.status_code, error.response.headers, error.body)
         except openai.APIConnectionError as error:
+            if fault := tls.certificate_fault(error):
+                return await asyncio.to_thread(tls.distrust, _shown(self._base_url), self._route, fault, _CA_SETTING)
             cause = error.__cause__ or error
             return ServiceUnavailable(
-                f"{self._shown_url} is out of reach: {self._redacted(str(cause) or type(cause).__name__)}",
-                remedy="it is tried again; if it stays so, look at the network and the base URL",
+                f"{self._place} is out of reach: {self._redacted(str(cause) or type(cause).__name__)}",
+                remedy=self._remedy("look at the network and the base URL"),
                 may_be_a_text=type(cause).__name__ not in _UNSENT,
                 billed_tokens=0 if _HAS_BEGUN.get() else None,
             )
@@ -275,23 +287,21 @@ class OpenAIEmbedder:
                 for level, option, value in _PROBING:
                     connection.setsockopt(level, option, value)
 
-        # Loading the certificates takes 40 ms; an address without TLS does without, with a context that trusts nobody.
-        is_plain = self._shown_url.startswith("http://") and not self._proxy
-        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True
         limits = openai.DEFAULT_CONNECTION_LIMITS
+        http = importlib.import_module(type(limits).__module__.partition(".")[0])  # httpx or httpx2, as above
+        base_url, query = _parted(self._base_url)
         client = openai.AsyncOpenAI(
             api_key="set for each request",
-            base_url=self._base_url,
+            base_url=base_url,
+            default_query=dict(parse_qsl(query, keep_blank_values=True)),
             max_retries=0,
             timeout=self._timeout_seconds,
             http_client=openai.DefaultAsyncHttpxClient(
-                trust_env=False,
-                proxy=self._proxy or None,
-                verify=trust,
+                **tls.client_options(http, self._base_url, self._route),
                 follow_redirects=False,
                 timeout=self._timeout_seconds,
                 event_hooks={"request": [dress], "response": [keep]},
-                limits=type(limits)(  # of httpx or httpx2, as above
+                limits=http.Limits(
                     max_connections=limits.max_connections,
                     max_keepalive_connections=limits.max_keepalive_connections,
                     keepalive_expiry=_KEEPALIVE_SECONDS,
@@ -317,7 +327,7 @@ class OpenAIEmbedder:
             return RejectedByModel(f"{self._recipe.model} cannot embed a text {said}", remedy=_REMEDIES[fault])
         if is_page(body) and status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return ServiceUnavailable(
-                f"{self._shown_url} refuses the request with a page for people {said}",
+                f"{self._place} refuses the request with a page for people {said}",
                 remedy="it is no word of the provider's: look for a firewall, a proxy or a login in between",
                 may_be_a_text=True,
             )
@@ -327,8 +337,10 @@ class OpenAIEmbedder:
         if status in _REJECTIONS:
             return self._rejection(status, said, limits)
         return ServiceUnavailable(
-            f"{self._shown_url} fails {said}",
-            remedy="it is tried again; if it stays so, look at the provider's status page",
+            f"{self._place} fails {said}",
+            remedy="it is tried again; if it stays so, look at the provider's status page"
+            if status != HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+            else self._remedy("look for a proxy in between"),
             retry_after_seconds=bounded_wait_seconds(asked_wait_seconds(headers, time.time())),
             may_be_a_text=True,
         )
@@ -340,13 +352,13 @@ class OpenAIEmbedder:
         asked_seconds = asked_wait_seconds(headers, time.time())
         if codes & _BILLING_CODES or status == HTTPStatus.PAYMENT_REQUIRED:
             return ServiceUnavailable(
-                f"the account at {self._shown_url} has no quota left {said}",
+                f"the account at {self._place} has no quota left {said}",
                 remedy="look at the provider's billing page: add credit or raise the spending limit",
                 retry_after_seconds=bounded_wait_seconds(asked_seconds, is_quota=True),
             )
         if status == HTTPStatus.TOO_MANY_REQUESTS or any(map(is_rate_code, codes)):
             return RateLimited(
-                f"{self._shown_url} asks to slow down {said}",
+                f"{self._place} asks to slow down {said}",
                 remedy="it is tried again; if it stays so, ask the provider for a higher limit",
                 retry_after_seconds=bounded_wait_seconds(
                     limits.retry_after_seconds if asked_seconds is None else asked_seconds
@@ -355,6 +367,11 @@ class OpenAIEmbedder:
                 tokens_per_minute=limits.tokens_per_minute,
             )
         return None
+
+    def _remedy(self, otherwise: str) -> str:
+        """What helps where no answer of the endpoint's own has come; `otherwise` is for one without a proxy."""
+        proxy = self._route.proxy
+        return f"it is tried again; if it stays so, {f'look at that proxy ({proxy.origin})' if proxy else otherwise}"
 
     def _rejection(self, status: int, said: str, limits: Refusal) -> RejectedByModel:
         """What a request is refused with that could be told by looking at it."""
@@ -369,24 +386,40 @@ class OpenAIEmbedder:
 
     def _misconfigured(
         self, status: int, codes: frozenset[str], said: str, headers: Mapping[str, str]
-    ) -> AuthenticationFailed | ConfigError | None:
-        """What no waiting cures, if it is that."""
+    ) -> AuthenticationFailed | ConfigError | ServiceUnavailable | None:
+        """What no waiting cures, if it is that; a redirect in any case."""
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) or codes & _KEY_CODES:
             return AuthenticationFailed(
-                f"{self._shown_url} refuses the key {said}",
+                f"{self._place} refuses the key {said}",
                 remedy=f"check that {self._key_setting} is whole, valid, and allowed to use {self._recipe.model}",
             )
         if status == HTTPStatus.NOT_FOUND or codes & _MODEL_CODES:
             return ConfigError(
-                f"{self._shown_url} knows no model {self._recipe.model!r}, or is not the base URL {said}",
+                f"{self._place} knows no model {self._recipe.model!r}, or is not the base URL {said}",
                 remedy="check the model's name, and that the base URL ends before /embeddings (most end in /v1)",
             )
-        if status in (HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.PERMANENT_REDIRECT):
-            return ConfigError(
-                f"{self._shown_url} has moved {said}",
-                remedy=f"set the base URL to where it is now: {self._redacted(headers.get('location', 'not told'))}",
-            )
+        if status in _REDIRECTS:
+            return self._moved(status, said, headers.get("location", ""))
         return None
+
+    def _moved(self, status: int, said: str, location: str) -> ConfigError | ServiceUnavailable:
+        """What a redirect means. Nobody follows it: it could take key and texts anywhere.
+
+        A permanent one, and one to another place for embeddings, stay as they are; any other may be the page where a
+        network wants a login, and pass.
+        """
+        place = urlsplit(urljoin(f"{_parted(self._base_url)[0].rstrip('/')}/embeddings", location))
+        base = place._replace(netloc=place.netloc.rpartition("@")[2], fragment="")
+        shown = self._redacted(base.geturl()) if location else "a place that it does not tell"
+        message = f"{self._place} redirects to {shown} {said}"
+        head, _, last = base.path.rstrip("/").rpartition("/")
+        if location and last == "embeddings":
+            target = self._redacted(base._replace(path=head).geturl())
+            return ConfigError(message, remedy=f"set embedding.base_url to {target}")
+        if status in (HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.PERMANENT_REDIRECT):
+            return ConfigError(message, remedy="set embedding.base_url to where the endpoint is now")
+        remedy = "if that is where this network wants a login, log in; if it is not, check embedding.base_url"
+        return ServiceUnavailable(message, remedy=remedy)
 
     def _redacted(self, words: str) -> str:
         """One line of bounded length without the key, which some servers repeat."""
@@ -419,6 +452,12 @@ def _shown(base_url: str) -> str:
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
+def _parted(base_url: str) -> tuple[str, str]:
+    """A base URL without its query, and the query."""
+    parts = urlsplit(base_url)
+    return parts._replace(query="", fragment="").geturl(), parts.query
 
 
 def _checked_key(api_key: str, key_setting: str) -> str:

@@ -29,7 +29,8 @@ from ingestor.core.asking import Function
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.fingerprint import recipe_fingerprint
 from ingestor.core.model import Recipe
-from ingestor.settings import Settings
+from ingestor.core.network import server_url
+from ingestor.settings import Settings, route_to_chroma
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -235,12 +236,12 @@ def _end_switch(settings: Settings, client: "ClientAPI") -> None:
 
 def _client_of(settings: Settings, running: InstanceRecord | None, stack: ExitStack) -> "ClientAPI":
     chroma = settings.chroma
-    mode, host, port = chroma.mode, chroma.host, chroma.port
+    mode, url = chroma.mode, chroma.url
     if mode == "managed":
         if running is None:
             mode = "persistent"
         elif running.chroma_port:
-            host, port = running.chroma_host, running.chroma_port
+            url = server_url(running.chroma_host, running.chroma_port)
         else:
             message = f"`ingestor {running.command}` (process id {running.pid}) has the collection for itself just now"
             raise ServiceUnavailable(message, remedy="try again when it has ended, or when the daemon has started")
@@ -251,9 +252,8 @@ def _client_of(settings: Settings, running: InstanceRecord | None, stack: ExitSt
         write_ahead(lock.folder)
     client = connect(
         mode,
-        host=host,
-        port=port,
-        ssl=chroma.ssl and chroma.mode == "http",
+        host=url,
+        route=route_to_chroma(chroma),
         token=chroma.token.get_secret_value() if chroma.token else None,
         tenant=chroma.tenant,
         database=chroma.database,
@@ -269,11 +269,11 @@ def endpoint(settings: Settings, running: InstanceRecord | None) -> str:
     chroma = settings.chroma
     match chroma.mode:
         case "managed" if running is not None and running.chroma_port:
-            return f"http://{running.chroma_host}:{running.chroma_port}"
+            return server_url(running.chroma_host, running.chroma_port)
         case "managed" | "persistent":
             return str(settings.chroma_path)
         case "http":
-            return f"{'https' if chroma.ssl else 'http'}://{chroma.host}:{chroma.port}"
+            return chroma.url
         case "memory":
             return "memory"
         case "cloud":

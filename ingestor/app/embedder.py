@@ -19,7 +19,7 @@ from ingestor.engine.embedding import Embedding
 from ingestor.engine.pace import Pace
 from ingestor.engine.pipeline import EMBEDDING_RETRY
 from ingestor.ports import Embedder, Lane, VectorStore
-from ingestor.settings import EmbeddingSettings, provider_key, variable
+from ingestor.settings import EmbeddingSettings, provider_key, route_to_model, variable
 
 MAX_BATCH_INPUTS = 128
 """Texts of one call unless the settings say more: parsing the answer to 2,048 stalls the process for seconds."""
@@ -37,7 +37,7 @@ def max_batch_inputs_of(chosen: EmbeddingSettings) -> int:
 
 
 def embedder_of(chosen: EmbeddingSettings) -> Embedder:
-    """The embedding model that the settings name. Raises `ConfigError` when its key is missing."""
+    """The embedding model that the settings name. Raises `ConfigError` without its key, or for a proxy of no use."""
     profile = profile_for(chosen.provider, chosen.model_name)
     recipe = recipe_of(chosen)
     max_batch_inputs = max_batch_inputs_of(chosen)
@@ -53,7 +53,7 @@ def embedder_of(chosen: EmbeddingSettings) -> Embedder:
         )
     return OpenAIEmbedder(
         recipe,
-        base_url=chosen.base_url or provider.base_url,
+        base_url=chosen.endpoint_url,
         api_key=chosen.api_key.get_secret_value() if chosen.api_key else "",
         max_batch_inputs=max_batch_inputs,
         max_batch_tokens=profile.max_batch_tokens,
@@ -61,6 +61,7 @@ def embedder_of(chosen: EmbeddingSettings) -> Embedder:
         timeout_seconds=chosen.timeout_seconds,
         sends_dimensions=profile.carries_dimensions(recipe.dimensions),
         key_setting="INGESTOR_EMBEDDING__API_KEY",
+        route=route_to_model(chosen),
     )
 
 
@@ -78,7 +79,7 @@ def function_of(chosen: EmbeddingSettings) -> Function | None:
     return function_for(
         recipe_of(chosen),
         profile_for(chosen.provider, chosen.model_name),
-        base_url=chosen.base_url or provider.base_url,
+        base_url=chosen.endpoint_url,
         key_variable=provider.key_variable if provider.key_variable and is_own else variable("embedding.api_key"),
     )
 

@@ -9,6 +9,7 @@ Order, the first one wins: command line, environment, `.env`, secrets folder, `i
 from ingestor.settings.embedding import EmbeddingSettings
 from ingestor.settings.groups import MAX_CHUNK_TOKENS, ChromaSettings, ChunkSettings, HttpSettings
 from ingestor.settings.loading import Loaded, Setting, load_settings
+from ingestor.settings.network import route_to_chroma, route_to_model
 from ingestor.settings.origins import CONFIG_FILE
 from ingestor.settings.tree import LEDGER_FILE, Settings, SourceSettings, secret_names, setting_fields, setting_names
 from ingestor.settings.variables import DOTENV_FILE, SECRETS_DIR, provider_key, variable
@@ -29,6 +30,8 @@ __all__ = [
     "SourceSettings",
     "load_settings",
     "provider_key",
+    "route_to_chroma",
+    "route_to_model",
     "secret_names",
     "setting_fields",
     "setting_names",

@@ -12,11 +12,12 @@ from pydantic import Field, field_validator, model_validator
 
 from ingestor.core.errors import ConfigError
 from ingestor.core.profiles import PROVIDERS, checked_dimensions, profile_for
-from ingestor.settings.kinds import Group, Name, Secret
+from ingestor.settings.kinds import Group, Name, Place, Proxied, Secret
 from ingestor.settings.variables import provider_key
 
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
-_ANYBODYS = ("max_concurrency", "timeout_seconds")
+_AZURE_DEPLOYMENT = "/openai/deployments/"
+_ANYBODYS = ("max_concurrency", "timeout_seconds", "proxy", "ca_file")
 """Settings of a model that hold for another provider, too."""
 _OF_THE_MODEL: Mapping[str, Any] = {"dimensions": None, "price_per_million_tokens": None, "max_cost_per_day": None}
 """Settings that speak of the configured model alone."""
@@ -42,7 +43,7 @@ class EmbeddingSettings(Group):
     model: Name = ""
     """Name of the model; empty: the provider's default."""
     base_url: Name = ""
-    """URL of the endpoint; empty: the provider's own."""
+    """URL of the endpoint; empty: the provider's own. What follows a `?` goes behind `/embeddings`."""
     api_key: Secret = None
     """Key of the endpoint; falls back to `OPENAI_API_KEY` or `DASHSCOPE_API_KEY`."""
     dimensions: int | None = Field(default=None, ge=1, le=65536)
@@ -63,6 +64,10 @@ class EmbeddingSettings(Group):
     """Price of a million tokens; empty: the list price that `ingestor models` shows."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3600)
     """Seconds after which a call is given up and tried again."""
+    proxy: Proxied = None
+    """URL of the HTTP proxy before an endpoint elsewhere, or `none`; empty: what HTTPS_PROXY, NO_PROXY… say."""
+    ca_file: Place | None = None
+    """PEM file of authorities to trust besides the usual ones, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -96,7 +101,18 @@ class EmbeddingSettings(Group):
         if not _HOST.fullmatch(host) or " " in value:
             message = "it is no URL: the host or the port cannot be told"
             raise ValueError(message)
+        if _AZURE_DEPLOYMENT in parts.path:
+            message = (
+                "Azure takes other requests there: give https://RESOURCE.openai.azure.com/openai/v1/, and the name of"
+                " the deployment as embedding.model"
+            )
+            raise ValueError(message)
         return value
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where the model is asked; empty for one in this process."""
+        return self.base_url or PROVIDERS[self.provider].base_url
 
     @property
     def model_name(self) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ingestor.core.choosing import choice_of
 from ingestor.core.errors import ConfigError
+from ingestor.core.network import server_url
 from ingestor.core.profiles import checked_dimensions, profile_for
 from ingestor.core.sizes import DEFAULT_MAX_TOKENS, MIN_MAX_TOKENS
 from ingestor.settings.kinds import (
@@ -21,6 +22,7 @@ from ingestor.settings.kinds import (
     OwnMetadata,
     Patterns,
     Place,
+    Proxied,
     Secret,
 )
 
@@ -113,7 +115,7 @@ class ChromaSettings(Group):
     path: Place | None = None
     """Folder of the database (managed, persistent); empty: `chroma` in the data folder."""
     host: Name = Field(default="127.0.0.1", min_length=1)
-    """Host of the server (http)."""
+    """Host of the server (http), or its URL where it has a path before its own."""
     port: int = Field(default=8000, ge=1, le=65535)
     """Port of the server (managed, http)."""
     ssl: bool = False
@@ -128,10 +130,29 @@ class ChromaSettings(Group):
     """Name of the collection."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3600)
     """Seconds after which a call of Chroma is given up."""
+    proxy: Proxied = None
+    """URL of the HTTP proxy before a server elsewhere, or `none`; empty: what HTTPS_PROXY, NO_PROXY… say."""
+    ca_file: Place | None = None
+    """PEM file of authorities to trust besides the usual ones, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
     max_tombstone_ratio: float = Field(default=2.0, ge=0, le=1_000_000)
     """Deleted records in the index, per live one, above which the daemon copies the collection afresh; 0: never."""
     hnsw: HnswSettings = HnswSettings()
     """The index."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            _ = self.url
+        except ValueError as error:
+            message = f"host: {error}"
+            raise ValueError(message) from None
+        return self
+
+    @property
+    def url(self) -> str:
+        """Where the server is (http)."""
+        port = self.port if "port" in self.model_fields_set else None
+        return server_url(self.host, port, is_encrypted=self.ssl)
 
 
 class EvaluationSettings(Group):

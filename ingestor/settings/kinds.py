@@ -13,9 +13,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 from pydantic_settings import NoDecode
 
-from ingestor.core.errors import UnusableMetadata
+from ingestor.core.errors import ConfigError, UnusableMetadata
 from ingestor.core.formats import Format
 from ingestor.core.metadata import Layer, layer_of
+from ingestor.core.network import DIRECT, proxy_of
 
 _MAX_NAME_CHARACTERS = 500
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
@@ -51,7 +52,8 @@ def _own_metadata(value: object) -> object:
 
 
 def _one_line(value: str) -> str:
-    """What a name may be: whatever ends up in a request or in a log line."""
+    """What a name may be: whatever ends up in a request or in a log line; files and variables add a line break."""
+    value = value.strip()
     if not value.isprintable():
         message = "it holds a control character or bytes that are no UTF-8"
         raise ValueError(message)
@@ -95,6 +97,26 @@ def _sendable(value: SecretStr | None) -> SecretStr | None:
     return SecretStr(key) if key else None
 
 
+class ProxyUrl(SecretStr):
+    """URL of an HTTP proxy, which everybody is shown without its user name and password."""
+
+    def _display(self) -> str:
+        value = self.get_secret_value()
+        return value if value == DIRECT else proxy_of(value, "").shown
+
+
+def _proxy(value: ProxyUrl | None) -> ProxyUrl | None:
+    if value is None:
+        return None
+    url = value.get_secret_value().strip()
+    if url != DIRECT:
+        try:
+            proxy_of(url, "this setting")
+        except ConfigError as error:
+            raise ValueError(error.sentence) from None
+    return ProxyUrl(url)
+
+
 Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_lines)]
 OwnMetadata = Annotated[Layer, NoDecode, BeforeValidator(_own_metadata)]
 Name = Annotated[str, AfterValidator(_one_line)]
@@ -102,6 +124,7 @@ Names = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_lines)]
 HostNames = Annotated[tuple[Annotated[str, AfterValidator(_host_name)], ...], NoDecode, BeforeValidator(_lines)]
 Formats = Annotated[tuple[Format, ...], NoDecode, BeforeValidator(_lines)]
 Place = Annotated[Path, AfterValidator(_place)]
+Proxied = Annotated[ProxyUrl | None, AfterValidator(_proxy)]
 Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]
 
 

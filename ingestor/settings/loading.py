@@ -14,6 +14,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from ingestor.core.errors import ConfigError
 from ingestor.core.escaping import escaped
+from ingestor.settings.kinds import ProxyUrl
+from ingestor.settings.network import ambient
 from ingestor.settings.origins import Origin, check_known, default_folders, origins
 from ingestor.settings.tree import Settings, setting_names
 from ingestor.settings.variables import KEY_FALLBACKS, variable
@@ -40,8 +42,11 @@ class Loaded:
 
     def rows(self) -> list[Setting]:
         """Every setting in force, in the order of the tree."""
+        by_default = ambient(self.settings)
         return [
-            Setting(name, _shown(value), self.origins.get(name) or self.origins.get(name.split(".")[0], "default"))
+            Setting(name, *by_default[name])
+            if name in by_default
+            else Setting(name, _shown(value), self.origins.get(name) or self.origins.get(name.split(".")[0], "default"))
             for name, value in _leaves(self.settings)
         ]
 
@@ -141,7 +146,7 @@ def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, SecretStr):
+    if isinstance(value, SecretStr) and not isinstance(value, ProxyUrl):
         return "********"
     if isinstance(value, tuple) or (isinstance(value, Mapping) and value):
         return json.dumps(value, ensure_ascii=False)

@@ -30,7 +30,7 @@ from ingestor.settings.variables import (
 CONFIG_FILE = "ingestor.toml"
 _TABLES = frozenset({"watch.metadata"})
 """Settings that are tables themselves, whose keys are the user's."""
-_PATHS = frozenset({"watch_dir", "data_dir", "chroma.path"})
+_PATHS = frozenset({"watch_dir", "data_dir", "chroma.path", "chroma.ca_file", "embedding.ca_file"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,9 @@ def _toml(config_file: Path | None) -> Origin:
     for source in values.get("sources", ()) if isinstance(values.get("sources"), list) else ():
         if isinstance(source, dict) and isinstance(source.get("folder"), str):
             source["folder"] = file.absolute().parent / _expanded("sources", source["folder"])
+        embedding = source.get("embedding") if isinstance(source, dict) else None
+        if isinstance(embedding, dict) and isinstance(embedding.get("ca_file"), str):
+            embedding["ca_file"] = file.absolute().parent / _expanded("sources", embedding["ca_file"])
     return Origin(str(file), values, {})
 
 

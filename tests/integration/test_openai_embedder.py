@@ -34,8 +34,10 @@ from ingestor.core.errors import (
     UnusableVectors,
 )
 from ingestor.core.model import Recipe
+from ingestor.core.network import Route, proxy_of
 from tests import embedding_server
 from tests.embedding_server import EmbeddingServer, Fault, FaultKind, vector_of
+from tests.network import Proxy
 
 ESTABLISHED = "01"
 KEEPALIVE_TIMER = "02"
@@ -133,8 +135,18 @@ async def test_dimensions_once_learned_are_held_but_not_sent(server: EmbeddingSe
         (status(403, body="<!DOCTYPE html>Attention!"), ServiceUnavailable, "page for people"),
         (status(403, body=error_body("too fast", "rate_limit_exceeded")), RateLimited, "slow down"),
         (status(500, body=error_body("unsupported value: NaN", "api_error")), RejectedByModel, "cannot embed a text"),
-        (status(301, headers={"location": "https://new.example/v1"}), ConfigError, "has moved"),
-        (status(302, headers={"location": "https://login.example/"}), ServiceUnavailable, "HTTP 302"),
+        (
+            status(301, headers={"location": "https://new.example/v1"}),
+            ConfigError,
+            "to https://new.example/v1 (HTTP 301",
+        ),
+        (
+            status(302, headers={"location": "https://login.example/"}),
+            ServiceUnavailable,
+            "to https://login.example/ (H",
+        ),
+        (status(307, headers={"location": "/v2/embeddings?x=1"}), ConfigError, "/v2/embeddings?x=1 (HTTP 307"),
+        (status(303), ServiceUnavailable, "redirects to a place that it does not tell (HTTP 303"),
         (status(400), RejectedByModel, "injected 400"),
         (status(413), CallTooLarge, "injected 413"),
         (status(422), RejectedByModel, "injected 422"),
@@ -503,10 +515,35 @@ async def test_the_environment_changes_nothing(server: EmbeddingServer, monkeypa
 
 
 async def test_a_proxy_that_is_given_is_used(server: EmbeddingServer) -> None:
-    embedder = embedder_of("http://endpoint.invalid/v1", proxy=server.url)
+    embedder = embedder_of("http://endpoint.invalid/v1", route=Route(proxy_of(server.url, "a test")))
     error = await error_of(embedder)
     await embedder.close()
     assert isinstance(error, ConfigError), "the server is no proxy and knows no such path, but it must have been asked"
+
+
+async def test_a_redirect_is_told_with_the_base_url_that_it_means(server: EmbeddingServer) -> None:
+    told = {
+        "https://me:pw@new.example/v1/embeddings/?x=1": "set embedding.base_url to https://new.example/v1?x=1",
+        f"/v2/embeddings?key={KEY}": f"set embedding.base_url to {server.url}/v2?key=[key]",
+        "/login": "if that is where this network wants a login, log in; if it is not, check embedding.base_url",
+    }
+    for location, remedy in told.items():
+        server.inject(status(307, headers={"location": location}))
+        embedder = embedder_of(server.base_url)
+        error = await error_of(embedder)
+        await embedder.close()
+        assert error.remedy == remedy
+        assert "pw" not in str(error)
+
+
+async def test_a_query_of_the_base_url_goes_behind_embeddings() -> None:
+    with Proxy({"endpoint.invalid": 0}) as proxy:
+        embedder = embedder_of(
+            "http://endpoint.invalid/v1/?api-version=2024-02-01&x=", route=Route(proxy_of(proxy.url, "a test"))
+        )
+        await error_of(embedder)
+        await embedder.close()
+        assert proxy.asked == ["POST http://endpoint.invalid/v1/embeddings?api-version=2024-02-01&x= HTTP/1.1"]
 
 
 async def test_opening_sends_nothing_and_leaves_nothing_to_load_for_the_first_call(server: EmbeddingServer) -> None:

@@ -15,7 +15,7 @@ from tests.told import NOT_TOLD, helps, templates, words
 
 ROOT = Path(ingestor.__file__).parent
 CATALOGUE: dict[str, str] = json.loads((ROOT / "languages" / "zh.json").read_text(encoding="utf-8"))
-HOLE = re.compile(r"\{#?\}")
+HOLE = re.compile(r"\{[#~]?\}")
 PLACE = re.compile(r"\{(\d*)(\*?)\}")
 PLURAL = re.compile(r"[a-z]\{\}(?=[ ?]|$)")
 CHINESE_CHARACTER = re.compile("[\u4e00-\u9fff]")
@@ -57,7 +57,7 @@ SAME_IN_CHINESE = {"Chroma Cloud", "markdown", "inotify: {}", "sysctl -w fs.inot
 
 
 def with_holes(key: str) -> str:
-    return key.replace("{#}", "{}")
+    return key.replace("{#}", "{}").replace("{~}", "{}")
 
 
 def sample(key: str) -> tuple[str, list[str]]:

@@ -233,6 +233,22 @@ def test_a_host_that_no_request_can_name_is_refused(monkeypatch: pytest.MonkeyPa
         load_settings()
 
 
+def test_a_name_from_a_file_or_a_variable_loses_the_line_break_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGESTOR_EMBEDDING__BASE_URL", "https://api.example/v1\n")
+    monkeypatch.setenv("INGESTOR_CHROMA__HOST", " ::1\r\n")
+    settings = load_settings().settings
+    assert settings.embedding.base_url == "https://api.example/v1"
+    assert settings.chroma.url == "http://[::1]:8000"
+
+
+def test_a_base_url_of_azure_s_deployments_is_refused_with_the_form_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "INGESTOR_EMBEDDING__BASE_URL", "https://r.openai.azure.com/openai/deployments/d?api-version=2024-02-01"
+    )
+    with pytest.raises(ConfigError, match=r"embedding\.base_url .*/openai/v1/"):
+        load_settings()
+
+
 def test_what_does_not_fit_together_is_refused() -> None:
     assert "overlap_tokens" in refused(**{"chunk.max_tokens": 100, "chunk.overlap_tokens": 60})
     assert "at most 512 tokens" in refused(**{"chunk.max_tokens": 600})

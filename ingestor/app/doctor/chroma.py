@@ -16,14 +16,15 @@ from ingestor.adapters.chroma_server import listener_of, try_port
 from ingestor.adapters.chroma_sink import RECIPE_KEY, refuse_other_recipe
 from ingestor.adapters.folder_lock import occupants
 from ingestor.adapters.instance import InstanceRecord
-from ingestor.app.collection import SERVER_HOST, configured, open_client, settings_for
+from ingestor.app.collection import SERVER_HOST, configured, endpoint, open_client, settings_for
 from ingestor.app.doctor.instances import orphans
 from ingestor.app.doctor.premises import Premises
+from ingestor.app.doctor.way import on_the_way
 from ingestor.app.embedder import recipe_of
 from ingestor.app.parts import ledger_of
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
 from ingestor.core.errors import ConfigError, IngestorError, RecipeMismatch
-from ingestor.settings import Settings
+from ingestor.settings import Settings, route_to_chroma
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -85,12 +86,13 @@ def _at_rest(premises: Premises, running: InstanceRecord | None) -> Iterator[Fin
 def _served(premises: Premises, running: InstanceRecord | None) -> Iterator[Finding]:
     settings = premises.settings
     chroma = settings.chroma
-    host, port = (running.chroma_host, running.chroma_port) if running else (chroma.host, chroma.port)
+    if running is None:
+        yield from on_the_way(_NAME, endpoint(settings, None), route_to_chroma(chroma))
     bounded = chroma.model_copy(update={"timeout_seconds": min(chroma.timeout_seconds, _TIMEOUT_SECONDS)})
     with ExitStack() as stack:
         began_seconds = time.monotonic()
         client = open_client(settings.model_copy(update={"chroma": bounded}), running, stack)
-        yield _answer(client, began_seconds, "Chroma Cloud" if chroma.mode == "cloud" else f"{host}:{port}")
+        yield _answer(client, began_seconds, endpoint(settings, running))
         catalog = ChromaCatalog(client)
         for name in configured(settings):
             row = catalog.find(name)

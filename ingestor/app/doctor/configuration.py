@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ingestor.adapters.chroma_client import is_loopback
 from ingestor.app.doctor.premises import Premises
 from ingestor.app.embedder import allowance_of
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
 from ingestor.core.errors import ConfigError
+from ingestor.core.network import is_loopback
 from ingestor.core.profiles import PROVIDERS
 from ingestor.settings import CONFIG_FILE, DOTENV_FILE, EmbeddingSettings, secret_names, variable
 
@@ -53,8 +53,9 @@ def _at_odds(premises: Premises) -> Iterator[Finding]:
             yield failure(_NAME, error)
         yield from _endpoint(chosen)
     chroma = premises.settings.chroma
-    if chroma.mode == "http" and chroma.token and not chroma.ssl and not is_loopback(chroma.host):
-        sentence = f"the token of Chroma goes to {chroma.host} unencrypted"
+    place = urlsplit(chroma.url)
+    if chroma.mode == "http" and chroma.token and place.scheme == "http" and not is_loopback(place.hostname or ""):
+        sentence = f"the token of Chroma goes to {place.hostname} unencrypted"
         yield warning(_NAME, sentence, "set chroma.ssl, or reach the server through a tunnel")
     if chroma.mode == "memory":
         yield hint(_NAME, "Chroma is in memory: the collection ends with the process", "set chroma.mode to managed")
@@ -68,7 +69,7 @@ def _endpoint(chosen: EmbeddingSettings) -> Iterator[Finding]:
             names = ", ".join(f"embedding.{name}" for name in ignored)
             yield hint(_NAME, f"{names} mean nothing for the provider {chosen.provider}", "leave them out")
         return
-    place = urlsplit(chosen.base_url or provider.base_url)
+    place = urlsplit(chosen.endpoint_url)
     if place.scheme == "http" and chosen.api_key and not is_loopback(place.hostname or ""):
         sentence = f"key and texts go to {place.hostname} unencrypted"
         yield warning(_NAME, sentence, "set embedding.base_url to an https:// URL, or use a tunnel")

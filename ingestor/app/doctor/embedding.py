@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ingestor.adapters.local_embedder import LocalEmbedder
 from ingestor.app.doctor.premises import Premises
+from ingestor.app.doctor.way import on_the_way
 from ingestor.app.embedder import currency_of, embedder_of, price_of
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
 from ingestor.core.errors import IngestorError, RecipeMismatch
 from ingestor.core.model import Usage
 from ingestor.core.profiles import CHROMA_DEFAULT, PROVIDERS, ModelProfile, profile_for
 from ingestor.ports import Embedder
-from ingestor.settings import EmbeddingSettings
+from ingestor.settings import EmbeddingSettings, route_to_model
 
 _NAME = "embedding"
 _TEXT = "ingestor"
@@ -51,6 +52,7 @@ def _of(chosen: EmbeddingSettings, *, is_calling: bool) -> Sequence[Finding]:
     except IngestorError as error:
         return [failure(_NAME, error, **facts)]
     found = [] if profile.is_known else [_unknown(name, profile)]
+    found += on_the_way(_NAME, chosen.endpoint_url, route_to_model(chosen))
     if chosen.provider == CHROMA_DEFAULT and not _is_downloaded():
         sentence = f"{name} is not on this machine: Chroma downloads it at the first call"
         return [*found, hint(_NAME, sentence, "let this machine reach it, or set embedding.provider to local", **facts)]
