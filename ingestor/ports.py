@@ -20,6 +20,7 @@ from ingestor.core.model import (
     Hint,
     Hit,
     Plan,
+    Priority,
     Problem,
     Recipe,
     Record,
@@ -270,14 +271,21 @@ class Ledger(Protocol):
         A path that is queued already keeps the more urgent of both priorities and times, and grows its generation.
         """
 
-    def lease(self, limit: int, now_seconds: float, *, live_only: bool = False) -> list[Change]:
-        """Take due changes that nobody works on: live ones first, then the oldest.
+    def urge(self, paths: Iterable[str], change: Change) -> None:
+        """As `enqueue`, for those of the paths that are queued already, leased or not; the others stay out."""
+
+    def lease(self, limit: int, now_seconds: float, *, least: Priority = Priority.BACKFILL) -> list[Change]:
+        """Take due changes that nobody works on, of a priority or a more urgent one: by priority, then the oldest.
 
         One of `BACKFILL_SHARE` places is for the backfill where that waits, so that it goes on whatever happens live.
         """
 
     def release(self, changes: Sequence[Change]) -> None:
-        """Give leased changes back with the attempts, time and problem that they carry now."""
+        """Give leased changes back with the attempts, time and problem that they carry now.
+
+        The more urgent of the priority that they carry and that of the row holds. A change that was hinted at again
+        meanwhile is due as the hint says.
+        """
 
     def hasten(self, now_seconds: float) -> None:
         """Make every change due that waits because an outside service failed: the service is back."""
@@ -291,8 +299,8 @@ class Ledger(Protocol):
     def dequeue(self, paths: Iterable[str]) -> None:
         """Take paths out of the queue, but for leased ones: their files are missing, and deletions are held back."""
 
-    def next_due_seconds(self) -> float | None:
-        """When the earliest change that nobody works on is due; None when there is none."""
+    def next_due_seconds(self, *, least: Priority = Priority.BACKFILL) -> float | None:
+        """When the earliest change that nobody works on, of a priority or a more urgent one, is due; None for none."""
 
     def waiting(self) -> dict[str, Problem | None]:
         """The paths in the queue, leased ones included, with what made the last attempt fail."""

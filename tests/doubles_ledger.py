@@ -23,6 +23,18 @@ class MemoryVectors:
         self.held.update({key: np.asarray(vector, dtype=np.float32) for key, vector in vectors.items()})
 
 
+ORDER = list(Priority)
+"""From the most urgent to the least."""
+
+
+def _more_urgent(one: Change, other: Change) -> Priority:
+    return min(one.priority, other.priority, key=ORDER.index)
+
+
+def _is_urgent(change: Change, least: Priority) -> bool:
+    return ORDER.index(change.priority) <= ORDER.index(least)
+
+
 class MemoryLedger:
     """`ports.Ledger` over dictionaries; `documents` and `queue` are the truth to assert on."""
 
@@ -105,37 +117,47 @@ class MemoryLedger:
             if known is None:
                 self.queue[path] = replace(change, path=path)
                 continue
-            is_live = Priority.LIVE in {known.priority, change.priority}
             self.queue[path] = replace(
                 known,
-                priority=Priority.LIVE if is_live else Priority.BACKFILL,
+                priority=_more_urgent(known, change),
                 enqueued_seconds=min(known.enqueued_seconds, change.enqueued_seconds),
                 not_before_seconds=min(known.not_before_seconds, change.not_before_seconds),
                 generation=known.generation + 1,
             )
         return len(self.queue) - before
 
-    def lease(self, limit: int, now_seconds: float, *, live_only: bool = False) -> list[Change]:
+    def urge(self, paths: Iterable[str], change: Change) -> None:
+        for path in self.queue.keys() & set(paths):
+            known = self.queue[path]
+            self.queue[path] = replace(
+                known,
+                priority=_more_urgent(known, change),
+                not_before_seconds=min(known.not_before_seconds, change.not_before_seconds),
+                generation=known.generation + 1,
+            )
+
+    def lease(self, limit: int, now_seconds: float, *, least: Priority = Priority.BACKFILL) -> list[Change]:
         due = [
             change
             for path, change in self.queue.items()
-            if path not in self.leased and change.not_before_seconds <= now_seconds
+            if path not in self.leased and change.not_before_seconds <= now_seconds and _is_urgent(change, least)
         ]
-        due.sort(key=lambda change: change.enqueued_seconds)
-        live = [change for change in due if change.is_live]
-        backfill = [] if live_only else [change for change in due if not change.is_live]
-        live = live[: limit - min(len(backfill), limit // BACKFILL_SHARE)]
-        due = [*live, *backfill[: limit - len(live)]]
+        due.sort(key=lambda change: (ORDER.index(change.priority), change.enqueued_seconds))
+        urgent = [change for change in due if change.is_live]
+        backfill = [change for change in due if not change.is_live]
+        urgent = urgent[: limit - min(len(backfill), limit // BACKFILL_SHARE)]
+        due = [*urgent, *backfill[: limit - len(urgent)]]
         self.leased |= {change.path for change in due}
         return due
 
     def release(self, changes: Sequence[Change]) -> None:
         for change in changes:
             queued = self.queue[change.path]
+            priority = _more_urgent(queued, change)
             if queued.generation == change.generation:
-                self.queue[change.path] = change
+                self.queue[change.path] = replace(change, priority=priority, enqueued_seconds=queued.enqueued_seconds)
             else:
-                self.queue[change.path] = replace(queued, attempts=0, problem=change.problem)
+                self.queue[change.path] = replace(queued, priority=priority, attempts=0, problem=change.problem)
             self.leased.discard(change.path)
 
     def hasten(self, now_seconds: float) -> None:
@@ -155,9 +177,14 @@ class MemoryLedger:
         for path in set(paths) - self.leased:
             self.queue.pop(path, None)
 
-    def next_due_seconds(self) -> float | None:
+    def next_due_seconds(self, *, least: Priority = Priority.BACKFILL) -> float | None:
         return min(
-            (change.not_before_seconds for path, change in self.queue.items() if path not in self.leased), default=None
+            (
+                change.not_before_seconds
+                for path, change in self.queue.items()
+                if path not in self.leased and _is_urgent(change, least)
+            ),
+            default=None,
         )
 
     def waiting(self) -> dict[str, Problem | None]:

@@ -38,7 +38,8 @@ _KIN = 16
 _WORD = 1 << 64
 _FULL, _NORMAL = "FULL", "NORMAL"
 """`PRAGMA synchronous`: a commit waits for the disk, or for the kernel alone, which a killed process does not harm."""
-PRIORITIES = {Priority.LIVE: 0, Priority.BACKFILL: 1}
+PRIORITIES = {Priority.GONE: -1, Priority.LIVE: 0, Priority.BACKFILL: 1}
+"""The more urgent, the less."""
 _PRIORITY_OF = {number: priority for priority, number in PRIORITIES.items()}
 
 _Form = TypeVar("_Form", bound=Sized)
@@ -280,18 +281,40 @@ class SqliteLedger:
                 connection.execute(statement, [_queue_row(path, change) for path in page])
             return _count(connection, _queue) - before
 
-    def lease(self, limit: int, now_seconds: float, *, live_only: bool = False) -> list[Change]:
+    def urge(self, paths: Iterable[str], change: Change) -> None:
+        """See `ports.Ledger.urge`."""
+        columns = _queue.c
+        rows = [{"at": os.fsencode(path)} for path in paths]
+        if not rows:
+            return
+        statement = (
+            sa.update(_queue)
+            .where(columns.path == sa.bindparam("at"))
+            .values(
+                priority=sa.func.min(columns.priority, PRIORITIES[change.priority]),
+                not_before_seconds=sa.func.min(columns.not_before_seconds, change.not_before_seconds),
+                generation=columns.generation + 1,
+            )
+        )
+        with self._reading() as connection:
+            if not _count(connection, _queue):
+                return
+        with self._writing(_NORMAL) as connection:
+            connection.execute(statement, rows)
+
+    def lease(self, limit: int, now_seconds: float, *, least: Priority = Priority.BACKFILL) -> list[Change]:
         """See `ports.Ledger.lease`."""
-        priorities = [Priority.LIVE] if live_only else [Priority.LIVE, Priority.BACKFILL]
+        wanted = [priority for priority in Priority if PRIORITIES[priority] <= PRIORITIES[least]]
         # To look costs no lock, and mostly there is nothing.
         with self._reading() as connection:
-            if not any(_due(connection, priority, 1, now_seconds) for priority in priorities):
+            if not any(_due(connection, priority, 1, now_seconds) for priority in wanted):
                 return []
         with self._writing(_NORMAL) as connection:
-            live = _due(connection, Priority.LIVE, limit, now_seconds)
-            backfill = [] if live_only else _due(connection, Priority.BACKFILL, limit, now_seconds)
-            taken_live = live[: limit - min(len(backfill), limit // BACKFILL_SHARE)]
-            rows = [*taken_live, *backfill[: limit - len(taken_live)]]
+            due = {priority: _due(connection, priority, limit, now_seconds) for priority in wanted}
+            backfill = due.pop(Priority.BACKFILL, [])
+            urgent = [row for priority in Priority for row in due.get(priority, ())]
+            urgent = urgent[: limit - min(len(backfill), limit // BACKFILL_SHARE)]
+            rows = [*urgent, *backfill[: limit - len(urgent)]]
             connection.execute(_LEASE, [{"at": row.path} for row in rows])
         return [_change(row) for row in rows]
 
@@ -306,6 +329,7 @@ class SqliteLedger:
             .where(_queue.c.path == sa.bindparam("at"))
             .values(
                 is_leased=False,
+                priority=sa.func.min(_queue.c.priority, sa.bindparam("as_urgent")),
                 attempts=sa.case((is_hinted_again, 0), else_=sa.bindparam("tried")),
                 problem=sa.bindparam("why"),
                 not_before_seconds=sa.case(
@@ -316,6 +340,7 @@ class SqliteLedger:
         rows = [
             _named(change)
             | {
+                "as_urgent": PRIORITIES[change.priority],
                 "tried": change.attempts,
                 "why": _dump_problem(change.problem),
                 "not_before": change.not_before_seconds,
@@ -351,9 +376,10 @@ class SqliteLedger:
                 )
                 connection.execute(sa.delete(_queue).where(is_idle))
 
-    def next_due_seconds(self) -> float | None:
+    def next_due_seconds(self, *, least: Priority = Priority.BACKFILL) -> float | None:
         """See `ports.Ledger.next_due_seconds`."""
-        query = sa.select(sa.func.min(_queue.c.not_before_seconds)).where(_queue.c.is_leased.is_(False))
+        is_wanted = sa.and_(_queue.c.is_leased.is_(False), _queue.c.priority <= PRIORITIES[least])
+        query = sa.select(sa.func.min(_queue.c.not_before_seconds)).where(is_wanted)
         with self._reading() as connection:
             found: float | None = connection.execute(query).scalar()
         return found

@@ -281,8 +281,10 @@ class Entry:
 
 
 class Priority(StrEnum):
-    """Live changes go before the backfill of a scan."""
+    """What is gone goes before live changes, and these go before the backfill of a scan."""
 
+    GONE = "gone"
+    """The file was gone when it was queued: that costs no call, and nobody is to find it any more."""
     LIVE = "live"
     BACKFILL = "backfill"
 
@@ -303,8 +305,8 @@ class Change:
 
     @property
     def is_live(self) -> bool:
-        """Whether somebody has just changed the file: it goes before what a comparison has found."""
-        return self.priority is Priority.LIVE
+        """Whether somebody has just changed the file, or it is gone: it goes before what a comparison has found."""
+        return self.priority is not Priority.BACKFILL
 
 
 class Outcome(StrEnum):

@@ -7,9 +7,11 @@ Invariant: a path is in the result exactly when processing it could change the c
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from ingestor.core.attaching import UNTELLABLE, recipe_in
-from ingestor.core.model import Glance, Snapshot, Stat
+from ingestor.core.model import Entry, Glance, Snapshot, Stat
+from ingestor.core.paths import is_below_any
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,27 @@ def differs(stat: Stat | None, glance: Glance | None, cutting: str) -> bool:
         return stat is not None or glance is not None
     known, its_cutting, is_unfinished = glance
     return stat.version != known or is_unfinished or not _fits(its_cutting, cutting, stat.attached)
+
+
+class Standing(Enum):
+    """What a look at a path says of what was planned for it a while ago."""
+
+    AS_PLANNED = "as planned"
+    CHANGED = "changed"
+    """Something else is there, or something is there that was to be removed."""
+    GONE = "gone"
+    UNKNOWN = "unknown"
+    """It could not be looked at."""
+
+
+def standing(stat: Stat | None, after: Entry | None, cutting: str) -> Standing:
+    """Whether the folder holds what a plan was made of: `after` is the entry it ends with, `stat` what is there now."""
+    if after is None:
+        return Standing.AS_PLANNED if stat is None else Standing.CHANGED
+    if stat is None:
+        return Standing.GONE
+    planned = (after.stat.version, after.cutting, False)
+    return Standing.CHANGED if differs(stat, planned, cutting) else Standing.AS_PLANNED
 
 
 def _fits(its_cutting: str, cutting: str, attached: str) -> bool:
@@ -57,15 +80,6 @@ def difference(snapshot: Snapshot, glances: Mapping[str, Glance], cutting: str) 
     gone = tuple(
         path
         for path in glances
-        if path not in files and path not in unconverted and not _is_below_any(path, snapshot.unreadable)
+        if path not in files and path not in unconverted and not is_below_any(path, snapshot.unreadable)
     )
     return Difference(present=present, gone=gone, same=len(files) - len(present))
-
-
-def _is_below_any(path: str, folders: Mapping[str, str]) -> bool:
-    if not folders:
-        return False
-    if "" in folders:
-        return True
-    parts = path.split("/")
-    return any("/".join(parts[:depth]) in folders for depth in range(1, len(parts) + 1))

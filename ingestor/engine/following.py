@@ -10,16 +10,17 @@ Invariant: whatever events are lost, the folder is compared with the ledger at l
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import PurePosixPath
 
 import structlog
 
 from ingestor.core.attaching import SETTINGS_FILE, SIDECAR_END
 from ingestor.core.errors import DocumentError, ServiceUnavailable, TransientError
-from ingestor.core.model import Change, Doubt, DoubtKind, Hint, Priority, Stat
+from ingestor.core.model import Change, Doubt, DoubtKind, Glance, Hint, Priority, Stat, Version
 from ingestor.core.reconciling import differs
 from ingestor.core.settling import GONE_SECONDS, Heard, Settling, unrest_seconds
+from ingestor.engine.in_work import InWork, seen
+from ingestor.engine.intake import Intake
 from ingestor.engine.news import happens_within
 from ingestor.engine.reconcile import Reconciler
 from ingestor.engine.tally import Tally
@@ -57,6 +58,8 @@ class Follower:
         *,
         runtime: Runtime,
         tally: Tally,
+        in_work: InWork,
+        intake: Intake,
         cutting: str,
         quiet_seconds: float,
         rescan_seconds: float,
@@ -70,6 +73,8 @@ class Follower:
         self._lane = lane
         self._runtime = runtime
         self._tally = tally
+        self._in_work = in_work
+        self._intake = intake
         self._cutting = cutting
         self._quiet_seconds = quiet_seconds
         self._rescan_seconds = rescan_seconds
@@ -241,15 +246,23 @@ class Follower:
         self._wake()
 
     async def _look_at_files(self, files: Sequence[Heard]) -> None:
+        """Queue what differs, or is in work by a task that goes by something else.
+
+        The files are looked at first and the ledger is asked then, for the reason that `Reconciler` has; from its
+        answer on nothing is awaited before all are judged.
+        """
         stats = await self._runtime.in_thread(self._stats, [heard.hint.path for heard in files])
         entries = await self._lane.run(self._ledger.glances_of, list(stats))
         now_seconds = self._runtime.now_seconds()
-        present: list[str] = []
-        gone: list[str] = []
+        present: dict[str, Version] = {}
+        gone: dict[str, Glance | None] = {}
+        unknown: list[str] = []
         for heard in files:
             path = heard.hint.path
-            stat = stats[path]
-            if not differs(stat, entries.get(path), self._cutting):
+            stat, glance, turn = stats[path], entries.get(path), self._in_work.get(path)
+            if not (turn.misses(seen(stat)) if turn else differs(stat, glance, self._cutting)):
+                if stat is None and turn is None:
+                    unknown.append(path)
                 continue
             wait_seconds = unrest_seconds(
                 heard,
@@ -261,20 +274,19 @@ class Follower:
             if wait_seconds > 0:
                 self._settling.postpone(heard, self._runtime.monotonic_seconds(), wait_seconds)
             elif stat is None:
-                gone.append(path)
+                gone[path] = glance
             else:
-                present.append(path)
+                present[path] = stat.version
         if gone and (doubt := await self._runtime.in_thread(self._watch.doubt)) is not None:
             # The root may be another one by now: what is missing there is for the comparison to judge, which can hold
             # deletions back.
             raise ServiceUnavailable(doubt.reason)
-        change = Change("", Priority.LIVE, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
-        await self._enqueue(present, change)
-        await self._enqueue(gone, replace(change, not_before_seconds=now_seconds + GONE_SECONDS))
-
-    async def _enqueue(self, paths: Sequence[str], change: Change) -> None:
-        if paths:
-            self._tally.expected += await self._lane.run(self._ledger.enqueue, paths, change)
+        await self._intake.take_present(present, Priority.LIVE)
+        await self._intake.take_gone(gone, pause_seconds=GONE_SECONDS)
+        if unknown:
+            # What waits in the queue to be tried again need not wait: there is nothing to try any more.
+            change = Change("", Priority.GONE, enqueued_seconds=now_seconds, not_before_seconds=now_seconds)
+            await self._lane.run(self._ledger.urge, unknown, change)
 
     def _stats(self, paths: Sequence[str]) -> dict[str, Stat | None]:
         found: dict[str, Stat | None] = {}

@@ -23,6 +23,9 @@ from ingestor.core.pacing import Allowance
 from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.following import Follower
+from ingestor.engine.in_work import InWork
+from ingestor.engine.intake import Intake
+from ingestor.engine.looking import Looker
 from ingestor.engine.measured import MeasuredEmbedder, MeasuredSink
 from ingestor.engine.pace import Pace
 from ingestor.engine.reading import Reader
@@ -101,12 +104,16 @@ class Pipeline:
         self.account, self.embedding = self.services.account, self.services.embedding
         self._vectors_lane, self._sink_lane = self.services.vectors_lane, self.services.sink_lane
         self.sink = MeasuredSink(parts.sink, parts.runtime)
-        self.writer = Writer(Protocol(parts.ledger, self._ledger_lane, self.sink, self._sink_lane))
+        looker = Looker(parts.source, parts.runtime, cutting=parts.reader.cutting)
+        self.in_work = InWork()
+        self._intake = Intake(parts.ledger, self._ledger_lane, parts.runtime, tally=self.tally, in_work=self.in_work)
+        self.writer = Writer(Protocol(parts.ledger, self._ledger_lane, self.sink, self._sink_lane), looker)
         self.worker = Worker(
-            parts.source,
+            looker,
             parts.reader,
             parts.ledger,
             self._ledger_lane,
+            in_work=self.in_work,
             embedding=self.embedding,
             writer=self.writer,
             runtime=parts.runtime,
@@ -135,6 +142,8 @@ class Pipeline:
             self._ledger_lane,
             parts.runtime,
             tally=self.tally,
+            in_work=self.in_work,
+            intake=self._intake,
             cutting=parts.reader.cutting,
             limit=limit,
         )
@@ -169,6 +178,8 @@ class Pipeline:
             self._ledger_lane,
             runtime=self.runtime,
             tally=self.tally,
+            in_work=self.in_work,
+            intake=self._intake,
             cutting=self._parts.reader.cutting,
             quiet_seconds=quiet_seconds,
             rescan_seconds=self.rescan_seconds,

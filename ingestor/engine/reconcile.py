@@ -9,16 +9,18 @@ allows, until somebody approves of it or the files come back.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from ingestor.core.guarding import DeletionLimit, vanished
-from ingestor.core.model import Change, Glance, Priority, Snapshot
-from ingestor.core.paths import is_at_or_below
+from ingestor.core.model import Glance, Priority, Snapshot
+from ingestor.core.paths import is_at_or_below, is_below_any
 from ingestor.core.reconciling import Difference, difference
 from ingestor.core.settling import GONE_SECONDS
+from ingestor.engine.in_work import InWork, Seen
+from ingestor.engine.intake import Intake
 from ingestor.engine.tally import Tally
 from ingestor.ports import Lane, Ledger, Runtime, Source
 
@@ -32,8 +34,6 @@ UNREADABLE_NOTE = "unreadable_folders"
 MAX_TOLD = 100
 """What is left out is told path by path, but no more than this at once."""
 CONVERTER_REMEDY = "pip install 'ingestor[documents]', and name their formats in convert.formats, then start again"
-_AFTER_SECONDS = 0.001
-"""Paths that are gone are queued behind those that are new, so that a rename is seen as one."""
 
 _log = structlog.get_logger(__name__)
 
@@ -65,6 +65,8 @@ class Reconciler:
         runtime: Runtime,
         *,
         tally: Tally,
+        in_work: InWork,
+        intake: Intake,
         cutting: str,
         limit: DeletionLimit,
     ) -> None:
@@ -73,6 +75,8 @@ class Reconciler:
         self._lane = lane
         self._runtime = runtime
         self._tally = tally
+        self._in_work = in_work
+        self._intake = intake
         self._cutting = cutting
         self._limit = limit
         self._told_left_out: frozenset[str] = frozenset()
@@ -95,7 +99,7 @@ class Reconciler:
         Raises `ServiceUnavailable` when the root is missing.
         """
         reconciled, gone = await self._reconcile("", Priority.BACKFILL)
-        await self._enqueue(gone, Priority.BACKFILL, after_seconds=_AFTER_SECONDS)
+        await self._intake.take_gone(gone, pause_seconds=0.0)
         return reconciled
 
     async def reconcile_parts(self, folders: Collection[str]) -> None:
@@ -104,16 +108,22 @@ class Reconciler:
         What is gone from one may have come to another, so it is queued when all of them have been compared. A part that
         misses too much has the whole folder compared: only that tells a folder renamed from one deleted.
         """
-        gone: list[str] = []
+        gone: dict[str, Glance | None] = {}
         for folder in sorted(folders):
-            gone += (await self._reconcile(folder, Priority.LIVE))[1]
-        await self._enqueue(gone, Priority.LIVE, after_seconds=_AFTER_SECONDS, pause_seconds=GONE_SECONDS)
+            gone |= (await self._reconcile(folder, Priority.LIVE))[1]
+        await self._intake.take_gone(gone, pause_seconds=GONE_SECONDS)
 
-    async def _reconcile(self, below: str, priority: Priority) -> tuple[Reconciled, Sequence[str]]:
-        """Compare a part, and queue what is present and differs; returns what is gone besides, unless it is held."""
+    async def _reconcile(self, below: str, priority: Priority) -> tuple[Reconciled, Mapping[str, Glance | None]]:
+        """Compare a part, and queue what is present and differs; returns what is gone besides, unless it is held.
+
+        The folder is scanned first, and the ledger is asked then, so that what was committed in between is compared
+        with an older look: at worst it is looked at once more. A path in work at that moment is judged by its turn at
+        once, before anything else is awaited: the entry that its task is about to commit is not among the glances.
+        """
         began_seconds = self._runtime.monotonic_seconds()
         snapshot = await self._runtime.in_thread(self._source.scan, below)
         glances = await self._lane.run(self._ledger.glances, below)
+        in_work = self._seen_in_work(below, snapshot)
         found = await self._runtime.in_thread(difference, snapshot, glances, self._cutting)
         missing, is_too_much = await self._missing(below, snapshot, glances, found)
         if is_too_much and below:
@@ -122,7 +132,15 @@ class Reconciler:
         if not held and not below:
             await self._hold_back_no_more()
         now_seconds = self._runtime.now_seconds()
-        await self._enqueue(found.present, priority)
+        files = snapshot.files
+        overtaken = {path for path, turn_misses in in_work.items() if turn_misses}
+        present = {path: files[path] for path in found.present if in_work.get(path, True)}
+        present |= {path: files[path] for path in overtaken if path in files}
+        gone: dict[str, Glance | None] = {path: None for path in overtaken if path not in files and path not in glances}
+        if not held:
+            gone |= {path: glances[path] for path in found.gone if in_work.get(path, True)}
+        beside = [glance for glance in gone.values() if glance]
+        await self._intake.take_present(present, priority, beside=beside)
         reconciled = Reconciled(
             present=len(found.present),
             gone=len(found.gone),
@@ -146,21 +164,19 @@ class Reconciler:
             self.last, self.last_at_seconds = reconciled, now_seconds
             await self._keep(reconciled, now_seconds)
         await self._keep_unreadable(below, snapshot.unreadable)
-        return reconciled, () if held else found.gone
+        return reconciled, gone
 
-    async def _enqueue(
-        self, paths: Sequence[str], priority: Priority, *, after_seconds: float = 0.0, pause_seconds: float = 0.0
-    ) -> None:
-        if not paths:
-            return
-        now_seconds = self._runtime.now_seconds()
-        change = Change(
-            path="",
-            priority=priority,
-            enqueued_seconds=now_seconds + after_seconds,
-            not_before_seconds=now_seconds + pause_seconds,
-        )
-        self._tally.expected += await self._lane.run(self._ledger.enqueue, paths, change)
+    def _seen_in_work(self, below: str, snapshot: Snapshot) -> Mapping[str, bool]:
+        """The paths that are in work just now, and whether their tasks miss what the scan has seen of them."""
+        found: dict[str, bool] = {}
+        for turn in self._in_work.at_or_below(below):
+            path = turn.path
+            if path in snapshot.unconverted or is_below_any(path, snapshot.unreadable):
+                continue
+            version = snapshot.files.get(path)
+            seen: Seen = None if version is None else (version, snapshot.attached.get(path, ""))
+            found[path] = turn.misses(seen)
+        return found
 
     async def _keep_unreadable(self, below: str, found: Mapping[str, str]) -> None:
         others = {path: reason for path, reason in self._unreadable.items() if not is_at_or_below(path, below)}

@@ -8,7 +8,9 @@ For a group of documents, in this order:
 2. Chroma: damaged records, which are rare, are deleted; the new records are added;
 3. Chroma: the metadata of changed (and of doubtful) records is updated;
 4. Chroma: the records that are no longer wanted are deleted;
-5. ledger: the new entries, nothing doubtful, and the changes that led here are acknowledged, in one transaction.
+5. ledger: the new entries, nothing doubtful, and the changes that led here are acknowledged, in one transaction. What
+   Chroma holds is noted in any case; a change whose file is another one by now is not acknowledged, and stays leased
+   until its task gives it back.
 
 A process that dies before 1 has done nothing. One that dies between 1 and 5 leaves entries that say themselves that
 they are unfinished; a reconcile finds them different and plans them again, and every step may be repeated at will. New
@@ -22,7 +24,7 @@ Documents are grouped, because one call with a hundred records costs little more
 order holds for each document: while Chroma is at one group, the ledger may be told of those before and behind it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ingestor.core.model import Change, Plan
@@ -37,6 +39,9 @@ class Write:
     plan: Plan
     vectors: Sequence[Vector]
     change: Change
+    is_overdue: bool = False
+    """Whether it is carried out although its file is another one by now: it was put off for that before, and a file
+    that never rests is to be found all the same. What is known to be gone is never written."""
 
 
 class Protocol:
@@ -77,7 +82,8 @@ class Protocol:
         if dropped:
             await self._sink_lane.run(self._sink.drop, dropped)
 
-    async def commit(self, group: Sequence[Write]) -> None:
-        """Step 5, for writes that were applied."""
-        plans, changes = [write.plan for write in group], [write.change for write in group]
+    async def commit(self, group: Sequence[Write], left: Collection[Change] = ()) -> None:
+        """Step 5, for writes that were applied; the changes that are `left` are not acknowledged."""
+        plans = [write.plan for write in group]
+        changes = [write.change for write in group if write.change not in left]
         await self._ledger_lane.run(self._ledger.commit, plans, changes)

@@ -6,10 +6,26 @@ Every change is a task of its own: look, read, cut (on threads), plan, wait for 
 Texts of all tasks meet in `Embedding`, their writes in `Writer`. Wherever tasks wait, live changes go before the
 backfill, and leave it a share.
 
+A path belongs to one task at a time, before it has a document, too: its row of the queue is *leased*, and its `Turn` is
+registered in `InWork` from before its first look until the ledger has its outcome. The folder goes on changing
+meanwhile, so three things see to it that the last state wins:
+
+- What a hint or a comparison sees of a path in work is compared with what its task goes by, never with the ledger,
+  which does not know yet. Where that differs the row grows its generation, and stays in the queue after this turn. For
+  a file that is gone the task need not wait for its vectors either: it is cut short, unless it is being written.
+- The writer looks again just before a write and just before its commit. A file that is gone, or another one by then, is
+  not written, or is committed as what Chroma holds and not acknowledged: the task gives it back for another turn
+  (`Overtaken`). A file that is overtaken twice in a row is written all the same, so that one that never rests is found.
+- Between the last look and the commit nothing looks, but whoever does so then finds the path in work, or finds the
+  committed entry; see `Intake`.
+
 A document belongs to one task at a time: its id is *claimed* from planning until its write has ended. A new path adopts
 the document of a path that is gone (a rename), so a path that is gone waits until the present paths leased before it
-have been planned, and then for whoever has its document: mostly nothing is left to do but to acknowledge it. Paths that
-are gone are leased many at once (a folder was renamed), so those of a lease are looked at together, in one call each.
+that it may have been renamed to have been planned, but not for long, and then for whoever has its document: mostly
+nothing is left to do but to acknowledge it. Paths that are gone are leased many at once (a folder was renamed), so
+those of a lease are looked at together, in one call each. They go before all others, and have places of their own: what
+is deleted is not to be found any more, however many files wait for the model.
+
 Ledger answers come back in the order of the calls (`Lane`), so an entry that was read before a rival committed is seen
 before the rival lets go of its claim: a claim that is free means that the entry is current.
 
@@ -18,7 +34,9 @@ document never stops another; what failed is a Problem, or is queued with its re
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 import structlog
@@ -38,20 +56,26 @@ from ingestor.core.fingerprint import document_id_of
 from ingestor.core.latency import waited_seconds
 from ingestor.core.model import UNKNOWN_STAT, Change, Entry, Outcome, Plan, Priority, Problem, Stage, Stat, Text
 from ingestor.core.planning import plan_document, plan_problem, plan_removal, plan_uncut
+from ingestor.core.reconciling import Standing
+from ingestor.core.settling import GONE_SECONDS
 from ingestor.core.waits import bounded_wait_seconds
 from ingestor.engine.budget import Budget
 from ingestor.engine.embedding import Embedding
+from ingestor.engine.in_work import InWork, Overtaken, Turn, seen
+from ingestor.engine.looking import Look, Looker
 from ingestor.engine.news import happens_within
 from ingestor.engine.reading import Reader
 from ingestor.engine.sync import Write
 from ingestor.engine.tally import Tally
 from ingestor.engine.writer import Writer
-from ingestor.ports import Lane, Ledger, Runtime, Source
+from ingestor.ports import Lane, Ledger, Runtime
 
 MAX_DOCUMENTS = 1024
 """Documents in work at once."""
 LIVE_ROOM = 64
 """Places besides, for live changes that come while all are taken."""
+GONE_ROOM = 256
+"""Places besides these, for what is gone: it waits for no call of the model, and must not wait behind those that do."""
 MIN_ROOM = 128
 """Free places before more changes are leased: a lease is a transaction, and one a document would cost too much."""
 MAX_BYTES = {Priority.LIVE: 16 * 1024 * 1024, Priority.BACKFILL: 48 * 1024 * 1024}
@@ -64,6 +88,8 @@ POLL_SECONDS = 1.0
 """How often the queue is looked at for what another process queued (`ingestor retry`)."""
 CLOCK_STEP_SECONDS = 5.0
 """The wall clock was set back when it falls behind by more; less is the daily work of NTP."""
+RIVAL_SECONDS = 2.0
+"""How long a path that is gone waits for the plans of files that it may have been renamed to."""
 IDLE_SECONDS = 2.0
 """A run until idle still waits for what is due within this time."""
 
@@ -96,6 +122,7 @@ class _Task:
     error: DocumentError | TransientError | None
     planned: "asyncio.Future[None]"
     claim: "_Claim"
+    turn: Turn
     removed: Entry | None = None
     """Of a path that is gone: the entry that goes with it, claimed."""
     stage: Stage = Stage.READ
@@ -115,11 +142,12 @@ class Worker:
 
     def __init__(  # noqa: PLR0913 - the parts it joins
         self,
-        source: Source,
+        looker: Looker,
         reader: Reader,
         ledger: Ledger,
         ledger_lane: Lane,
         *,
+        in_work: InWork,
         embedding: Embedding,
         writer: Writer,
         runtime: Runtime,
@@ -128,7 +156,7 @@ class Worker:
         source_name: str,
         rescan_seconds: float,
     ) -> None:
-        self._source = source
+        self._looker = looker
         self._reader = reader
         self._ledger = ledger
         self._ledger_lane = ledger_lane
@@ -139,10 +167,14 @@ class Worker:
         self._model = model
         self._source_name = source_name
         self._rescan_seconds = rescan_seconds
+        self._turns = in_work
+        self._overtaken = Counter[str]()
+        """How often in a row a path was another one, or gone, before its turn had ended."""
         self._claims: dict[str, _Held] = {}
         self._wanted: dict[str, str] = {}
         """Document id -> the new path that waits for it, until a turn of that path ends and is not postponed."""
-        self._unplanned: set[asyncio.Future[None]] = set()
+        self._unplanned: dict[asyncio.Future[None], Stat] = {}
+        """Of present paths whose plans are not made yet: what settles then, and what was seen of the file."""
         self.in_work = 0
         """How many documents are in work."""
         self._budgets = {priority: Budget(limit_bytes) for priority, limit_bytes in MAX_BYTES.items()}
@@ -183,47 +215,68 @@ class Worker:
         """Work until cancelled, or until nothing is in work and nothing will be due for `IDLE_SECONDS`."""
         async with asyncio.TaskGroup() as tasks:
             while not self._is_stopping:
+                if self._news.is_set():
+                    self._is_queue_empty = False  # until it was looked at
                 self._news.clear()
-                room = MAX_DOCUMENTS - self.in_work
-                is_full = room < MIN_ROOM
-                if is_full:
-                    room += LIVE_ROOM
-                    if room <= 0 or not self._has_live_news:
-                        await self._news.wait()  # the end of a task is news
-                        continue
+                least, room = self._room()
                 self._has_live_news = False
                 await self._see_that_clock_is_not_set_back()
-                leased = await self._lease(tasks, room, live_only=is_full)
-                if is_full or leased == room:
+                if room and await self._lease(tasks, room, least) == room:
                     continue
-                due_seconds = await self._due_seconds()
-                self._is_queue_empty = due_seconds == float("inf")
+                due_seconds = await self._due_seconds(least) if room else float("inf")
+                self._is_queue_empty = least is Priority.BACKFILL and due_seconds == float("inf")
                 if until_idle and not self.in_work and due_seconds > IDLE_SECONDS:
                     return
-                await happens_within(self._news, min(due_seconds, POLL_SECONDS))
+                await self._wait_for_news(least, min(due_seconds, POLL_SECONDS))
 
-    async def _lease(self, tasks: asyncio.TaskGroup, room: int, *, live_only: bool) -> int:
+    def _room(self) -> tuple[Priority, int]:
+        """How many more changes may be begun, and how urgent they have to be.
+
+        What is gone is done in no time, and is not to be found any more: when documents that wait for the model have
+        taken all places, those of live changes included, there are still places for it.
+        """
+        room = MAX_DOCUMENTS - self.in_work
+        if room >= MIN_ROOM:
+            return Priority.BACKFILL, room
+        if room + LIVE_ROOM > 0:
+            return Priority.LIVE, room + LIVE_ROOM
+        return Priority.GONE, max(0, room + LIVE_ROOM + GONE_ROOM)
+
+    async def _wait_for_news(self, least: Priority, seconds: float) -> None:
+        """Wait until there may be something to begin, which the end of one task is not while the house is full."""
+        until_seconds = self._runtime.monotonic_seconds() + seconds
+        while await happens_within(self._news, until_seconds - self._runtime.monotonic_seconds()):
+            if least is Priority.BACKFILL or self._is_stopping or self._has_live_news:
+                return
+            if MAX_DOCUMENTS - self.in_work >= MIN_ROOM:
+                return
+            self._news.clear()
+
+    async def _lease(self, tasks: asyncio.TaskGroup, room: int, least: Priority) -> int:
         """Begin work on at most `room` changes; returns on how many."""
         now_seconds = self._runtime.now_seconds()
-        changes = await self._ledger_lane.run(self._ledger.lease, room, now_seconds, live_only=live_only)
+        changes = await self._ledger_lane.run(self._ledger.lease, room, now_seconds, least=least)
         if not changes:
             return 0
+        self._is_queue_empty = False
         if self._embedding.next_call_seconds is not None:
             await self._heed_retry()
-        looks = await self._runtime.in_thread(self._look, [change.path for change in changes])
+        # Between the lease and this line a path is taken for queued. Nothing is lost by that: whatever was seen of it
+        # by now, the look that follows sees, too.
+        turns = [self._turns.begin(change.path) for change in changes]
+        looks = await self._looker.looks([change.path for change in changes])
         loop = asyncio.get_running_loop()
         leased = [
-            _Task(change, stat, error, loop.create_future(), _Claim(self._claims, change.path))
-            for change, (stat, error) in zip(changes, looks, strict=True)
+            _Task(change, stat, error, loop.create_future(), _Claim(self._claims, change.path), turn)
+            for change, turn, (stat, error) in zip(changes, turns, looks, strict=True)
         ]
         self.in_work += len(leased)
         present = [task for task in leased if not task.is_gone]
-        self._unplanned.update(task.planned for task in present)
+        self._unplanned.update((task.planned, task.stat or UNKNOWN_STAT) for task in present)
         for task in present:
             tasks.create_task(self._work(task))
         if len(present) < len(leased):
-            gone = [task for task in leased if task.is_gone]
-            tasks.create_task(self._work_on_gone(tasks, gone, tuple(self._unplanned)))
+            tasks.create_task(self._work_on_gone(tasks, [task for task in leased if task.is_gone]))
         return len(leased)
 
     async def _heed_retry(self) -> None:
@@ -234,15 +287,6 @@ class Worker:
             self._embedding.release()
             _log.info("embedding.released")
 
-    def _look(self, paths: Sequence[str]) -> list[tuple[Stat | None, DocumentError | TransientError | None]]:
-        looks: list[tuple[Stat | None, DocumentError | TransientError | None]] = []
-        for path in paths:
-            try:
-                looks.append((self._source.look(path), None))
-            except (DocumentError, TransientError) as error:
-                looks.append((None, error))
-        return looks
-
     async def _see_that_clock_is_not_set_back(self) -> None:
         """Times in the queue are those of the wall clock, because they outlive the process."""
         lead_seconds = self._runtime.now_seconds() - self._runtime.monotonic_seconds()
@@ -251,44 +295,44 @@ class Worker:
             await self._ledger_lane.run(self._ledger.make_due, self._runtime.now_seconds())
         self._clock_lead_seconds = lead_seconds
 
-    async def _due_seconds(self) -> float:
-        due = await self._ledger_lane.run(self._ledger.next_due_seconds)
+    async def _due_seconds(self, least: Priority) -> float:
+        due = await self._ledger_lane.run(self._ledger.next_due_seconds, least=least)
         return float("inf") if due is None else max(0.0, due - self._runtime.now_seconds())
 
     async def _work(self, task: _Task) -> None:
+        """One turn of a path; by its end the change has left the queue, or waits in it for another turn."""
         try:
             try:
-                async with self._budgets[task.change.priority].taken(task.stat.size_bytes if task.stat else 0):
-                    await self._process_or_set_aside(task)
+                async with AsyncExitStack() as held:
+                    await self._process_or_set_aside(task, held)
             finally:
                 task.claim.leave_all()
-            self._want_no_more(task.path)
+            self._finished(task)
+        except Overtaken as overtaken:
+            await self._look_again(task, is_gone=overtaken.is_gone)
         except TransientError as error:
             await self._postpone(task, error)
         finally:
             self._planned(task)
+            self._turns.end(task.turn)
             self.in_work -= 1
             self._news.set()
 
-    async def _work_on_gone(
-        self, tasks: asyncio.TaskGroup, gone: Sequence[_Task], rivals: Collection["asyncio.Future[None]"]
-    ) -> None:
-        """Acknowledge what was renamed, or was never known; the others get a task each once their claim is had."""
-        if rivals:
-            await asyncio.wait(rivals)
+    async def _work_on_gone(self, tasks: asyncio.TaskGroup, gone: Sequence[_Task]) -> None:
+        """Acknowledge what was renamed, or was never known; the others get a task each once their claim is had.
+
+        A document may have been renamed to a file that is being read just now. So this waits until the files of the
+        same size that were leased before are planned, which claims what they adopt; but not for long: a file that takes
+        its time to be read must not keep what is deleted findable, and costs nothing when it comes too late.
+        """
+        await self._wait_for_rivals([task.path for task in gone])
         looked_at, waiting = list(gone), dict[_Task, asyncio.Future[None]]()
         while looked_at:
-            paths = [task.path for task in looked_at]
-            looks = await self._runtime.in_thread(self._look, paths)
-            try:
-                known = await self._ledger_lane.run(self._ledger.entries, paths)
-            except TransientError as error:
-                known, looks = {}, [(None, error)] * len(paths)
+            known = await self._look_for_obstacles(looked_at)
             # Nothing is awaited until all that is free is claimed: from here on no rival can make the entries stale.
             unknown: list[_Task] = []
-            for task, look in zip(looked_at, looks, strict=True):
+            for task in looked_at:
                 entry = known.get(task.path)
-                task.error = self._obstacle(task.path, look, entry)
                 if task.error is None and entry is None:
                     unknown.append(task)
                 elif task.error is None and entry is not None and not task.claim.try_take(entry):
@@ -304,9 +348,35 @@ class Worker:
             for task in looked_at:
                 del waiting[task]
 
-    def _obstacle(
-        self, path: str, look: tuple[Stat | None, DocumentError | TransientError | None], entry: Entry | None
-    ) -> DocumentError | TransientError | None:
+    async def _look_for_obstacles(self, gone: Sequence[_Task]) -> Mapping[str, Entry]:
+        """Look at paths that were gone at their lease, and set the errors of the tasks; returns the entries."""
+        paths = [task.path for task in gone]
+        for task in gone:
+            task.turn.looks_now()
+        looks = await self._looker.looks(paths)
+        try:
+            known = await self._ledger_lane.run(self._ledger.entries, paths)
+        except TransientError as error:
+            known, looks = {}, [(None, error)] * len(paths)
+        for task, look in zip(gone, looks, strict=True):
+            task.error = self._obstacle(task.path, look, known.get(task.path))
+            if task.error is None:
+                task.turn.goes_by(None)
+        return known
+
+    async def _wait_for_rivals(self, paths: Sequence[str]) -> None:
+        if not self._unplanned:
+            return
+        try:
+            known = await self._ledger_lane.run(self._ledger.entries, paths)
+        except TransientError:
+            return  # it is asked again, and that failure is told
+        sizes = {entry.stat.size_bytes for entry in known.values()}
+        rivals = [planned for planned, stat in self._unplanned.items() if stat.size_bytes in sizes]
+        if rivals:
+            await asyncio.wait(rivals, timeout=RIVAL_SECONDS)
+
+    def _obstacle(self, path: str, look: Look, entry: Entry | None) -> DocumentError | TransientError | None:
         """Why nothing may be concluded now from a path's having been gone at its lease."""
         stat, error = look
         if stat is not None or isinstance(error, DocumentError):
@@ -319,23 +389,25 @@ class Worker:
         try:
             await self._acknowledge([task.change for task in gone])
             for task in gone:
-                self._want_no_more(task.path)
+                self._finished(task)
         except TransientError as error:
             for task in gone:
                 await self._postpone(task, error)
         finally:
+            for task in gone:
+                self._turns.end(task.turn)
             self.in_work -= len(gone)
             self._news.set()
 
-    async def _process_or_set_aside(self, task: _Task) -> None:
+    async def _process_or_set_aside(self, task: _Task, held: AsyncExitStack) -> None:
         began_seconds = self._runtime.monotonic_seconds()
         try:
             if task.error is not None:
                 raise task.error
-            await self._process(task, began_seconds)
+            await self._process(task, held, began_seconds)
         except DocumentError as error:
             task.claim.leave_all()
-            ((_, hidden),) = await self._runtime.in_thread(self._look, [task.path])
+            ((_, hidden),) = await self._looker.looks([task.path])
             if isinstance(hidden, DocumentError):
                 # Its folder may not be entered. That is the folder's problem, told by the reconcile; what is not known
                 # of the file is no reason to take its records away.
@@ -343,7 +415,7 @@ class Worker:
                 return
             await self._set_aside(task, error, began_seconds)
 
-    async def _process(self, task: _Task, began_seconds: float) -> None:
+    async def _process(self, task: _Task, held: AsyncExitStack, began_seconds: float) -> None:
         if task.removed is not None:
             task.stage = Stage.WRITE
             await self._write(Write(plan_removal(task.removed), (), task.change), began_seconds)
@@ -352,22 +424,34 @@ class Worker:
             # What it says is not known, and what was indexed of it stays.
             await self._acknowledge([task.change])
             return
+        # All that is before the write may take as long as the model likes, and is in vain once the file is gone.
+        async with task.turn.preparing():
+            size_bytes = task.stat.size_bytes if task.stat else 0
+            await held.enter_async_context(self._budgets[_kind_of(task.change)].taken(size_bytes))
+            write, embedded = await self._prepare(task)
+        task.stage = Stage.WRITE
+        await self._write(write, began_seconds, embedded=embedded)
+
+    async def _prepare(self, task: _Task) -> tuple[Write, int]:
+        """Read, cut and plan a file, and wait for its vectors; also gives how many texts were put into the line."""
         is_live = task.change.is_live
         turns = self._conversions if self._reader.converts(task.path) else self._reads
         with self._embedding.announced(is_live=is_live):
             # Until its texts are in the line: those behind it must not crowd the lanes that live changes need, too.
-            async with turns[task.change.priority]:
-                plan = await self._plan_present(task.path, task.claim)
+            async with turns[_kind_of(task.change)]:
+                plan = await self._plan_present(task)
                 task.stage = Stage.EMBED
                 request = await self._embedding.request([record.text for record in plan.embed], is_live=is_live)
         self._planned(task)
-        write = Write(plan, await request.vectors(), task.change)
-        task.stage = Stage.WRITE
-        await self._write(write, began_seconds, embedded=request.embedded)
+        vectors = await request.vectors()
+        return Write(plan, vectors, task.change, is_overdue=task.path in self._overtaken), request.embedded
 
-    async def _plan_present(self, path: str, claim: "_Claim") -> Plan:
+    async def _plan_present(self, task: _Task) -> Plan:
+        path = task.path
+        task.turn.looks_now()
         text = await self._runtime.in_thread(self._reader.text_of, path)
-        before = await self._before(text, claim)
+        task.turn.goes_by(seen(text.stat))
+        before = await self._before(text, task.claim)
         cutting = self._reader.cutting
         if before and (plan := plan_uncut(path, text.stat, text.content_hash, before, cutting=cutting)):
             return plan
@@ -392,7 +476,7 @@ class Worker:
                 return entry
         # All free ones are claimed before anything is awaited: from here on no rival can make them stale.
         free = [entry for entry in kin if claim.try_take(entry)]
-        looks = await self._runtime.in_thread(self._look, [entry.path for entry in free])
+        looks = await self._looker.looks([entry.path for entry in free])
         gone = [entry for entry, look in zip(free, looks, strict=True) if look == (None, None)]
         for entry in free:
             if entry not in gone[:1]:
@@ -428,7 +512,32 @@ class Worker:
             stat=task.stat or UNKNOWN_STAT,
             document_id=before.document_id if before else self._new_id(),
         )
-        await self._write(Write(plan, (), task.change), began_seconds)
+        task.turn.goes_by(seen(task.stat))
+        await self._write(Write(plan, (), task.change, is_overdue=task.path in self._overtaken), began_seconds)
+
+    async def _look_again(self, task: _Task, *, is_gone: bool) -> None:
+        """Give a change back, because its path is another one, or gone, by now.
+
+        It is somebody's live change from here on. It is due at once, but with growing pauses while that happens again
+        and again; a path that is gone waits, as always, for the one that it may have been renamed to.
+        """
+        times = self._overtaken[task.path]
+        self._overtaken[task.path] += 1
+        pause_seconds = GONE_SECONDS if is_gone else 0.0
+        if REST.is_exhausted(times):
+            pause_seconds = self._rescan_seconds
+        elif times:
+            pause_seconds = max(pause_seconds, REST.pause_seconds(times, self._runtime.fraction(), None))
+        again = replace(
+            task.change,
+            priority=Priority.GONE if is_gone else Priority.LIVE,
+            attempts=0,
+            problem=None,
+            not_before_seconds=self._runtime.now_seconds() + pause_seconds,
+        )
+        _log.debug("document.overtaken", path=task.path, is_gone=is_gone, times=times + 1)
+        await self._ledger_lane.run(self._ledger.release, [again])
+        self._has_live_news = True
 
     async def _postpone(self, task: _Task, error: TransientError) -> None:
         change = task.change
@@ -474,25 +583,26 @@ class Worker:
         return backoff.pause_seconds(attempts, jitter, error.retry_after_seconds)
 
     async def _write(self, write: Write, began_seconds: float, *, embedded: int = 0) -> None:
-        await self._writer.write(write)
+        standing = await self._writer.write(write)
         plan = write.plan
         tally = self._tally
         if plan.touches_chroma:
             tally.chroma_fails_since_seconds = tally.chroma_away_since_seconds = None
-        tally.finished += 1
         tally.size_bytes += plan.after.stat.size_bytes if plan.after else 0
         tally.documents[plan.outcome] += 1
         tally.embedded += embedded
         tally.reused += len(plan.embed) - embedded
         tally.retagged += len(plan.retag)
         tally.dropped += len(plan.drop)
-        if plan.outcome in _CARRIED_OUT:
+        if plan.outcome in _CARRIED_OUT and standing is Standing.AS_PLANNED:
             stat = plan.after.stat if plan.after else None
             tally.waits[write.change.priority].add(waited_seconds(write.change, stat, self._runtime.now_seconds()))
         if tally.outage and self._is_over(plan, embedded):
             tally.outage = ""
             await self._ledger_lane.run(self._ledger.hasten, self._runtime.now_seconds())
         self._tell(plan, embedded, self._runtime.monotonic_seconds() - began_seconds)
+        if standing is not Standing.AS_PLANNED:
+            raise Overtaken(plan.path, is_gone=standing is Standing.GONE)
 
     def _is_over(self, plan: Plan, embedded: int) -> bool:
         """Whether what was just done shows that the service that failed is back."""
@@ -526,16 +636,26 @@ class Worker:
 
     async def _acknowledge(self, changes: Sequence[Change]) -> None:
         await self._ledger_lane.run(self._ledger.commit, [], changes)
-        self._tally.finished += len(changes)
+
+    def _finished(self, task: _Task) -> None:
+        """The ledger has acknowledged the change, unless something newer was heard of its path."""
+        self._tally.finished += not task.turn.is_queued_again
+        self._overtaken.pop(task.path, None)
+        self._want_no_more(task.path)
 
     def _want_no_more(self, path: str) -> None:
         for document_id in [wanted for wanted, by in self._wanted.items() if by == path]:
             del self._wanted[document_id]
 
     def _planned(self, task: _Task) -> None:
-        self._unplanned.discard(task.planned)
+        self._unplanned.pop(task.planned, None)
         if not task.planned.done():
             task.planned.set_result(None)
+
+
+def _kind_of(change: Change) -> Priority:
+    """Whose places a change takes: what is gone takes none of its own when it turns out to be there."""
+    return Priority.LIVE if change.is_live else Priority.BACKFILL
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,15 @@ Chroma is what takes time, so that the ledger is not to keep it waiting: while C
 is committed, and the one behind is marked if it is full already. Which documents a group has is not settled before
 Chroma is free: a live change waits for one group, never for two.
 
+Between the read of a file and its commit lie the time in the line, the embedding call, and Chroma. So the paths of a
+group are looked at twice, all in one call off the loop: just before the group is marked, so that nothing is written of
+a file that is known to be gone or another one by then; and just before it is committed, so that only what the folder
+holds at the commit is acknowledged. What changes after the second look is seen by a hint or a comparison, which finds
+the path in work, or finds what was committed.
+
 Invariant: Chroma has one group at a time, and no write before it was marked; none is committed before Chroma has it.
-Whoever hands in a write learns whether it was carried out. What waits is bounded by what the worker has in work.
+Whoever hands in a write learns whether it was carried out, and whether its file is still what was written. What waits
+is bounded by what the worker has in work.
 """
 
 import asyncio
@@ -15,7 +22,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ingestor.core.errors import IngestorError, RejectedByChroma
+from ingestor.core.model import Priority
 from ingestor.core.precedence import Precedence
+from ingestor.core.reconciling import Standing
+from ingestor.engine.in_work import Overtaken
+from ingestor.engine.looking import Looker
 from ingestor.engine.sync import Protocol, Write
 from ingestor.ports import BACKFILL_SHARE, MAX_GROUP_RECORDS
 
@@ -28,7 +39,7 @@ SHORT_GROUPS = 16
 @dataclass(slots=True, eq=False)
 class _HandedIn:
     write: Write
-    done: "asyncio.Future[None]"
+    done: "asyncio.Future[Standing]"
     is_marked: bool = False
 
     @property
@@ -43,9 +54,10 @@ class Writer:
     `run` must be running.
     """
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: Protocol, looker: Looker) -> None:
         self._protocol = protocol
-        self._waiting: Precedence[asyncio.Future[None], _HandedIn] = Precedence(BACKFILL_SHARE)
+        self._looker = looker
+        self._waiting: Precedence[asyncio.Future[Standing], _HandedIn] = Precedence(BACKFILL_SHARE)
         self._news = asyncio.Event()
         self._short_groups = 0
         """How many of the next groups are short."""
@@ -60,13 +72,20 @@ class Writer:
         self._noted: set[str] | None = None
         """Ids of records that were written since they were last asked for; None while nobody asks."""
 
-    async def write(self, write: Write) -> None:
-        """Have a write carried out; raises what the ports raise, with the document left unfinished in the ledger."""
+    async def write(self, write: Write) -> Standing:
+        """Have a write carried out; returns whether its file was still what was written when that was committed.
+
+        Raises `Overtaken` when it was not carried out, because its file is gone or another one; and what the ports
+        raise, with the document left unfinished in the ledger.
+        """
         handed_in = _HandedIn(write, asyncio.get_running_loop().create_future())
-        self._waiting.put(handed_in.done, handed_in, is_live=write.change.is_live)
+        if write.change.priority is Priority.GONE:
+            self._waiting.put_back({handed_in.done: handed_in}, is_live=True)
+        else:
+            self._waiting.put(handed_in.done, handed_in, is_live=write.change.is_live)
         self._news.set()
         self._news_ahead.set()
-        await handed_in.done
+        return await handed_in.done
 
     def note_ids(self) -> set[str]:
         """Note the ids of records that are written from now on; gives those noted since it was called last.
@@ -110,6 +129,9 @@ class Writer:
 
     async def _carry_out(self, group: Sequence[_HandedIn]) -> None:
         try:
+            group = await self._without_overtaken(group)
+            if not group:
+                return
             async with self._marking:
                 await self._mark(group)
             self._is_applying = True
@@ -131,6 +153,18 @@ class Writer:
             self._is_applied.set()
         finally:
             self._is_applying = False
+
+    async def _without_overtaken(self, group: Sequence[_HandedIn]) -> Sequence[_HandedIn]:
+        """Those of a group that are to be written; the tasks of the others learn at once that they are overtaken."""
+        standings = await self._looker.standings([handed_in.write.plan for handed_in in group])
+        current: list[_HandedIn] = []
+        for handed_in, found in zip(group, standings, strict=True):
+            if _is_to_be_written(handed_in.write, found):
+                current.append(handed_in)
+            elif not handed_in.done.done():
+                path = handed_in.write.plan.path
+                handed_in.done.set_exception(Overtaken(path, is_gone=found is Standing.GONE))
+        return current
 
     def _note(self, group: Sequence[_HandedIn]) -> None:
         if self._noted is not None:
@@ -167,19 +201,41 @@ class Writer:
             await self._is_applied.wait()
             self._is_applied.clear()
             group, self._applied = self._applied, []
+            writes = [handed_in.write for handed_in in group]
             try:
-                await self._protocol.commit([handed_in.write for handed_in in group])
+                standings = await self._looker.standings([write.plan for write in writes])
+                left = {
+                    write.change
+                    for write, found in zip(writes, standings, strict=True)
+                    if found is not Standing.AS_PLANNED
+                }
+                await self._protocol.commit(writes, left)
             except IngestorError as error:
                 _settle(group, error)
             else:
-                _settle(group, None)
+                for handed_in, found in zip(group, standings, strict=True):
+                    if not handed_in.done.done():  # else its task was cancelled meanwhile
+                        handed_in.done.set_result(found)
 
 
-def _settle(group: Sequence[_HandedIn], error: IngestorError | None) -> None:
+def _is_to_be_written(write: Write, found: Standing) -> bool:
+    """Whether a write is carried out, given what a look at its path has just found.
+
+    What cannot be looked at is not taken for gone, nor for another one; but nothing is deleted because of it.
+    """
+    is_removal = write.plan.after is None
+    match found:
+        case Standing.AS_PLANNED:
+            return True
+        case Standing.GONE:
+            return False
+        case Standing.CHANGED:
+            return write.is_overdue and not is_removal
+        case Standing.UNKNOWN:
+            return not is_removal
+
+
+def _settle(group: Sequence[_HandedIn], error: IngestorError) -> None:
     for handed_in in group:
-        if handed_in.done.done():
-            continue  # its task was cancelled meanwhile
-        if error is None:
-            handed_in.done.set_result(None)
-        else:
+        if not handed_in.done.done():  # else its task was cancelled meanwhile
             handed_in.done.set_exception(error)

@@ -27,6 +27,8 @@ from ingestor.cli.main import NEW_OBJECTS
 from ingestor.core.chunking import Cutter
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Entry
+from ingestor.engine.in_work import InWork
+from ingestor.engine.intake import Intake
 from ingestor.engine.reconcile import Reconciler
 from ingestor.engine.tally import Tally
 from ingestor.logs import configure_logs
@@ -142,12 +144,15 @@ async def _compare(folder: Path, ledger: Path) -> dict[str, Any]:
     lane = ThreadLane("ledger")
     seconds, floors = [], []
     with contextlib.closing(SqliteLedger(ledger)) as known:
+        runtime, tally, in_work = SystemRuntime(), Tally(), InWork()
         reconciler = Reconciler(
             _source(folder),
             known,
             lane,
-            SystemRuntime(),
-            tally=Tally(),
+            runtime,
+            tally=tally,
+            in_work=in_work,
+            intake=Intake(known, lane, runtime, tally=tally, in_work=in_work),
             cutting=Cutter().recipe,
             limit=DeletionLimit(0.5, 100),
         )

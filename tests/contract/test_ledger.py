@@ -132,12 +132,43 @@ def test_a_live_change_is_leased_before_ten_thousand_that_wait(ledger: Ledger) -
 
 def test_live_changes_alone_are_leased_when_they_alone_are_asked_for(ledger: Ledger) -> None:
     ledger.enqueue(["old"], NOW)
-    assert ledger.lease(10, 10.0, live_only=True) == []
+    assert ledger.lease(10, 10.0, least=Priority.LIVE) == []
     ledger.enqueue(["late"], replace(NOW, priority=Priority.LIVE, not_before_seconds=50.0))
     ledger.enqueue(["live 1", "live 2"], replace(NOW, priority=Priority.LIVE))
-    assert len(ledger.lease(1, 10.0, live_only=True)) == 1
-    assert len(ledger.lease(10, 10.0, live_only=True)) == 1
+    assert len(ledger.lease(1, 10.0, least=Priority.LIVE)) == 1
+    assert len(ledger.lease(10, 10.0, least=Priority.LIVE)) == 1
     assert leased(ledger) == ["old"]
+
+
+def test_what_is_gone_is_leased_before_live_changes_and_alone_when_it_alone_is_asked_for(ledger: Ledger) -> None:
+    ledger.enqueue(["live"], replace(NOW, priority=Priority.LIVE))
+    ledger.enqueue(["gone"], replace(NOW, priority=Priority.GONE, enqueued_seconds=9.0))
+    ledger.enqueue(["late"], replace(NOW, priority=Priority.GONE, not_before_seconds=50.0))
+    assert ledger.next_due_seconds(least=Priority.GONE) == 0.0
+    assert [change.path for change in ledger.lease(10, 10.0, least=Priority.GONE)] == ["gone"]
+    assert ledger.next_due_seconds(least=Priority.GONE) == 50.0
+    assert leased(ledger) == ["live"]
+    ledger.enqueue(["late"], replace(NOW, priority=Priority.BACKFILL))
+    assert [change.priority for change in ledger.lease(10, 10.0)] == [Priority.GONE], "the more urgent of both"
+
+
+def test_a_path_that_is_queued_can_be_urged_and_no_other_one_comes_in_by_that(ledger: Ledger) -> None:
+    ledger.urge(["a"], NOW)
+    ledger.enqueue(["a", "b"], replace(NOW, not_before_seconds=100.0))
+    (change,) = ledger.lease(1, 100.0)
+    ledger.urge(["a", "b", "c"], replace(NOW, priority=Priority.GONE, not_before_seconds=5.0))
+    assert [change.path for change in ledger.lease(10, 10.0, least=Priority.GONE)] == ["b"]
+    ledger.commit([], [change])
+    assert leased(ledger, 100.0) == ["a"], "it was heard of while it was worked on"
+
+
+def test_a_change_that_is_given_back_may_be_more_urgent_and_never_less(ledger: Ledger) -> None:
+    ledger.enqueue(["a"], NOW)
+    (change,) = ledger.lease(1, 10.0)
+    ledger.release([replace(change, priority=Priority.GONE)])
+    (change,) = ledger.lease(1, 10.0, least=Priority.GONE)
+    ledger.release([replace(change, priority=Priority.BACKFILL)])
+    assert [change.path for change in ledger.lease(1, 10.0, least=Priority.GONE)] == ["a"]
 
 
 def test_the_backfill_has_its_share_of_a_lease_however_many_live_changes_wait(ledger: Ledger) -> None:

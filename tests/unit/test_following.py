@@ -14,6 +14,8 @@ from ingestor.core.model import DoubtKind, Entry, Hint, Outcome, Plan, Priority,
 from ingestor.core.settling import GONE_SECONDS, PAUSE_SECONDS
 from ingestor.engine import following
 from ingestor.engine.following import Follower
+from ingestor.engine.in_work import InWork
+from ingestor.engine.intake import Intake
 from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, Reconciler
 from ingestor.engine.tally import Tally
 from tests.doubles_folder import MemoryFolder
@@ -32,6 +34,8 @@ class Scene:
         self.woken = 0
         runtime = SystemRuntime()
         self.tally = tally = Tally()
+        self.in_work = in_work = InWork()
+        intake = Intake(self.ledger, self.lane, runtime, tally=tally, in_work=in_work)
         self.follower = Follower(
             self.folder,
             self.watch,
@@ -41,6 +45,8 @@ class Scene:
                 self.lane,
                 runtime,
                 tally=tally,
+                in_work=in_work,
+                intake=intake,
                 cutting="c1",
                 limit=DeletionLimit(max_ratio=0.5, min_documents=4),
             ),
@@ -48,6 +54,8 @@ class Scene:
             self.lane,
             runtime=runtime,
             tally=tally,
+            in_work=in_work,
+            intake=intake,
             cutting="c1",
             quiet_seconds=0.2,
             rescan_seconds=rescan_seconds,

@@ -1,7 +1,7 @@
 """The writer: who goes together, and who goes first."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
@@ -9,6 +9,8 @@ import pytest
 
 from ingestor.core.errors import IngestorError, RejectedByChroma, ServiceUnavailable
 from ingestor.core.model import Change, Outcome, Plan, Priority, Record
+from ingestor.core.reconciling import Standing
+from ingestor.engine.looking import Looker
 from ingestor.engine.sync import Protocol, Write
 from ingestor.engine.writer import SHORT_GROUP_RECORDS, SHORT_GROUPS, Writer
 from ingestor.ports import MAX_GROUP_RECORDS
@@ -23,6 +25,7 @@ class GatedProtocol:
         self.refused = ""
         self.marked: list[list[str]] = []
         self.committed: list[list[str]] = []
+        self.left: list[Change] = []
         self.mark_fault: IngestorError | None = None
         self.commit_gate = asyncio.Event()
         self.commit_gate.set()
@@ -40,9 +43,20 @@ class GatedProtocol:
         if self.refused in paths:
             raise RejectedByChroma("refused")
 
-    async def commit(self, group: Sequence[Write]) -> None:
+    async def commit(self, group: Sequence[Write], left: Collection[Change]) -> None:
         await self.commit_gate.wait()
+        self.left += left
         self.committed.append(paths_of(group))
+
+
+class StillFolder:
+    """Finds all as it was planned, but for what `found` says of a path."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Standing] = {}
+
+    async def standings(self, plans: Sequence[Plan]) -> list[Standing]:
+        return [self.found.get(plan.path, Standing.AS_PLANNED) for plan in plans]
 
 
 def paths_of(group: Sequence[Write]) -> list[str]:
@@ -59,8 +73,10 @@ def live(path: str) -> Write:
 
 
 @asynccontextmanager
-async def running(protocol: GatedProtocol) -> AsyncIterator[tuple[Writer, asyncio.TaskGroup]]:
-    writer = Writer(cast("Protocol", protocol))
+async def running(
+    protocol: GatedProtocol, looker: "StillFolder | None" = None
+) -> AsyncIterator[tuple[Writer, asyncio.TaskGroup]]:
+    writer = Writer(cast("Protocol", protocol), cast("Looker", looker or StillFolder()))
     serving = asyncio.create_task(writer.run())
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         yield writer, tasks
@@ -130,7 +146,7 @@ async def test_a_refused_record_takes_no_other_document_with_it() -> None:
         for _ in range(4):
             protocol.gate.release()
         ended = await asyncio.gather(*others, return_exceptions=True)
-    assert [type(each) for each in ended] == [type(None), RejectedByChroma, type(None)]
+    assert [type(each) for each in ended] == [Standing, RejectedByChroma, Standing]
     with pytest.raises(RejectedByChroma):
         others[1].result()
 
