@@ -46,6 +46,7 @@ def status_json(found: Status) -> dict[str, Any]:
         "watching": found.watching,
         "outage": found.outage,
         "next_call_seconds": found.next_call_seconds,
+        "restless": [spelled(path) for path in found.restless],
         "rebuild": {
             "unfinished": found.unfinished.as_json() if found.unfinished else None,
             "kept": found.kept.as_json() if found.kept else None,

@@ -74,6 +74,8 @@ class Status:
     """Whether the daemon has heard of changes that it has neither queued nor found to be none."""
     next_call_seconds: float | None
     """When the provider is asked again, since the epoch, where it keeps all waiting for longer than a moment."""
+    restless: Sequence[str]
+    """Some of the files that change all the time, and are looked at once a minute at most."""
     unfinished: Beside | None
     """The collection that a rebuild is filling."""
     kept: Beside | None
@@ -122,6 +124,7 @@ def _status(settings: Settings) -> Status:
         outage=str(state.get("outage", "")) if running else "",
         is_behind=bool(state.get("is_behind")) and running is not None,
         next_call_seconds=state.get("next_call_seconds") if running else None,
+        restless=state.get("restless", ()) if running else (),
         unfinished=unfinished(settings),
         kept=kept(settings),
     )

@@ -8,6 +8,7 @@ from ingestor.cli.completion import problem_paths
 from ingestor.cli.daemon import finish
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, shown
+from ingestor.cli.panel import told_restless
 from ingestor.cli.signals import run_in_order
 from ingestor.core.escaping import spelled
 from ingestor.language import translated
@@ -31,6 +32,9 @@ def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: De
             plural = "s" if problem.attempts > 1 else ""
             history = f"{problem.attempts} attempt{plural} since {moment(problem.since_seconds)}, {when}"
             out.print_verbatim(f"       {translated(problem.stage.value)}, {problem.kind}, {translated(history)}")
+        for each in app.status(loaded.settings) if not as_json else ():
+            if each.restless:
+                out.print_verbatim(shown(translated(told_restless(each.restless))))
         if found:
             raise typer.Exit(EXIT_PROBLEMS)
         if not as_json:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from ingestor.cli.output import folded_rows, moment, out, print_rows, shown, sized
 from ingestor.cli.rebuild import told_kept, told_unfinished
+from ingestor.core.counting import counted
 from ingestor.core.errors import TransientError
+from ingestor.core.escaping import spelled
 from ingestor.language import translated
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 1.0
 _COLOURS = {"trouble": "red", "stopped": "magenta", "waiting": "yellow", "working": "cyan", "in step": "green"}
 _MAX_WIDTH = 120
+_FEW = 5
+"""Paths of one row."""
 _INTERRUPT_CELLS = 2
 """What a terminal writes behind the last line when Ctrl-C is pressed: with room for it, no line is folded."""
 
@@ -146,12 +150,26 @@ def _rows(found: "Status") -> dict[str, str]:
         rows["held back"] = f"{found.held_deletions} deletions, until `ingestor approve` or the files come back"
     if reconcile and (left_out := reconcile.get("unconverted")):
         rows["left out"] = f"{left_out} files that nothing here converts to text: {CONVERTER_REMEDY}"
+    if found.restless:
+        rows["restless"] = told_restless(found.restless)
     rows |= _outage(found)
     if found.unfinished:
         rows["rebuild"] = told_unfinished(found.unfinished)
     if found.kept:
         rows["kept"] = told_kept(found.kept)
     return rows
+
+
+def told_restless(paths: "Sequence[str]") -> str:
+    """Which files change all the time, and what that means."""
+    names = ", ".join(spelled(path) for path in paths[:_FEW])
+    if len(paths) > _FEW:
+        return f"{names} and {len(paths) - _FEW} more change all the time, and are looked at once a minute at most"
+    return counted(
+        len(paths),
+        f"{names} changes all the time, and is looked at once a minute at most",
+        f"{names} change all the time, and are looked at once a minute at most",
+    )
 
 
 def _outage(found: "Status") -> dict[str, str]:

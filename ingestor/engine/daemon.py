@@ -188,6 +188,7 @@ class Daemon:
                     "watching": line.follower.watching,
                     "outage": line.pipeline.outage,
                     "is_behind": line.is_behind,
+                    "restless": list(line.follower.restless),
                     "next_call_seconds": _minute_of(line.pipeline.next_call_seconds),
                 }
             )

@@ -22,7 +22,7 @@ from ingestor.core.settling import GONE_SECONDS, Heard, Settling, unrest_seconds
 from ingestor.engine.in_work import InWork, seen
 from ingestor.engine.intake import Intake
 from ingestor.engine.news import happens_within
-from ingestor.engine.reconcile import Reconciler
+from ingestor.engine.reconcile import MAX_TOLD, Reconciler
 from ingestor.engine.tally import Tally
 from ingestor.ports import Lane, Ledger, Runtime, Source, Watch
 
@@ -109,6 +109,11 @@ class Follower:
     def is_behind(self) -> bool:
         """Whether something was heard of that is not answered yet: not found equal, and not queued either."""
         return self._is_looking or self._doubt is not None or len(self._settling) > 0
+
+    @property
+    def restless(self) -> Sequence[str]:
+        """The files that change all the time, and are looked at once a minute at most; the first `MAX_TOLD`."""
+        return self._settling.restless(self._runtime.monotonic_seconds())[:MAX_TOLD]
 
     async def run(self) -> None:
         """Follow the folder until cancelled."""
@@ -264,18 +269,22 @@ class Follower:
                 if stat is None and turn is None:
                     unknown.append(path)
                 continue
+            monotonic_seconds = self._runtime.monotonic_seconds()
             wait_seconds = unrest_seconds(
                 heard,
                 stat,
                 quiet_seconds=self._quiet_seconds,
                 now_seconds=now_seconds,
-                monotonic_seconds=self._runtime.monotonic_seconds(),
+                monotonic_seconds=monotonic_seconds,
             )
+            if stat is not None:
+                wait_seconds = max(wait_seconds, self._settling.rest_seconds(heard, stat, monotonic_seconds))
             if wait_seconds > 0:
-                self._settling.postpone(heard, self._runtime.monotonic_seconds(), wait_seconds)
+                self._settling.postpone(heard, monotonic_seconds, wait_seconds)
             elif stat is None:
                 gone[path] = glance
             else:
+                self._settling.queued(path, stat, monotonic_seconds)
                 present[path] = stat.version
         if gone and (doubt := await self._runtime.in_thread(self._watch.doubt)) is not None:
             # The root may be another one by now: what is missing there is for the comparison to judge, which can hold

@@ -96,6 +96,8 @@ class SourceStatus(Counts):
     last_reconcile: dict[str, Any] | None
     watching: str
     outage: str
+    restless: list[str]
+    """Files that change all the time, and are looked at once a minute at most."""
     next_call_seconds: float | None
     rebuild: Rebuild
 

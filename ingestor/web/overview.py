@@ -9,10 +9,13 @@ from typing import Final
 from ingestor.app.freshness import oldest_change_seconds
 from ingestor.app.live import Live
 from ingestor.app.status import Cost, Status, status
+from ingestor.core.escaping import spelled
 from ingestor.engine.following import NOT_NOW
 from ingestor.web.words import Words
 
 RATE_SECONDS: Final = 60.0
+_FEW: Final = 5
+"""Paths of one notice."""
 _MOODS: Final = {
     "starting": "is-busy",
     "outage": "is-bad",
@@ -151,6 +154,10 @@ def _notices(live: Live, found: Sequence[Status], held: int, words: Words) -> Se
     notices += [Notice("unwatched", "is-bad", sentence) for sentence in away]
     if held:
         notices.append(Notice("held", "is-warn", words("held.how", count=held)))
+    restless = [spelled(path) for each in found for path in each.restless]
+    if restless:
+        count, names = len(restless), ", ".join(restless[:_FEW])
+        notices.append(Notice("restless", "", words("restless.how", count=count, names=names)))
     for each in found:
         if (beside := each.unfinished) is not None:
             counts = {"documents": beside.documents, "expected": beside.documents_expected}

@@ -378,6 +378,7 @@ async def test_usage_and_state_are_kept_for_other_processes(world: World) -> Non
         "watching": "scripted",
         "outage": "",
         "is_behind": False,
+        "restless": [],
         "next_call_seconds": None,
     }
     life.stop.set()

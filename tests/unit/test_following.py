@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from ingestor.adapters.runtime import SystemRuntime, ThreadLane
+from ingestor.core import settling
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.guarding import DeletionLimit
-from ingestor.core.model import DoubtKind, Entry, Hint, Outcome, Plan, Priority, Snapshot
+from ingestor.core.model import Change, DoubtKind, Entry, Hint, Outcome, Plan, Priority, Snapshot
 from ingestor.core.settling import GONE_SECONDS, PAUSE_SECONDS
 from ingestor.engine import following
 from ingestor.engine.following import Follower
@@ -119,6 +120,47 @@ async def test_a_hint_queues_the_path_as_a_live_change() -> None:
         await scene.queued("a")
         assert scene.ledger.queue["a"].priority is Priority.LIVE
         assert scene.woken >= 2
+
+
+async def test_a_file_that_changes_all_the_time_is_queued_now_and_then_and_its_end_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settling, "MIN_REST_SECONDS", 0.1)
+    monkeypatch.setattr(settling, "MAX_REST_SECONDS", 60.0)
+    monkeypatch.setattr(settling, "RESTLESS_SECONDS", 0.5)
+    scene = Scene()
+    queued: list[str] = []
+
+    def enqueue(paths: Iterable[str], change: Change) -> int:
+        found = list(paths)
+        queued.extend(found)
+        return MemoryLedger.enqueue(scene.ledger, found, change)
+
+    scene.ledger.enqueue = enqueue  # type: ignore[method-assign]  # only to count its calls
+    async with following_scene(scene):
+        changes = 0
+        async with asyncio.timeout(30):
+            while not scene.follower.restless:
+                changes += 1
+                scene.folder.write("log", b"x" * changes)
+                scene.watch.emit(Hint("log", is_closed=True))
+                await asyncio.sleep(0.03)
+        assert scene.follower.restless == ["log"]
+        scene.folder.write("log", b"the last line")
+        scene.watch.emit(Hint("log", is_closed=True))
+        await until(lambda: scene.follower.is_behind)
+        assert 5 <= len(queued) <= 8 < changes
+        stat = scene.folder.look("log")
+        assert stat is not None
+        indexed = Entry("log", "d", stat, "hash", "c1", {})
+        scene.ledger.commit([Plan("log", Outcome.ADDED, None, indexed)], [])
+        scene.folder.delete("log")
+        scene.watch.emit(Hint("log"))
+        before = len(queued)
+        await until(lambda: len(queued) > before)
+        scene.folder.write("calm", b"x")
+        scene.watch.emit(Hint("calm", is_closed=True))
+        await until(lambda: "calm" in queued)
 
 
 async def test_a_hint_that_changes_nothing_queues_nothing() -> None:

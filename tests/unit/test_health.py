@@ -38,6 +38,7 @@ QUIET = Status(
     outage="",
     is_behind=False,
     next_call_seconds=None,
+    restless=(),
     unfinished=None,
     kept=None,
 )

@@ -1,6 +1,7 @@
 """When a path that was hinted at may be read."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -8,9 +9,11 @@ from hypothesis import strategies as st
 
 from ingestor.core.model import Hint, Stat
 from ingestor.core.settling import (
+    CALM_SECONDS,
     CLOSED_SECONDS,
     LATELY_SECONDS,
     MAX_PAUSE_SECONDS,
+    MAX_REST_SECONDS,
     MAX_WAIT_SECONDS,
     PAUSE_SECONDS,
     Heard,
@@ -177,3 +180,98 @@ def test_a_time_in_the_future_is_waited_for_once() -> None:
 
 def test_nothing_waits_longer_than_the_bound() -> None:
     assert wait(HEARD, STAT, now=100.0, monotonic=MAX_WAIT_SECONDS) == 0.0
+
+
+def queued_at(changed_seconds: list[float], *, is_closed: bool = True, path: str = "log") -> list[float]:
+    """When a file that changes at these times is queued, by a follower with a virtual clock who is never late."""
+    settling, found, last_seconds = Settling(capacity=10), list[float](), float("-inf")
+
+    def follow_until(seconds: float) -> None:
+        while (now_seconds := settling.next_ready_seconds()) is not None and now_seconds <= seconds:
+            for heard in settling.take_ready(now_seconds):
+                stat = replace(STAT, mtime_ns=int(last_seconds * 10**9))
+                unrest = unrest_seconds(
+                    heard, stat, quiet_seconds=1.0, now_seconds=now_seconds, monotonic_seconds=now_seconds
+                )
+                if wait_seconds := max(unrest, settling.rest_seconds(heard, stat, now_seconds)):
+                    settling.postpone(heard, now_seconds, wait_seconds)
+                else:
+                    settling.queued(path, stat, now_seconds)
+                    found.append(now_seconds)
+
+    for now_seconds in changed_seconds:
+        follow_until(now_seconds)
+        last_seconds = now_seconds
+        settling.hear(Hint(path, is_closed=is_closed), now_seconds)
+    follow_until(float("inf"))
+    return found
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+@pytest.mark.parametrize("every_seconds", [0.05, 1.0, 7.0])
+def test_a_file_that_grows_for_an_hour_is_looked_at_about_once_a_minute(
+    every_seconds: float, *, is_closed: bool
+) -> None:
+    changed = [number * every_seconds for number in range(int(3600 / every_seconds))]
+    found = queued_at(changed, is_closed=is_closed)
+    assert 55 <= len(found) <= 85
+    late = pairwise(at for at in found[:-1] if at > 600)
+    assert min(after - before for before, after in late) > 0.9 * MAX_REST_SECONDS
+    assert changed[-1] <= found[-1] <= changed[-1] + MAX_REST_SECONDS + MAX_PAUSE_SECONDS + 1e-6
+    first_seconds = CLOSED_SECONDS + every_seconds if is_closed else MAX_WAIT_SECONDS
+    assert found[0] <= first_seconds, "the first change is looked at at once"
+
+
+def test_a_calm_file_is_looked_at_at_once_however_often_it_is_saved() -> None:
+    saved = [number * CALM_SECONDS * 1.1 for number in range(100)]
+    assert queued_at(saved) == pytest.approx([at + CLOSED_SECONDS for at in saved])
+
+
+def test_a_file_that_has_come_to_rest_is_looked_at_at_once_again() -> None:
+    busy = [float(number) for number in range(600)]
+    later = busy[-1] + MAX_REST_SECONDS + 300.0
+    assert queued_at([*busy, later])[-1] == pytest.approx(later + CLOSED_SECONDS)
+
+
+@given(st.lists(st.integers(min_value=1, max_value=200_000), min_size=1, max_size=120), st.booleans())
+def test_the_last_state_is_reached_within_the_rest_whenever_a_file_changes(pauses: list[int], is_closed: bool) -> None:  # noqa: FBT001 - drawn
+    changed = [sum(pauses[: number + 1]) / 1000 for number in range(len(pauses))]
+    found = queued_at(changed, is_closed=is_closed)
+    bound_seconds = MAX_WAIT_SECONDS + MAX_REST_SECONDS
+    for each in changed:
+        assert any(each <= at <= each + bound_seconds for at in found)
+    assert found[-1] <= changed[-1] + MAX_REST_SECONDS + 1.0
+    in_a_row = [(first, last) for first in range(len(found)) for last in range(first, len(found))]
+    for first, last in in_a_row:
+        # It takes twelve looks to grow the longest rest, and a calm to lose half of it.
+        assert last - first <= 12 + 3 * (found[last] - found[first]) / CALM_SECONDS
+
+
+def heard_at(seconds: float, path: str = "a") -> Heard:
+    return Heard(Hint(path, is_closed=True), first_seconds=seconds, ready_seconds=seconds)
+
+
+def test_what_was_not_changed_since_it_was_queued_does_not_count_as_a_change() -> None:
+    settling = Settling(capacity=10)
+    for now_seconds in range(100):
+        assert settling.rest_seconds(heard_at(float(now_seconds)), STAT, float(now_seconds)) == 0.0
+        settling.queued("a", STAT, float(now_seconds))
+    other = replace(STAT, mtime_ns=101 * 10**9)
+    assert settling.rest_seconds(heard_at(100.0), other, 100.0) == 0.0
+    assert settling.restless(100.0) == []
+
+
+def test_files_that_change_all_the_time_are_named_until_they_are_calm_and_their_number_is_bounded() -> None:
+    settling = Settling(capacity=2)
+    for number in range(30):
+        now_seconds = number * 20.0
+        stat = replace(STAT, mtime_ns=number)
+        if settling.rest_seconds(heard_at(now_seconds, "log"), stat, now_seconds) == 0.0:
+            settling.queued("log", stat, now_seconds)
+    assert settling.restless(600.0) == ["log"]
+    assert settling.restless(600.0 + MAX_REST_SECONDS + CALM_SECONDS) == []
+    for name in ("b", "c", "d"):
+        settling.queued(name, STAT, 601.0)
+    assert list(settling._queued) == ["c", "d"]
+    settling.restless(1000.0)
+    assert not settling._queued
