@@ -9,7 +9,7 @@ import importlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ingestor.adapters import tls
+from ingestor.adapters import chroma_release, tls
 from ingestor.core.errors import AuthenticationFailed, ConfigError, IngestorError, ServiceUnavailable
 from ingestor.core.network import CHROMA_CLOUD_URL, STRAIGHT, Route, server_url
 
@@ -68,6 +68,8 @@ def connect(  # noqa: PLR0913 - the settings of one connection, all named
             headers = {"Authorization": f"Bearer {token}", "X-Chroma-Token": token} if token else None
             url = server_url(host, port, is_encrypted=ssl)
             with _bounded(url, timeout_seconds, route):
+                if mode == "http":
+                    _refuse_too_old(url, headers, timeout_seconds, route)
                 # As a whole URL: of an address with colons, and of a path, Chroma would make another one.
                 client = chromadb.HttpClient(
                     url, 0, url.startswith("https"), headers, settings, tenant_name, database_name
@@ -154,6 +156,14 @@ def _open_folder(path: Path, settings: "Settings", tenant: str, database: str) -
             f"the Chroma folder {path} cannot be opened: {_words(error)}",
             remedy="see whether the disk is full and the folder may be written",
         ) from error
+
+
+def _refuse_too_old(url: str, headers: Mapping[str, str] | None, timeout_seconds: float, route: Route) -> None:
+    """Raise `ConfigError` for a server that the client does not get on with, before it tries to."""
+    with httpx.Client(
+        headers=headers, timeout=_timeout(timeout_seconds), **tls.client_options(httpx, url, route)
+    ) as client:
+        chroma_release.refuse_too_old(client, url, route.described(url))
 
 
 @contextmanager

@@ -301,6 +301,49 @@ def test_what_a_server_answers_decides_the_error_and_the_token_is_never_in_it(
     assert oracle.headers[0]["x-chroma-token"] == "s3cret"
 
 
+class OldServer:
+    """What releases before 1.0.6 and before 0.6 say of themselves; every other path is not there."""
+
+    def __init__(self, answers: dict[str, object]) -> None:
+        class Answer(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = json.dumps(answers.get(self.path)).encode()
+                self.send_response(200 if self.path in answers else 404)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the name of the base class
+                pass
+
+        self.server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
+        self.port = int(self.server.server_port)
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        (
+            {
+                "/api/v2/version": "1.0.0",
+                "/openapi.json": {"components": {"schemas": {"Collection": {"properties": {"id": {}, "name": {}}}}}},
+            },
+            "1.0.0",
+        ),
+        ({"/api/v2/version": "0.6.3"}, "0.6.3"),
+        ({"/api/v1/version": "0.5.23"}, "0.5.23"),
+    ],
+    ids=["1.0.5", "0.6", "0.5"],
+)
+def test_a_server_that_is_too_old_is_refused_with_both_versions(answers: dict[str, object], says: str) -> None:
+    old = OldServer(answers)
+    with served(old.server), pytest.raises(ConfigError) as caught:
+        connect("http", port=old.port, timeout_seconds=5)
+    assert f"127.0.0.1:{old.port} is older than 1.0.6: it says {says}" in str(caught.value)
+    assert chromadb.__version__ in str(caught.value)
+    assert "update the server" in caught.value.remedy
+
+
 def test_no_token_is_no_header() -> None:
     oracle = Oracle(401, "no")
     with served(oracle.server), pytest.raises(AuthenticationFailed):

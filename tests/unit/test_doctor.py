@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ingestor.adapters import inotify
+from ingestor.adapters import chroma_client, inotify
 from ingestor.adapters.inotify import Limits, Usage, read_limits, usage_of_others
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.ledger import SqliteLedger
@@ -38,6 +38,7 @@ from ingestor.app.doctor import (
 from ingestor.app.doctor.examination import CHECKS, examine
 from ingestor.app.doctor.premises import Premises
 from ingestor.core.diagnosing import Finding, Level, exit_code_of, well
+from ingestor.core.errors import ConfigError
 from ingestor.core.model import Change, Priority, Problem, Stage
 from ingestor.engine.reconcile import HELD_NOTE, LAST_RECONCILE_NOTE
 from ingestor.settings import load_settings, secret_names
@@ -442,6 +443,16 @@ def test_a_server_elsewhere_that_is_away_is_told() -> None:
     )
     assert exit_code_of(found) == 4
     assert "out of reach" in told(found, Level.ERROR)[0]
+
+
+def test_a_chroma_server_that_is_too_old_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def old(*_: object) -> None:
+        raise ConfigError("the Chroma server at http://127.0.0.1:8000 is older than 1.0.6", remedy="update the server")
+
+    monkeypatch.setattr(chroma_client, "_refuse_too_old", old)
+    found = asyncio.run(examine(premises_of(chroma__mode="http").loaded, checks=[("chroma", chroma.check)]))
+    assert exit_code_of(found) == 2
+    assert "older than 1.0.6" in told(found, Level.ERROR)[0]
 
 
 # HTTP
