@@ -29,6 +29,7 @@ from ingestor.core.model import (
     Stat,
     Usage,
 )
+from ingestor.core.owning import Ours
 
 Vector: TypeAlias = NDArray[np.float32]
 """One vector: shape (dimensions,)."""
@@ -150,6 +151,10 @@ class Sink(Protocol):
     def collection_id(self) -> str:
         """Changes when somebody deletes the collection and makes it again."""
 
+    @property
+    def ours(self) -> Ours:
+        """Which records of the collection are its owner's; all others are foreign."""
+
     def add(self, records: Sequence[Record], vectors: Vectors | Sequence[Vector]) -> None:
         """Write new records, a vector each; a record whose id exists is left as it is, without an error."""
 
@@ -181,6 +186,9 @@ class Sink(Protocol):
     def ids(self) -> list[str]:
         """The id of every record, foreign ones included, as they are at one moment."""
 
+    def page(self, offset: int, limit: int) -> dict[str, Mapping[str, Any]]:
+        """The metadata of some records, by id, foreign ones included: `limit` after `offset`, in a fixed order."""
+
     def read(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Held]:
         """The records of these ids that exist; at most `MAX_READ`. A vector that the index has lost is None."""
 
@@ -188,7 +196,13 @@ class Sink(Protocol):
         """Those of the records that a search for their own vector, shape (records, dimensions), does not find."""
 
     def confirm(self) -> None:
-        """Raise `CollectionLost` when the collection does not bear its name any more."""
+        """Raise `CollectionLost` when the collection does not bear its name any more.
+
+        Raises `ForeignCollection` when somebody else has taken it over.
+        """
+
+    def keep(self) -> None:
+        """Say, for whoever wants to take the collection, that this process works on it. Raises as `confirm`."""
 
     def reopen(self) -> None:
         """Work with the collection that bears the name now: the one before was copied into it."""
@@ -233,6 +247,12 @@ class Ledger(Protocol):
 
     def entries(self, paths: Iterable[str]) -> dict[str, Entry]:
         """The entries of the paths that are known."""
+
+    def entries_of(self, document_ids: Iterable[str]) -> list[Entry]:
+        """The entries of the documents that are known."""
+
+    def some(self, offset: int, limit: int) -> list[Entry]:
+        """Some entries: `limit` after `offset`, in an order that stays while nothing is written."""
 
     def kin(self, path: str, stat: Stat, content_hash: str) -> list[Entry]:
         """The entries that a file may be: the one at its path alone, or else those that it may be renamed from.

@@ -64,6 +64,12 @@ class MemoryLedger:
         wanted = set(paths)
         return {entry.path: entry for entry in self.documents.values() if entry.path in wanted}
 
+    def entries_of(self, document_ids: Iterable[str]) -> list[Entry]:
+        return [self.documents[id_] for id_ in document_ids if id_ in self.documents]
+
+    def some(self, offset: int, limit: int) -> list[Entry]:
+        return [self.documents[id_] for id_ in sorted(self.documents)[offset : offset + limit]]
+
     def kin(self, path: str, stat: Stat, content_hash: str) -> list[Entry]:
         entries = self.documents.values()
         own = [entry for entry in entries if entry.path == path]

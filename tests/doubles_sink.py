@@ -13,12 +13,14 @@ from ingestor.core import auditing
 from ingestor.core.errors import (
     CollectionLost,
     ConfigError,
+    ForeignCollection,
     IngestorError,
     RecipeMismatch,
     RejectedByChroma,
 )
 from ingestor.core.fingerprint import UNTAGGED
 from ingestor.core.model import Hit, Metadata, Record, Retag, Scalar
+from ingestor.core.owning import Ours
 from ingestor.ports import Vector, Vectors
 
 
@@ -54,6 +56,9 @@ class MemorySink:
         self.hidden: set[str] = set()
         """Records that no search finds, until they are deleted and added again."""
         self.is_renamed = False
+        self.ours = Ours()
+        self.rival = ""
+        """Who has taken the collection over; empty: nobody."""
         self.calls: list[tuple[str, int]] = []
         self._faults: list[Fault] = []
         self._generations = itertools.count(1)
@@ -165,6 +170,10 @@ class MemorySink:
         self._do("ids", 0, lambda: None)
         return list(self.held)
 
+    def page(self, offset: int, limit: int) -> dict[str, Mapping[str, Any]]:
+        self._do("page", 0, lambda: None)
+        return {id_: self.held[id_].metadata or {} for id_ in list(self.held)[offset : offset + limit]}
+
     def read(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[auditing.Held]:
         _refuse_twice(ids)
         self._do("read", len(ids), lambda: None)
@@ -182,9 +191,16 @@ class MemorySink:
         return [identity for identity in ids if identity in self.hidden or identity not in self.held]
 
     def confirm(self) -> None:
-        self._do("confirm", 0, lambda: None)
+        self._do("confirm", 0, self._refuse_others)
+
+    def keep(self) -> None:
+        self._do("keep", 0, self._refuse_others)
+
+    def _refuse_others(self) -> None:
         if self.is_renamed:
             raise CollectionLost("the collection was renamed by somebody else")
+        if self.rival:
+            raise ForeignCollection(f"the collection belongs to {self.rival}")
 
     def reopen(self) -> None:
         self._do("reopen", 0, lambda: None)

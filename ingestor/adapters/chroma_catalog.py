@@ -5,6 +5,7 @@ meanwhile under the same name is left alone.
 """
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,16 @@ from ingestor.adapters.chroma_faults import translation
 from ingestor.adapters.chroma_function import keep_from_building
 from ingestor.core.errors import CollectionLost, ConfigError, ServiceUnavailable
 from ingestor.core.model import Scalar
+from ingestor.core.owning import BEAT_KEY
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
 
 _PAGE_COLLECTIONS = 100
+_WRITES = 5
+_SETTLE_SECONDS = 0.2
+"""Between a process's look at metadata and what it writes, and much more."""
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 
 
@@ -103,11 +108,24 @@ class ChromaCatalog:
                 remedy="leave one key, or give another in the same call",
             )
         kind = "hnsw" if row.configuration.get("hnsw") else "spann"
+        if wanted != held:
+            self._write(row, wanted, metadata)
         with translation(f"changing the collection {row.name!r}", ConfigError):
-            if wanted != held:
-                collection.modify(metadata=wanted)
             if index:
                 collection.modify(configuration={kind: dict(index)})  # type: ignore[arg-type]  # as in create
+
+    def _write(self, row: CollectionRow, wanted: Mapping[str, Any], changes: Mapping[str, Scalar | None]) -> None:
+        """Write metadata, until it stands: a sign of life that was begun before writes back what it had found."""
+        for _ in range(_WRITES):
+            with translation(f"changing the collection {row.name!r}", ConfigError):
+                self._current(row).modify(metadata=dict(wanted))
+            if BEAT_KEY not in wanted:
+                return
+            time.sleep(_SETTLE_SECONDS)
+            held = dict(self._current(row).metadata or {})
+            if all(held.get(key) == value for key, value in changes.items()):
+                return
+            wanted = {key: value for key, value in (held | dict(changes)).items() if value is not None}
 
     def fork(self, row: CollectionRow, name: str) -> None:
         """Copy a collection, which Chroma Cloud alone can do. Raises `ConfigError` elsewhere, and as `create`."""

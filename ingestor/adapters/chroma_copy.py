@@ -15,7 +15,7 @@ from ingestor.adapters.chroma_faults import finds_no_id, translation
 from ingestor.adapters.chroma_function import keep_from_building, stand_in
 from ingestor.core.asking import Function
 from ingestor.core.errors import ConfigError, RejectedByChroma, ServiceUnavailable
-from ingestor.core.fingerprint import is_owned
+from ingestor.core.owning import Ours
 from ingestor.ports import Vector
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ class ChromaCopy:
         fresh = {id_: row for id_, row in rows.items() if id_ not in retagged}
         self._add(copy, self._with_vectors(fresh))
         self._taken.update(fresh)
-        return {id_ for id_, row in rows.items() if not is_owned(id_, row.metadata)}
+        ours = Ours.of(source.metadata)
+        return {id_ for id_, row in rows.items() if not ours.has(id_, row.metadata)}
 
     def differences(self) -> set[str]:
         """Ids that only one of both collections holds."""

@@ -27,6 +27,7 @@ class ChromaRecords:
     """The records of one collection; every method may raise `ServiceUnavailable`, `CollectionLost`."""
 
     def __init__(self, client: "ClientAPI", name: str) -> None:
+        self._client = client
         with translation(f"opening the collection {name!r}", ServiceUnavailable):
             self._collection = client.get_collection(name, embedding_function=None)
         keep_from_building(self._collection)
@@ -64,10 +65,12 @@ class ChromaRecords:
 
     def note_dimensions(self, dimensions: int) -> None:
         """Note the length of vectors in a collection made for a model whose length nobody knew."""
-        held = dict(self._collection.metadata or {})
-        if held.get(_DIMENSIONS_KEY) == 0:
-            with translation("noting the dimensions", ServiceUnavailable):
-                self._collection.modify(metadata=held | {_DIMENSIONS_KEY: dimensions})
+        if (self._collection.metadata or {}).get(_DIMENSIONS_KEY) != 0:
+            return
+        with translation("noting the dimensions", ServiceUnavailable):
+            # Chroma replaces metadata as a whole, and a daemon may have changed it since the collection was opened.
+            held = dict(self._client.get_collection(self._collection.name, embedding_function=None).metadata or {})
+            self._collection.modify(metadata=held | {_DIMENSIONS_KEY: dimensions})
 
     def put(self, records: Sequence[HandMade], *, replaces: bool) -> None:
         """Write records, each with a vector; `replaces` those that exist, which otherwise stay as they are.

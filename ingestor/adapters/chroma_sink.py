@@ -15,6 +15,7 @@ import numpy as np
 
 from ingestor.adapters.chroma_faults import finds_no_id, translation
 from ingestor.adapters.chroma_function import keep_from_building, name_function, stand_in
+from ingestor.adapters.chroma_hold import Hold
 from ingestor.core.asking import Function
 from ingestor.core.auditing import Held
 from ingestor.core.errors import (
@@ -26,6 +27,7 @@ from ingestor.core.errors import (
 )
 from ingestor.core.fingerprint import UNTAGGED
 from ingestor.core.model import Hit, Recipe, Record, Retag, Scalar
+from ingestor.core.owning import BEAT_KEY, Ours
 from ingestor.ports import MAX_GROUP_RECORDS, Vector, Vectors
 
 if TYPE_CHECKING:
@@ -105,18 +107,21 @@ class ChromaSink:
     1 / (1 + distance) for "l2", where Chroma's distance is the squared one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what was found out when the collection was opened
         self,
         client: "ClientAPI",
         collection: "Collection",
         metadata: Mapping[str, Scalar],
         space: str,
         unapplied: Sequence[str] = (),
+        *,
+        hold: Hold | None = None,
     ) -> None:
         self._client = client
         self._collection = collection
         self._metadata = dict(metadata)
         self._space = space
+        self._hold = hold
         self.unapplied = tuple(unapplied)
         """Sentences on settings that this collection was not made with and cannot take any more."""
 
@@ -124,6 +129,11 @@ class ChromaSink:
     def collection_id(self) -> str:
         """Chroma's own id."""
         return str(self._collection.id)
+
+    @property
+    def ours(self) -> Ours:
+        """See `ports.Sink.ours`."""
+        return Ours.of(self._metadata)
 
     @property
     def client(self) -> "ClientAPI":
@@ -239,6 +249,15 @@ class ChromaSink:
         with translation("listing the records", ServiceUnavailable):
             return list(self._collection.get(include=[])["ids"])
 
+    def page(self, offset: int, limit: int) -> dict[str, Mapping[str, Any]]:
+        """See `ports.Sink.page`."""
+        with translation("looking at some records", ServiceUnavailable):
+            found = self._collection.get(limit=limit, offset=offset, include=["metadatas"])
+        nothing = [None] * len(found["ids"])
+        return {
+            id_: dict(metadata or {}) for id_, metadata in zip(found["ids"], found["metadatas"] or nothing, strict=True)
+        }
+
     def read(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Held]:
         """The records of these ids that exist, at most `MAX_READ`.
 
@@ -285,7 +304,30 @@ class ChromaSink:
         return lost
 
     def confirm(self) -> None:
-        """Raise `CollectionLost` when somebody has renamed the collection, or made another one of its name."""
+        """Raise `CollectionLost` when somebody has renamed the collection, or made another one of its name.
+
+        Raises `ForeignCollection` when somebody else has taken it over.
+        """
+        self._current()
+
+    def keep(self) -> None:
+        """See `ports.Sink.keep`."""
+        found = self._current()
+        if self._hold is not None and (self._hold.is_shared or not self._hold.is_told(found.metadata or {})):
+            self._sign(found, self._hold, is_at_work=self._hold.is_shared)
+
+    def release(self) -> None:
+        """Say that this process has ended its work, unless somebody else has the collection by now."""
+        if self._hold is not None and self._hold.is_shared:
+            self._sign(self._current(), self._hold, is_at_work=False)
+
+    def _sign(self, found: "Collection", hold: Hold, *, is_at_work: bool) -> None:
+        with translation("leaving a sign of life", ServiceUnavailable):
+            beat_seconds = self._client.heartbeat() // 1_000_000_000 if is_at_work else 0
+            found.modify(metadata={**(found.metadata or {}), **hold.labels, BEAT_KEY: beat_seconds})
+
+    def _current(self) -> "Collection":
+        """The collection as it is now. Raises as `confirm`."""
         name = self._collection.name
         with translation(f"looking for the collection {name!r}", ServiceUnavailable):
             found = self._client.get_collection(name, embedding_function=None)
@@ -294,6 +336,10 @@ class ChromaSink:
                 f"the collection {name!r} was replaced by somebody else",
                 remedy="start again: it is filled anew, without an embedding call",
             )
+        if self._hold is not None:
+            self._hold.check(name, found.metadata or {})
+        keep_from_building(found)
+        return found
 
     def reopen(self) -> None:
         """Work with the collection that bears the name now. Raises `CollectionLost` when none does."""
@@ -346,10 +392,10 @@ class ChromaSink:
                 f" and the model gives {dimensions}",
                 remedy="take the old embedding settings back, or choose another INGESTOR_CHROMA__COLLECTION",
             )
-        metadata = self._metadata | {"embedding_dimensions": dimensions}
+        found = self._current()
         with translation("noting the dimensions", ServiceUnavailable):
-            self._collection.modify(metadata=metadata)
-        self._metadata = metadata
+            found.modify(metadata={**(found.metadata or {}), "embedding_dimensions": dimensions})
+        self._metadata["embedding_dimensions"] = dimensions
 
     def _score(self, distance: float) -> float:
         return 1.0 / (1.0 + distance) if self._space == "l2" else 1.0 - distance
@@ -363,12 +409,14 @@ def open_sink(  # noqa: PLR0913 - what a collection is made of
     *,
     fingerprint: str,
     function: Function | None = None,
+    hold: Hold | None = None,
 ) -> ChromaSink:
     """Make the collection `name`, or open it when its recipe and its distance are ours.
 
     An empty collection is no obstacle: one that somebody else made is taken over, one of ours is made again.
     `fingerprint` of the recipe is written into the collection's metadata; what is compared are the recipe's fields.
-    `function` is what the collection names for those who ask by text; None leaves what it names.
+    `function` is what the collection names for those who ask by text; None leaves what it names. `hold` is that of the
+    process that is to write, which has judged that it may; None leaves the owner that the collection names.
     Raises `RecipeMismatch`, `ConfigError` (a foreign collection, a name that Chroma refuses), `ServiceUnavailable`,
     `AuthenticationFailed`.
     """
@@ -378,6 +426,7 @@ def open_sink(  # noqa: PLR0913 - what a collection is made of
         "embedding_model": recipe.model,
         "embedding_dimensions": recipe.dimensions,
         "document_prefix": recipe.document_prefix,
+        **(hold.labels if hold else {}),
     }
     with translation(f"opening the collection {name!r}", ConfigError):
         collection = _get_or_make(client, name, metadata, hnsw, function)
@@ -391,7 +440,7 @@ def open_sink(  # noqa: PLR0913 - what a collection is made of
             # Nothing to lose: whoever mistyped a model's name has to correct only that.
             with translation(f"making the empty collection {name!r} again", ConfigError):
                 client.delete_collection(name)
-            return open_sink(client, name, recipe, hnsw, fingerprint=fingerprint, function=function)
+            return open_sink(client, name, recipe, hnsw, fingerprint=fingerprint, function=function, hold=hold)
         if mismatch is not None:
             raise mismatch
         metadata["embedding_dimensions"] = recipe.dimensions or held.get("embedding_dimensions", 0)
@@ -412,7 +461,7 @@ def open_sink(  # noqa: PLR0913 - what a collection is made of
     if function is not None:
         collection, unnamed = name_function(client, collection, function)
         unapplied += [unnamed] if unnamed else []
-    return ChromaSink(client, collection, kept | metadata, space, unapplied)
+    return ChromaSink(client, collection, kept | metadata, space, unapplied, hold=hold)
 
 
 def view_sink(client: "ClientAPI", name: str) -> ChromaSink:

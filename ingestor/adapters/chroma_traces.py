@@ -11,8 +11,8 @@ import numpy as np
 
 from ingestor.adapters.chroma_faults import translation
 from ingestor.core.errors import ServiceUnavailable
-from ingestor.core.fingerprint import is_owned
 from ingestor.core.model import Scalar
+from ingestor.core.owning import Ours
 from ingestor.ports import MAX_READ, Vector
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class ChromaTraces:
     def __init__(self, client: "ClientAPI", name: str) -> None:
         with translation(f"opening the collection {name!r}", ServiceUnavailable):
             self._collection = client.get_collection(name, embedding_function=None)
+        self._ours = Ours.of(self._collection.metadata)
 
     def of_path(self, path: str) -> list[Trace]:
         """The records of ours that a document at this path has."""
@@ -48,7 +49,7 @@ class ChromaTraces:
             found
             for start in range(0, len(ids), MAX_READ)
             for found in self._read(ids[start : start + MAX_READ])
-            if is_owned(found.id, found.metadata)
+            if self._ours.has(found.id, found.metadata)
         ]
 
     def all_but(self, ids: Collection[str]) -> Iterator[Trace]:

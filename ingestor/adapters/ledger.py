@@ -203,6 +203,21 @@ class SqliteLedger:
                     found[entry.path] = entry
         return found
 
+    def entries_of(self, document_ids: Iterable[str]) -> list[Entry]:
+        """See `ports.Ledger.entries_of`."""
+        found: list[Entry] = []
+        with self._reading() as connection:
+            for page in _pages(document_ids):
+                rows = connection.execute(sa.select(_documents).where(_documents.c.document_id.in_(page)))
+                found += map(_entry, rows)
+        return found
+
+    def some(self, offset: int, limit: int) -> list[Entry]:
+        """See `ports.Ledger.some`."""
+        query = sa.select(_documents).order_by(_documents.c.document_id).limit(limit).offset(offset)
+        with self._reading() as connection:
+            return list(map(_entry, connection.execute(query)))
+
     def kin(self, path: str, stat: Stat, content_hash: str) -> list[Entry]:
         """See `ports.Ledger.kin`."""
         same_file = {"at": os.fsencode(path), "inode": _signed(stat.inode), "size": stat.size_bytes}

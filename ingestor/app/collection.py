@@ -14,6 +14,7 @@ import structlog
 
 from ingestor.adapters.chroma_catalog import ChromaCatalog
 from ingestor.adapters.chroma_client import connect, disconnect
+from ingestor.adapters.chroma_hold import Hold
 from ingestor.adapters.chroma_journal import write_ahead
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, open_sink
@@ -22,6 +23,7 @@ from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.journal import Journal
 from ingestor.adapters.rename_note import RenameNote
 from ingestor.app.embedder import function_of, recipe_of
+from ingestor.app.owning import claim, release, settle
 from ingestor.app.parts import in_data_dir
 from ingestor.app.switch import resume
 from ingestor.app.upgrade import upgrade_ledgers
@@ -138,33 +140,73 @@ def configured(settings: Settings) -> list[str]:
 
 
 def open_collection(
-    settings: Settings, running: InstanceRecord | None, stack: AsyncExitStack | ExitStack
+    sources: Sequence[Settings], running: InstanceRecord | None, stack: AsyncExitStack | ExitStack
 ) -> ChromaSink:
-    """Open the collection: through the running daemon's server where there is one, else as the settings say.
+    """Open the collection that all these sources fill.
 
-    What was opened is closed with `stack`, or at once when the opening fails.
+    It is reached through the running daemon's server where there is one, else as the settings say. Whoever holds the
+    instance lock claims it. What was opened is closed with `stack`, or at once when the opening fails.
+
+    Raises what `open_sink` and `claim` raise.
     """
-    return _open([settings], running, stack)[settings.chroma.collection]
+    return _open(sources, running, stack)[sources[0].chroma.collection]
 
 
 def open_collections(
-    settings: Settings, running: InstanceRecord | None, stack: AsyncExitStack | ExitStack
+    settings: Settings,
+    running: InstanceRecord | None,
+    stack: AsyncExitStack | ExitStack,
+    *,
+    takes_over: bool = False,
 ) -> dict[str, ChromaSink]:
-    """Open the collections of all sources, by name, as `open_collection` opens one."""
-    return _open(settings.each(), running, stack)
+    """Open the collections of all sources, by name, as `open_collection` opens one.
+
+    One that `takes_over` claims them whosever they are.
+    """
+    return _open(settings.each(), running, stack, takes_over=takes_over)
 
 
 def _open(
-    sources: Sequence[Settings], running: InstanceRecord | None, stack: AsyncExitStack | ExitStack
+    sources: Sequence[Settings],
+    running: InstanceRecord | None,
+    stack: AsyncExitStack | ExitStack,
+    *,
+    takes_over: bool = False,
 ) -> dict[str, ChromaSink]:
-    by_name = {each.chroma.collection: each for each in sources}
+    by_name: dict[str, list[Settings]] = {}
+    for each in sources:
+        by_name.setdefault(each.chroma.collection, []).append(each)
     with ExitStack() as opened:
         client = open_client(sources[0], running, opened)
-        for each in sources:
-            _end_switch(each, client)
-        sinks = {name: sink_of(each, client) for name, each in by_name.items()}
+        if _may_write(sources[0]):
+            resume(sources[0], client)
+            sinks = {
+                name: claimed_sink(sharing, client, opened, takes_over=takes_over) for name, sharing in by_name.items()
+            }
+        else:
+            sinks = {name: sink_of(sharing[0], client) for name, sharing in by_name.items()}
         stack.callback(opened.pop_all().close)
         return sinks
+
+
+def claimed_sink(
+    sources: Sequence[Settings],
+    client: "ClientAPI",
+    stack: ExitStack,
+    recipe: Recipe | None = None,
+    *,
+    takes_over: bool = False,
+) -> ChromaSink:
+    """Open the collection that these sources fill, to write to it, and let go of it with `stack`.
+
+    Raises what `claim` and `open_sink` raise.
+    """
+    refuse_renamed(sources[0], client)
+    hold = claim(sources, client, takes_over=takes_over)
+    sink = sink_of(sources[0], client, recipe, hold)
+    stack.callback(release, sink)
+    settle(sources, sink, hold)
+    return sink
 
 
 def open_client(settings: Settings, running: InstanceRecord | None, stack: AsyncExitStack | ExitStack) -> "ClientAPI":
@@ -178,8 +220,12 @@ def open_client(settings: Settings, running: InstanceRecord | None, stack: Async
         return client
 
 
-def sink_of(settings: Settings, client: "ClientAPI", recipe: Recipe | None = None) -> ChromaSink:
+def sink_of(
+    settings: Settings, client: "ClientAPI", recipe: Recipe | None = None, hold: Hold | None = None
+) -> ChromaSink:
     """Open the collection that the settings name, or make it; `recipe` is theirs unless it is given.
+
+    Without a hold it is opened as whosever it is.
 
     Raises what `open_sink` raises.
     """
@@ -188,7 +234,13 @@ def sink_of(settings: Settings, client: "ClientAPI", recipe: Recipe | None = Non
     hnsw = HnswConfig(**settings.chroma.hnsw.model_dump())
     function = _function_of(settings)
     sink = open_sink(
-        client, settings.chroma.collection, recipe, hnsw, fingerprint=recipe_fingerprint(recipe), function=function
+        client,
+        settings.chroma.collection,
+        recipe,
+        hnsw,
+        fingerprint=recipe_fingerprint(recipe),
+        function=function,
+        hold=hold,
     )
     for sentence in sink.unapplied:
         _log.warning("collection.setting_not_applied", reason=sentence)
@@ -227,11 +279,10 @@ def refuse_renamed(settings: Settings, client: "ClientAPI") -> None:
     note.clear()
 
 
-def _end_switch(settings: Settings, client: "ClientAPI") -> None:
-    """Complete a switch that a death has interrupted, where this process is the one that may write."""
+def _may_write(settings: Settings) -> bool:
+    """Whether this process is the one that completes what a death has interrupted, and writes."""
     holder = Instance(settings.data_dir).running()
-    if holder is not None and holder.pid == os.getpid():
-        resume(settings, client)
+    return holder is not None and holder.pid == os.getpid()
 
 
 def _client_of(settings: Settings, running: InstanceRecord | None, stack: ExitStack) -> "ClientAPI":

@@ -19,14 +19,16 @@ from ingestor.adapters.rename_note import Renamed, RenameNote
 from ingestor.adapters.settings_file import replace_settings, with_setting
 from ingestor.app.collection import configured, hold, indexed, open_client
 from ingestor.app.embedder import recipe_of
+from ingestor.app.owning import refusal_of
 from ingestor.core.errors import AlreadyRunning, ConfigError
 from ingestor.core.fingerprint import recipe_fingerprint
 from ingestor.core.model import Scalar
+from ingestor.core.owning import PREFIX, told
 from ingestor.settings import CONFIG_FILE, DOTENV_FILE, Loaded, Settings, variable
 
 SETTING = "chroma.collection"
 _OURS = (RECIPE_KEY, "document_prefix")
-_OURS_BEGIN = ("embedding_", "hnsw:")
+_OURS_BEGIN = ("embedding_", "hnsw:", PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Listed:
     index_bytes: int | None
     """Size of its index on the disk; None where that cannot be told."""
     is_configured: bool
+    owner: str
+    """The data folder that fills it, and from where; empty where none is known."""
     metadata: Mapping[str, Any]
     index: Mapping[str, Any]
 
@@ -85,6 +89,7 @@ def listed(settings: Settings) -> list[Listed]:
                 dimensions=row.dimensions,
                 index_bytes=sizes.get(row.id),
                 is_configured=row.name in configured(settings),
+                owner=told(row.metadata),
                 metadata=row.metadata,
                 index=row.index,
             )
@@ -145,7 +150,8 @@ def rename(loaded: Loaded, config: Path | None, old: str, new: str) -> Renaming:
     """Rename a collection; where it is the configured one, the settings follow as far as they are in a file.
 
     One that was interrupted is finished by the same call. Raises `AlreadyRunning` while a daemon works on the
-    configured collection, `ConfigError` for a name that is taken or missing.
+    configured collection, `ConfigError` for a name that is taken or missing, `ForeignCollection` for the configured one
+    when it is another data folder's.
     """
     settings = loaded.settings
     is_configured = old in configured(settings)
@@ -158,7 +164,7 @@ def rename(loaded: Loaded, config: Path | None, old: str, new: str) -> Renaming:
         note = RenameNote(settings.data_dir)
         before = note.read()
         if not _is_done(catalog, before, old, new):
-            row = found(catalog, old)
+            row = _own(settings, catalog, old)
             catalog.refuse_name(new)
             note.write(Renamed(row.id, old, new))
             catalog.rename(row, new)
@@ -183,11 +189,12 @@ def records_of(settings: Settings, name: str) -> int:
 def delete(settings: Settings, name: str) -> Deletion:
     """Delete a collection with all its records.
 
-    Raises `AlreadyRunning` while a daemon works on it, `ConfigError` when there is none.
+    Raises `AlreadyRunning` while a daemon works on it, `ConfigError` when there is none, `ForeignCollection` when it is
+    the configured one and another data folder's.
     """
     is_configured = name in configured(settings)
     with _exclusive(settings, "collections delete", is_configured=is_configured) as catalog:
-        row = found(catalog, name)
+        row = _own(settings, catalog, name) if is_configured else found(catalog, name)
         records = catalog.count(row)
         catalog.delete(row)
         return Deletion(name, records, was_configured=is_configured)
@@ -210,6 +217,14 @@ def found(catalog: ChromaCatalog, name: str) -> CollectionRow:
             f"there is no collection {name!r}",
             remedy="`ingestor collections` lists those that there are, `ingestor collections create` makes one",
         )
+    return row
+
+
+def _own(settings: Settings, catalog: ChromaCatalog, name: str) -> CollectionRow:
+    """The configured collection of this name. Raises as `found`, and `ForeignCollection`."""
+    row = found(catalog, name)
+    if (refusal := refusal_of(settings, name, row.metadata)) is not None:
+        raise refusal
     return row
 
 

@@ -42,6 +42,7 @@ def _compactor_of(sources: Sequence[Sourced], pipelines: Sequence[Pipeline]) -> 
 
     def switch() -> None:
         try:
+            sink.confirm()
             put_in_place(settings, sink.client, copy, ledgers)
             sink.reopen()
         except TransientError as error:

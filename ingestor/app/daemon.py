@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -36,10 +37,13 @@ _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
 
-async def run(settings: Settings, *, is_rebuild: bool = False, front: Front | None = None) -> None:
+async def run(
+    settings: Settings, *, is_rebuild: bool = False, takes_over: bool = False, front: Front | None = None
+) -> None:
     """Follow the folders until SIGINT, SIGTERM or SIGHUP, and let others reach what is known of it through `front`.
 
-    With `is_rebuild` collections of other settings are rebuilt meanwhile, and followed after the switch.
+    With `is_rebuild` collections of other settings are rebuilt meanwhile, and followed after the switch. One that
+    `takes_over` claims the collections whosever they are.
     """
     async with AsyncExitStack() as stack:
         notifier = Notifier()
@@ -63,9 +67,10 @@ async def run(settings: Settings, *, is_rebuild: bool = False, front: Front | No
                 if client is not None:
                     announce(instance, settings, "run", served=True, http_url=http_url)
                     live.is_rebuilding = True
-                    await rebuild_beside(settings, client, stop, notifier, server)
+                    await rebuild_beside(settings, client, stop, notifier, server, takes_over=takes_over)
                     live.is_rebuilding = False
-        sinks = await _reached(open_collections, live, stack, stop, server, notifier=notifier)
+        opening = partial(open_collections, takes_over=takes_over)
+        sinks = await _reached(opening, live, stack, stop, server, notifier=notifier)
         if sinks is None:
             return
         announce(instance, settings, "run", served=True, http_url=http_url)

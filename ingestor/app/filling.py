@@ -11,6 +11,7 @@ and whatever kills the process, the next start goes on with what is there.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.ledger_files import LedgerFiles
 from ingestor.adapters.runtime import SystemRuntime
 from ingestor.app.beside import MODEL_NOTE, kept, next_ledger, next_name
-from ingestor.app.collection import sink_of
+from ingestor.app.collection import claimed_sink, sink_of
 from ingestor.app.collections import noted
 from ingestor.app.embedder import recipe_of
 from ingestor.app.line import line_of
@@ -79,10 +80,11 @@ class Ground:
         """How the collection is opened, whatever the settings say by now."""
         return serving_of(self.settings, self.row)
 
-    def sink(self) -> ChromaSink:
-        """Open the collection by the recipe that it was built with."""
+    def sink(self, stack: ExitStack) -> ChromaSink:
+        """Open the collection by the recipe that it was built with, to write to it until the end of `stack`."""
         serving = self.serving
-        return sink_of(serving.settings, self.client, serving.recipe if serving.is_former else None)
+        sources = [serving.settings, *self.sources[1:]]
+        return claimed_sink(sources, self.client, stack, serving.recipe if serving.is_former else None)
 
     def served(self, sink: ChromaSink) -> list[Sourced]:
         """The sources, followed by that recipe; with a model of their own, since a pipeline closes it."""
@@ -146,38 +148,39 @@ async def fill(  # noqa: PLR0913 - what it begins from, and how it tells and end
     One that is not patient ends with the first comparison that is not, and when an outside service stays away. What is
     `beside` is followed, too, by the recipe that it has.
     """
-    serving_sink, next_sink = await asyncio.to_thread(_sinks, ground)
-    await _begin_ledgers(ground, serving_sink, next_sink)
-    count = len(ground.sources)
-    sources = ground.served(serving_sink)
-    sources += map(Sourced, ground.next_sources, ground.folders, [next_sink] * count)
-    for other in beside:
-        sources += other.served(await asyncio.to_thread(other.sink))
-    async with pipelines_of(sources) as pipelines:
-        lines = [line_of(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
-        finished = asyncio.Event()
-        daemon = Daemon(lines, _Hushed(notifier), SystemRuntime(), supervise=supervise)
-        judge = _Judge(
-            ground.next_sources,
-            lines[:count],
-            lines[count : 2 * count],
-            (serving_sink, next_sink),
-            tell,
-            is_patient=is_patient,
-            drops_foreign=drops_foreign,
-        )
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(daemon.run(finished))
-            try:
-                return await judge.judge(stop)
-            finally:
-                finished.set()
+    with ExitStack() as stack:
+        serving_sink, next_sink = await asyncio.to_thread(_sinks, ground, stack)
+        await _begin_ledgers(ground, serving_sink, next_sink)
+        count = len(ground.sources)
+        sources = ground.served(serving_sink)
+        sources += map(Sourced, ground.next_sources, ground.folders, [next_sink] * count)
+        for other in beside:
+            sources += other.served(await asyncio.to_thread(other.sink, stack))
+        async with pipelines_of(sources) as pipelines:
+            lines = [line_of(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
+            finished = asyncio.Event()
+            daemon = Daemon(lines, _Hushed(notifier), SystemRuntime(), supervise=supervise)
+            judge = _Judge(
+                ground.next_sources,
+                lines[:count],
+                lines[count : 2 * count],
+                (serving_sink, next_sink),
+                tell,
+                is_patient=is_patient,
+                drops_foreign=drops_foreign,
+            )
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(daemon.run(finished))
+                try:
+                    return await judge.judge(stop)
+                finally:
+                    finished.set()
 
 
-def _sinks(ground: Ground) -> tuple[ChromaSink, ChromaSink]:
-    serving = ground.sink()
+def _sinks(ground: Ground, stack: ExitStack) -> tuple[ChromaSink, ChromaSink]:
+    serving = ground.sink(stack)
     try:
-        return serving, sink_of(ground.next_sources[0], ground.client)
+        return serving, claimed_sink(ground.next_sources, ground.client, stack)
     except RecipeMismatch as error:
         remedy = "take those settings back, or drop the unfinished rebuild with `ingestor rebuild --abandon`"
         raise RecipeMismatch(f"a rebuild is unfinished: {error}", remedy=remedy) from error

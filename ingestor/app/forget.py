@@ -143,7 +143,8 @@ def _is_known(settings: Settings, path: str) -> bool:
 
 async def _forget(settings: Settings, every: Settings, path: str, began_seconds: float) -> Forgotten:
     with ExitStack() as stack:
-        sink = await asyncio.to_thread(open_collection, settings, None, stack)
+        sharing = [each for each in every.each() if each.chroma.collection == settings.chroma.collection]
+        sink = await asyncio.to_thread(open_collection, sharing, None, stack)
         retire(settings, sink.client)
         found, needles = await asyncio.to_thread(_gather, settings, every, sink.client, path)
         found.keys |= _stored_keys(settings)

@@ -44,7 +44,9 @@ def health(found: Status) -> Health:
 
 def _trouble(found: Status) -> Health | None:
     faulty = found.unreadable_folders + (found.totals.problems if found.totals else 0)
-    if found.held_deletions:
+    if found.refused:
+        sentence = found.refused
+    elif found.held_deletions:
         sentence = counted(
             found.held_deletions,
             "1 deletion is held back until `ingestor approve`, or the file comes back",

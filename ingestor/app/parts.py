@@ -26,6 +26,7 @@ from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.formats import Format
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import ChunkSize
+from ingestor.core.owning import OWNER_KEY
 from ingestor.core.profiles import profile_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.pipeline import Parts, Pipeline
@@ -36,6 +37,8 @@ from ingestor.settings import LEDGER_FILE, MAX_CHUNK_TOKENS, EmbeddingSettings, 
 _log = structlog.get_logger(__name__)
 
 FOLDER_NOTE = "watched_folder"
+OWNER_NOTE = "owner_id"
+"""In every ledger: the id of its data folder."""
 VECTORS_FILE = "vectors.sqlite3"
 
 
@@ -209,6 +212,7 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
             for each, pipeline in zip(sources, pipelines, strict=True):
                 await pipeline.prepare()
                 await pipeline.set_note(FOLDER_NOTE, str(each.settings.watch_dir.absolute()))
+                await pipeline.set_note(OWNER_NOTE, str(each.sink.metadata.get(OWNER_KEY, "")))
         yield pipelines
 
 

@@ -91,7 +91,7 @@ async def renew(settings: Settings, every: Settings, name: str = "", ledgers: Se
     sharing = [each for each in every.each() if each.chroma.collection == settings.chroma.collection]
     told = ledgers if name else [each.ledger_file for each in sharing]
     with ExitStack() as stack:
-        sink = await asyncio.to_thread(open_collection, settings, None, stack)
+        sink = await asyncio.to_thread(open_collection, sharing, None, stack)
         with ledger_of(settings) as known:
             noted = known.note(COLLECTION_NOTE) if known is not None else None
             counted = known.tombstones() if known is not None else 0

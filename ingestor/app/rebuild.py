@@ -42,6 +42,7 @@ from ingestor.app.collection import (
     sink_of,
 )
 from ingestor.app.filling import Filled, Ground, fill, ground_of
+from ingestor.app.owning import make_own
 from ingestor.app.parts import folder_of, folders_of, take_over_ledger
 from ingestor.app.switch import begin, resume
 from ingestor.app.sync import SyncProgress, progress_of
@@ -97,8 +98,11 @@ async def rebuild(
     *,
     collection: str = "",
     drops_foreign: bool = False,
+    takes_over: bool = False,
 ) -> Rebuilt:
     """Fill a second collection, compare it, and put it in the place of the first one.
+
+    One that `takes_over` claims the first one whosever it is.
 
     Raises `AlreadyRunning` beside a daemon, `ConfigError`, and what a sync raises. The next one goes on from there.
     """
@@ -111,7 +115,7 @@ async def rebuild(
         record = InstanceRecord(os.getpid(), "rebuild", "", 0.0, SERVER_HOST, server.port if server else 0)
         client = await asyncio.to_thread(open_client, settings, record if server else None, stack)
         announce(instance, settings, "rebuild", served=server is not None, port=server.port if server else 0)
-        await asyncio.to_thread(_begin, settings, client)
+        await asyncio.to_thread(_begin, settings, client, [sources], takes_over=takes_over)
         ground = await asyncio.to_thread(ground_of, sources, folders, client)
         name = sources[0].chroma.collection
         if ground is None:
@@ -138,15 +142,22 @@ async def rebuild(
         )
 
 
-async def rebuild_beside(
-    settings: Settings, client: "ClientAPI", stop: asyncio.Event, notifier: ServiceNotifier, server: ChromaServer | None
+async def rebuild_beside(  # noqa: PLR0913 - what it works on, and how it tells and ends
+    settings: Settings,
+    client: "ClientAPI",
+    stop: asyncio.Event,
+    notifier: ServiceNotifier,
+    server: ChromaServer | None,
+    *,
+    takes_over: bool = False,
 ) -> None:
     """Rebuild each collection that is not as the settings have it, one after the other, while all sources are followed.
 
     Each is followed as it serves meanwhile; ends after the last switch, or on `stop`.
     """
-    await asyncio.to_thread(_begin, settings, client)
     names = configured(settings)
+    every = [of_collection(settings, name) for name in names]
+    await asyncio.to_thread(_begin, settings, client, every, takes_over=takes_over)
     # What stands in the way of any of them is told before the first one is begun.
     waiting = [name for name in names if await asyncio.to_thread(_to_rebuild, settings, client, name) is not None]
     for name in waiting:
@@ -169,10 +180,15 @@ async def rebuild_beside(
             await asyncio.to_thread(_switched, ground, filled)
 
 
-def _begin(settings: Settings, client: "ClientAPI") -> None:
-    """Let ledgers and collections be those that the settings speak of."""
+def _begin(settings: Settings, client: "ClientAPI", every: Sequence[Sequence[Settings]], *, takes_over: bool) -> None:
+    """Let ledgers and collections be those that the settings speak of; `every` has the sources of each collection.
+
+    Raises `ForeignCollection` for a collection that is another data folder's.
+    """
     resume(settings, client)
     take_over_ledger(settings.each())
+    for sources in every:
+        make_own(sources, client, takes_over=takes_over)
 
 
 def _to_rebuild(settings: Settings, client: "ClientAPI", name: str) -> Ground | None:
@@ -225,6 +241,7 @@ async def rollback(settings: Settings, collection: str = "") -> Beside:
     sources = of_collection(settings, collection)
     async with AsyncExitStack() as stack:
         client = await asyncio.to_thread(_opened, settings, stack)
+        await asyncio.to_thread(make_own, sources, client)
         found = _kept(sources)
         if len({each.collection_id for each in map(kept, sources) if each is not None}) > 1:
             raise ConfigError(

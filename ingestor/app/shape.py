@@ -10,7 +10,7 @@ from ingestor.core.listing import Listed
 from ingestor.core.model import Hit, Problem, Usage
 
 _SUMMED = ("documents", "chunks", "queued", "in_flight", "problems", "held_deletions")
-_SHARED = ("data_dir", "chroma", "daemon", "vectors")
+_SHARED = ("data_dir", "chroma", "daemon", "vectors", "owner")
 
 
 def statuses_json(found: Sequence[Status]) -> dict[str, Any]:
@@ -47,6 +47,8 @@ def status_json(found: Status) -> dict[str, Any]:
         "outage": found.outage,
         "next_call_seconds": found.next_call_seconds,
         "restless": [spelled(path) for path in found.restless],
+        "owner": found.owner,
+        "refused": found.refused,
         "rebuild": {
             "unfinished": found.unfinished.as_json() if found.unfinished else None,
             "kept": found.kept.as_json() if found.kept else None,

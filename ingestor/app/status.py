@@ -14,6 +14,7 @@ from typing import Any
 
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.ledger import SqliteLedger
+from ingestor.adapters.owner_file import OwnerFile
 from ingestor.app.beside import Beside, kept, unfinished
 from ingestor.app.collection import endpoint
 from ingestor.app.embedder import allowance_of, currency_of, price_of
@@ -80,6 +81,10 @@ class Status:
     """The collection that a rebuild is filling."""
     kept: Beside | None
     """The collection that a rebuild has replaced."""
+    owner: str = ""
+    """The id by which collections name this data folder; empty while it has filled none."""
+    refused: str = ""
+    """Why the last process that was to fill the collection was refused; empty when it was not."""
 
 
 def status(settings: Settings) -> list[Status]:
@@ -89,6 +94,7 @@ def status(settings: Settings) -> list[Status]:
 
 def _status(settings: Settings) -> Status:
     running = Instance(settings.data_dir).running()
+    own = OwnerFile(settings.data_dir)
     totals: Totals | None = None
     reconcile: Mapping[str, Any] | None = None
     state: Mapping[str, Any] = {}
@@ -127,6 +133,8 @@ def _status(settings: Settings) -> Status:
         restless=state.get("restless", ()) if running else (),
         unfinished=unfinished(settings),
         kept=kept(settings),
+        owner=own.id,
+        refused=own.refused(settings.chroma.collection),
     )
 
 

@@ -92,13 +92,18 @@ class Report:
         }
 
 
-async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only_queued: bool = False) -> Report:
-    """Make the collection equal to the folder, once; `only_queued` works on what is queued without a scan."""
+async def sync(
+    settings: Settings, tell: Callable[[SyncProgress], None], *, only_queued: bool = False, takes_over: bool = False
+) -> Report:
+    """Make the collection equal to the folder, once; `only_queued` works on what is queued without a scan.
+
+    One that `takes_over` claims the collections whosever they are.
+    """
     began_seconds = time.monotonic()
     async with AsyncExitStack() as stack:
         folders_of(settings)
         instance = hold(settings, "sync", stack)
-        sinks, server = await _opened(settings, instance, stack)
+        sinks, server = await _opened(settings, instance, stack, takes_over=takes_over)
         pipelines = await stack.enter_async_context(pipelines_of(sourced(settings, sinks)))
         scanned = Scanned()
         revived = asyncio.Event()
@@ -122,7 +127,7 @@ async def sync(settings: Settings, tell: Callable[[SyncProgress], None], *, only
 
 
 async def _opened(
-    settings: Settings, instance: Instance, stack: AsyncExitStack
+    settings: Settings, instance: Instance, stack: AsyncExitStack, *, takes_over: bool
 ) -> tuple[dict[str, ChromaSink], ChromaServer | None]:
     """Open the collections, on a server of its own where Chroma is ours."""
     # The server comes up while its client is imported.
@@ -136,9 +141,9 @@ async def _opened(
     server = serve(settings, stack, is_anywhere=True)
     await loading
     if server is None:
-        return await asyncio.to_thread(open_collections, settings, None, stack), None
+        return await asyncio.to_thread(open_collections, settings, None, stack, takes_over=takes_over), None
     record = InstanceRecord(os.getpid(), "sync", "", 0.0, SERVER_HOST, server.port)
-    sinks = await asyncio.to_thread(open_collections, settings, record, stack)
+    sinks = await asyncio.to_thread(open_collections, settings, record, stack, takes_over=takes_over)
     announce(instance, settings, "sync", served=True, port=server.port)
     return sinks, server
 

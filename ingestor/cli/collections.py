@@ -186,7 +186,7 @@ def _print(listed: "list[Listed]") -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("", "collection", "records", "distance", "model", "dimensions", "index"):
+    for heading in ("", "collection", "records", "distance", "model", "dimensions", "index", "owner"):
         is_number = heading in {"records", "dimensions", "index"}
         table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
     for row in listed:
@@ -199,6 +199,7 @@ def _print(listed: "list[Listed]") -> None:
             shown(model),
             str(row.dimensions or ""),
             "" if row.index_bytes is None else sized(row.index_bytes),
+            shown(row.owner),
         )
     out.print(table if listed else "no collections")
     if any(row.is_configured for row in listed):

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
+from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, TakeOverOption, settings_of
 from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, err, errors_explained, out, print_json, shown
 from ingestor.cli.progress import progress_told
 from ingestor.cli.signals import run_in_order
@@ -18,6 +18,7 @@ def run(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Rebuild a collection of other settings while it is followed.")
     ] = False,
+    take_over: TakeOverOption = False,
     config: ConfigOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -30,11 +31,17 @@ def run(
         from ingestor.web.server import front
 
         is_served = loaded.settings.http.enabled
-        asyncio.run(app.run(loaded.settings, is_rebuild=rebuild, front=front if is_served else None))
+        asyncio.run(
+            app.run(loaded.settings, is_rebuild=rebuild, takes_over=take_over, front=front if is_served else None)
+        )
 
 
 def sync(
-    folder: FolderArgument = None, config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False
+    folder: FolderArgument = None,
+    take_over: TakeOverOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Make the collection equal to a folder, once. Exit code 3: some documents have a problem."""
     with errors_explained(debug=debug):
@@ -43,7 +50,7 @@ def sync(
         from ingestor.app import sync as app
 
         with progress_told() as tell:
-            report = run_in_order(app.sync(loaded.settings, tell))
+            report = run_in_order(app.sync(loaded.settings, tell, takes_over=take_over))
         finish(report, as_json=as_json)
 
 

@@ -12,6 +12,9 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Settings file (default: ingestor.toml).", metavar="FILE")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+TakeOverOption = Annotated[
+    bool, typer.Option("--take-over", help="Claim a collection that another data folder owns, with its records.")
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 FolderArgument = Annotated[
     Path | None, typer.Argument(help="The folder to keep in the collection (default: the setting watch_dir).")

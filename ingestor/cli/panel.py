@@ -173,7 +173,7 @@ def told_restless(paths: "Sequence[str]") -> str:
 
 
 def _outage(found: "Status") -> dict[str, str]:
-    rows = {"outage": found.outage} if found.outage else {}
+    rows = {name: said for name, said in {"refused": found.refused, "outage": found.outage}.items() if said}
     if found.next_call_seconds is not None:
         rows["next call"] = f"{moment(found.next_call_seconds)}, or at once with `ingestor retry`"
     return rows

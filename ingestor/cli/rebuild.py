@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingestor.cli.completion import collection_names
-from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, settings_of
+from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, TakeOverOption, settings_of
 from ingestor.cli.output import (
     EXIT_OUT_OF_REACH,
     EXIT_PROBLEMS,
@@ -48,6 +48,7 @@ def rebuild(  # noqa: PLR0913, PLR0917 - the options of the command
             autocompletion=collection_names,
         ),
     ] = "",
+    take_over: TakeOverOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask what it may cost.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -67,20 +68,30 @@ def rebuild(  # noqa: PLR0913, PLR0917 - the options of the command
                 _change(settings, collection, command, as_json=as_json)
             case _:
                 is_sure = yes or as_json
-                _rebuild(settings, collection, drops_foreign=drop_foreign, is_sure=is_sure, as_json=as_json)
+                _rebuild(
+                    settings,
+                    collection,
+                    drops_foreign=drop_foreign,
+                    takes_over=take_over,
+                    is_sure=is_sure,
+                    as_json=as_json,
+                )
 
 
 def _asked(status: bool, rollback: bool, prune: bool, abandon: bool) -> dict[str, bool]:
     return {"--status": status, "--rollback": rollback, "--prune": prune, "--abandon": abandon}
 
 
-def _rebuild(settings: "Settings", collection: str, *, drops_foreign: bool, is_sure: bool, as_json: bool) -> None:
+def _rebuild(  # noqa: PLR0913 - the options of the command
+    settings: "Settings", collection: str, *, drops_foreign: bool, takes_over: bool, is_sure: bool, as_json: bool
+) -> None:
     from ingestor.app import rebuild as app
 
     if not is_sure and err.is_terminal and sys.stdin.isatty():
         _ask(settings, collection)
     with progress_told() as tell:
-        found = run_in_order(app.rebuild(settings, tell, collection=collection, drops_foreign=drops_foreign))
+        work = app.rebuild(settings, tell, collection=collection, drops_foreign=drops_foreign, takes_over=takes_over)
+        found = run_in_order(work)
     if as_json:
         print_json(found.as_json())
     else:

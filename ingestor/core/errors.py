@@ -165,6 +165,12 @@ class RecipeMismatch(FatalError):
     exit_code = 2
 
 
+class ForeignCollection(FatalError):
+    """Another data folder, or a copy of this one, fills the collection."""
+
+    exit_code = 2
+
+
 class AlreadyRunning(FatalError):
     """Another instance holds the lock of the data folder or of the Chroma folder."""
 

@@ -34,9 +34,13 @@ def text_fingerprint_of(record_id: str) -> str:
     return record_id.partition(":")[2].partition(":")[0]
 
 
-def document_id_of(source_name: str, unique: str) -> str:
-    """Id of a new document; it tells of which of several sources it is. `unique` has no hyphen."""
-    return f"{source_name}-{unique}" if source_name else unique
+def document_id_of(source_name: str, unique: str, owner_tag: str = "") -> str:
+    """Id of a new document; it names its source, where there are several, and its owner.
+
+    Neither `unique` nor the tag has a hyphen or a dot.
+    """
+    owned = f"{owner_tag}.{unique}" if owner_tag else unique
+    return f"{source_name}-{owned}" if source_name else owned
 
 
 def source_of(document_id: str) -> str:
@@ -44,8 +48,14 @@ def source_of(document_id: str) -> str:
     return document_id.rpartition("-")[0]
 
 
+def owner_tag_of(document_id: str) -> str:
+    """The tag of the owner that made a document's id; empty for one that was made before ids had one."""
+    tag, dot, _ = document_id.rpartition("-")[2].partition(".")
+    return tag if dot else ""
+
+
 def is_owned(record_id: str, metadata: Metadata | None) -> bool:
-    """Whether a record is ours: it names its document, and its id begins with that.
+    """Whether a record has the form of ours, whoever's it is: it names its document, and its id begins with that.
 
     Others use the key `document_id` too, LlamaIndex for one.
     """

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from ingestor.core.auditing import Held
-from ingestor.core.fingerprint import is_owned
 from ingestor.core.model import Record
 from ingestor.engine.pipeline import Pipeline
 from ingestor.ports import MAX_READ, Sink
@@ -62,7 +61,7 @@ async def _foreign(sink: Sink, pipeline: Pipeline) -> AsyncIterator[Sequence[Hel
     ids = await lane.run(sink.ids)
     for start in range(0, len(ids), MAX_READ):
         page = await lane.run(sink.read, ids[start : start + MAX_READ])
-        foreign = [held for held in page if not is_owned(held.id, held.metadata)]
+        foreign = [held for held in page if not sink.ours.has(held.id, held.metadata)]
         if foreign:
             yield foreign
 

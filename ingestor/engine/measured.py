@@ -11,9 +11,23 @@ from typing import Any
 from ingestor.core.auditing import Held
 from ingestor.core.latency import Spread
 from ingestor.core.model import Hit, Recipe, Record, Retag, Usage
+from ingestor.core.owning import Ours
 from ingestor.ports import Clock, Embedder, Sink, Vector, Vectors
 
-OPERATIONS = ("add", "retag", "drop", "search", "count", "ids", "read", "unreachable", "confirm", "reopen")
+OPERATIONS = (
+    "add",
+    "retag",
+    "drop",
+    "search",
+    "count",
+    "ids",
+    "page",
+    "read",
+    "unreachable",
+    "confirm",
+    "keep",
+    "reopen",
+)
 """What a sink is asked for."""
 
 
@@ -99,6 +113,11 @@ class MeasuredSink:
         """See `ports.Sink.collection_id`."""
         return self._sink.collection_id
 
+    @property
+    def ours(self) -> Ours:
+        """See `ports.Sink.ours`."""
+        return self._sink.ours
+
     def add(self, records: Sequence[Record], vectors: Vectors | Sequence[Vector]) -> None:
         """See `ports.Sink.add`."""
         with self.failures.counted(self.seconds["add"]):
@@ -136,6 +155,11 @@ class MeasuredSink:
         with self.failures.counted(self.seconds["ids"]):
             return self._sink.ids()
 
+    def page(self, offset: int, limit: int) -> dict[str, Mapping[str, Any]]:
+        """See `ports.Sink.page`."""
+        with self.failures.counted(self.seconds["page"]):
+            return self._sink.page(offset, limit)
+
     def read(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Held]:
         """See `ports.Sink.read`."""
         with self.failures.counted(self.seconds["read"]):
@@ -150,6 +174,11 @@ class MeasuredSink:
         """See `ports.Sink.confirm`."""
         with self.failures.counted(self.seconds["confirm"]):
             self._sink.confirm()
+
+    def keep(self) -> None:
+        """See `ports.Sink.keep`."""
+        with self.failures.counted(self.seconds["keep"]):
+            self._sink.keep()
 
     def reopen(self) -> None:
         """See `ports.Sink.reopen`."""

@@ -1,8 +1,9 @@
 """The patrol: looks after the collection while the daemon runs, because others may write to it, too.
 
-Each minute it confirms that the collection bears its name, and that it holds as many records as the ledger says; once
-after the start, every `rescan_seconds`, whenever the number is not right and after Chroma was started again it compares
-all ids, texts and metadata: a server whose disk was full has been seen to acknowledge writes that it never kept.
+Each minute it confirms that the collection bears its name and has its owner, and that it holds as many records as the
+ledger says and, of a sample, the same; once after the start, every `rescan_seconds`, whenever these are not right and
+after Chroma was started again it compares all ids, texts and metadata: a server whose disk was full has been seen to
+acknowledge writes that it never kept.
 
 Invariant: nothing that somebody deletes, adds, restores or alters lasts longer than `rescan_seconds`, vectors excepted:
 comparing these takes as long as writing them, and is left to `ingestor verify`.
@@ -40,7 +41,7 @@ class Patrol:
         self._doubt.set()
 
     async def run(self) -> None:
-        """Go round until cancelled. Raises `CollectionLost`."""
+        """Go round until cancelled. Raises `CollectionLost`, `ForeignCollection`."""
         await self._follower.reconciled.wait()
         began_seconds = self._pipeline.runtime.monotonic_seconds()
         pause_seconds = min(ROUND_SECONDS, self._pipeline.rescan_seconds)
@@ -68,7 +69,7 @@ class Patrol:
             if not await self._pipeline.is_idle():
                 return
             is_trusted = self._audited_at_seconds is not None and not self._doubt.is_set()
-            if is_trusted and not await self._pipeline.auditor.is_count_off():
+            if is_trusted and not await self._pipeline.auditor.is_off():
                 return
         self._doubt.clear()  # what raises doubt from now on is a reason for another round
         found = await self._pipeline.auditor.audit()

@@ -17,8 +17,9 @@ import structlog
 
 from ingestor.core.auditing import forgotten
 from ingestor.core.backoff import Backoff
-from ingestor.core.errors import ServiceUnavailable
+from ingestor.core.errors import ServiceUnavailable, TransientError
 from ingestor.core.guarding import DeletionLimit
+from ingestor.core.owning import BEAT_SECONDS
 from ingestor.core.pacing import Allowance
 from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
@@ -120,6 +121,7 @@ class Pipeline:
             tally=self.tally,
             model=parts.embedder.recipe.model,
             source_name=parts.name,
+            owner_tag=parts.sink.ours.tag,
             rescan_seconds=rescan_seconds,
         )
         self.auditor = Auditor(
@@ -136,6 +138,7 @@ class Pipeline:
             source_name=parts.name,
         )
         self._neighbours: Sequence[Pipeline] = ()
+        self._is_first = True
         self.reconciler = Reconciler(
             parts.source,
             parts.ledger,
@@ -190,6 +193,7 @@ class Pipeline:
     def share_collection(self, neighbours: "Sequence[Pipeline]", *, is_first: bool) -> None:
         """Know the other sources of this collection. The first one looks after what no source has written."""
         self._neighbours = neighbours
+        self._is_first = is_first
         self.auditor.share_collection([other.auditor for other in neighbours], is_first=is_first)
 
     async def prepare(self) -> None:
@@ -199,7 +203,7 @@ class Pipeline:
         collection_id = self._parts.sink.collection_id
         noted = await self._ledger_lane.run(ledger.note, COLLECTION_NOTE)
         if noted == collection_id:
-            if await self.auditor.is_count_off():
+            if await self.auditor.is_off():
                 await self.correct(await self.auditor.audit(is_alone=True))
             return
         if noted is None:
@@ -211,6 +215,8 @@ class Pipeline:
             await self._ledger_lane.run(ledger.rewrite, forgotten)
             await self.set_tombstones(0)
             _log.warning("collection.replaced", was=noted, now=collection_id)
+            if await self.count():
+                await self.correct(await self.auditor.audit(is_alone=True))
         await self._ledger_lane.run(ledger.set_note, COLLECTION_NOTE, collection_id)
 
     async def correct(self, audit: Audit) -> int:
@@ -229,7 +235,8 @@ class Pipeline:
     async def confirm(self) -> None:
         """Raise `CollectionLost` when the collection does not bear its name any more.
 
-        Raises `ServiceUnavailable` where Chroma does not answer; then it is taken for away until it does.
+        Raises `ForeignCollection` when somebody else has taken it over, and `ServiceUnavailable` where Chroma does not
+        answer; then it is taken for away until it does.
         """
         try:
             await self._sink_lane.run(self.sink.confirm)
@@ -307,6 +314,26 @@ class Pipeline:
                 tasks.create_task(self.writer.run())
             if self.has_own_model:
                 tasks.create_task(self.embedding.run())
+            if self._is_first:
+                with self.named_in_logs():
+                    tasks.create_task(self._keep_collection())
+
+    async def _keep_collection(self) -> None:
+        """Say again and again that this process works on the collection. Raises `CollectionLost`, `ForeignCollection`.
+
+        While Chroma is away nobody else is told either that the collection is free.
+        """
+        is_told = False
+        while True:
+            await self.runtime.sleep(BEAT_SECONDS)
+            try:
+                await self._sink_lane.run(self.sink.keep)
+            except TransientError as error:
+                if not is_told:
+                    _log.warning("collection.not_kept", reason=str(error), remedy=error.remedy)
+                is_told = True
+            else:
+                is_told = False
 
     async def open_embedder(self) -> None:
         """Get the model ready for its first call, as far as that takes neither money nor much memory."""

@@ -7,7 +7,8 @@ name; what is left over are strays. A *deep* audit also reads every file again a
 out, compares vectors with those in the vector store, and searches for each record by its own vector.
 
 Several sources may share a collection. What the ledger of another one names is left to it, and so is a record whose
-document bears its name; the first source looks after records of a source that is configured no more.
+document bears its name; the first source looks after records of a source that is configured no more. Records of another
+owner than the collection's are foreign (`core/owning.py`).
 
 Work may go on meanwhile, in this process or in another. So nothing is believed at once: what is queued is counted and
 not judged, and what disagrees is looked at again until it agrees or has disagreed `LOOKS` times. An entry is corrected
@@ -18,7 +19,7 @@ many records are foreign); a correction changes nothing but the ledger.
 """
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -28,7 +29,7 @@ import numpy as np
 from ingestor.core.attaching import UNTELLABLE
 from ingestor.core.auditing import Correction, Finding, Held, Kind, Trace, audited, findings_of, trace
 from ingestor.core.errors import DocumentError, TransientError
-from ingestor.core.fingerprint import is_owned, source_of, vector_key
+from ingestor.core.fingerprint import source_of, vector_key
 from ingestor.core.model import Change, Document, Entry, Priority, Recipe
 from ingestor.core.planning import plan_document
 from ingestor.core.reconciling import difference
@@ -41,6 +42,8 @@ LOOK_PAUSE_SECONDS = 1.5
 """Pause between two looks: a file that was just written rests about as long before it is queued."""
 FOREIGN_NOTE = "foreign_records"
 """How many records of the collection are not ours, as last counted."""
+SAMPLE = MAX_READ
+"""Records, and documents, that are looked at to find out whether all have to be."""
 _PAGE_PATHS = 500
 _VECTOR_TOLERANCE = 1e-4
 
@@ -128,14 +131,47 @@ class Auditor:
         self._neighbours = neighbours
         self._is_first = is_first
 
-    async def is_count_off(self) -> bool:
-        """Whether the collection holds more or fewer records than the ledger says.
+    async def is_off(self) -> bool:
+        """Whether the collection holds other records than the ledger says, as far as a count and a sample show.
 
-        So it is after a backup was restored, or after somebody has added or deleted records by hand.
+        So it is after a backup was restored, or after somebody has added, deleted or replaced records. To be asked
+        while nothing is in work.
         """
         foreign = int(await self._ledger_lane.run(self._ledger.note, FOREIGN_NOTE) or 0)
         chunks = sum([await auditor.chunks() for auditor in (self, *self._neighbours)])
-        return await self._sink_lane.run(self._sink.count) != chunks + foreign
+        count = await self._sink_lane.run(self._sink.count)
+        return count != chunks + foreign or await self._lacks_known() or await self._holds_unknown(count)
+
+    async def _lacks_known(self) -> bool:
+        """Whether the collection lacks one of a sample of records that the ledger says it holds."""
+        documents = (await self._ledger_lane.run(self._ledger.totals)).documents
+        entries = await self._ledger_lane.run(self._ledger.some, self._somewhere(documents), SAMPLE)
+        known = [id_ for entry in entries for id_ in entry.tags if id_ not in entry.doubtful]
+        start = int(self._runtime.fraction() * max(1, len(known) - SAMPLE + 1))
+        sample = known[start : start + SAMPLE]
+        return bool(sample) and len(await self._sink_lane.run(self._sink.read, sample)) < len(sample)
+
+    async def _holds_unknown(self, count: int) -> bool:
+        """Whether one of a sample of records in the collection is of this source, and no ledger names it."""
+        page = await self._sink_lane.run(self._sink.page, self._somewhere(count), SAMPLE)
+        mine = {
+            id_: str(metadata["document_id"])
+            for id_, metadata in page.items()
+            if self._sink.ours.has(id_, metadata) and self._is_mine(str(metadata["document_id"]))
+        }
+        for auditor in (self, *self._neighbours):
+            for entry in await auditor.entries_of(mine.values()):
+                for id_ in chain(entry.tags, entry.doubtful):
+                    mine.pop(id_, None)
+        return bool(mine)
+
+    def _somewhere(self, count: int) -> int:
+        """Where a sample of so many begins: by chance."""
+        return int(self._runtime.fraction() * max(1, count - SAMPLE + 1))
+
+    async def entries_of(self, document_ids: Iterable[str]) -> list[Entry]:
+        """The entries of this source's ledger that have one of these ids."""
+        return await self._ledger_lane.run(self._ledger.entries_of, set(document_ids))
 
     async def chunks(self) -> int:
         """How many records the collection should hold of this source."""
@@ -233,7 +269,7 @@ class Auditor:
         foreign = 0
         for page in _pages(list(unclaimed), MAX_READ):
             for held in await self._sink_lane.run(self._sink.read, page):
-                if is_owned(held.id, held.metadata) and self._is_mine(str(held.metadata["document_id"])):
+                if self._sink.ours.has(held.id, held.metadata) and self._is_mine(str(held.metadata["document_id"])):
                     stray = trace(held)
                     strays[place_of.get(stray.document_id, stray.path)].append(stray)
                 else:

@@ -154,6 +154,7 @@ class Worker:
         tally: Tally,
         model: str,
         source_name: str,
+        owner_tag: str,
         rescan_seconds: float,
     ) -> None:
         self._looker = looker
@@ -166,6 +167,7 @@ class Worker:
         self._tally = tally
         self._model = model
         self._source_name = source_name
+        self._owner_tag = owner_tag
         self._rescan_seconds = rescan_seconds
         self._turns = in_work
         self._overtaken = Counter[str]()
@@ -466,7 +468,7 @@ class Worker:
         )
 
     def _new_id(self) -> str:
-        return document_id_of(self._source_name, self._runtime.new_id())
+        return document_id_of(self._source_name, self._runtime.new_id(), self._owner_tag)
 
     async def _before(self, text: Text, claim: "_Claim") -> Entry | None:
         kin = await self._ledger_lane.run(self._ledger.kin, text.path, text.stat, text.content_hash)

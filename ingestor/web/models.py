@@ -83,6 +83,7 @@ class Counts(_Told):
     problems: int
     held_deletions: int
     vectors: Store
+    owner: str
 
 
 class SourceStatus(Counts):
@@ -99,6 +100,7 @@ class SourceStatus(Counts):
     restless: list[str]
     """Files that change all the time, and are looked at once a minute at most."""
     next_call_seconds: float | None
+    refused: str
     rebuild: Rebuild
 
 

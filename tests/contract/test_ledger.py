@@ -89,6 +89,22 @@ def test_a_removed_document_is_forgotten(ledger: Ledger) -> None:
     assert ledger.glances().keys() == {"b"}
 
 
+def test_entries_are_found_by_their_documents(ledger: Ledger) -> None:
+    ledger.commit(added(entry("a"), entry("b"), entry("c")), [])
+    (first,) = ledger.entries(["a"]).values()
+    assert ledger.entries_of([first.document_id, "unknown"]) == [first]
+    assert ledger.entries_of([]) == []
+    ids = [each.document_id for each in ledger.entries(["a", "b", "c"]).values()]
+    assert {each.path for each in ledger.entries_of(ids)} == {"a", "b", "c"}
+
+
+def test_some_entries_are_those_after_an_offset(ledger: Ledger) -> None:
+    ledger.commit(added(*(entry(f"path-{number}") for number in range(7))), [])
+    pages = [ledger.some(offset, 3) for offset in (0, 3, 6, 9)]
+    assert [len(page) for page in pages] == [3, 3, 1, 0]
+    assert {each.path for page in pages for each in page} == {f"path-{number}" for number in range(7)}
+
+
 def test_kin_of_a_known_path_is_its_own_entry_alone(ledger: Ledger) -> None:
     ledger.commit(added(entry("a"), entry("b")), [])
     assert [each.path for each in ledger.kin("a", STAT, "hash-b")] == ["a"]

@@ -4,6 +4,7 @@ import itertools
 import socket
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -12,13 +13,22 @@ from chromadb.utils.embedding_functions import OpenAIEmbeddingFunction, known_em
 
 from ingestor.adapters.chroma_client import connect, disconnect
 from ingestor.adapters.chroma_function import stand_in
+from ingestor.adapters.chroma_hold import Hold
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, Space, _body_bytes, _bounds, open_sink
 from ingestor.adapters.folder_lock import FolderLock
 from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.asking import Function
-from ingestor.core.errors import CollectionLost, ConfigError, RecipeMismatch, RejectedByChroma, ServiceUnavailable
+from ingestor.core.errors import (
+    CollectionLost,
+    ConfigError,
+    ForeignCollection,
+    RecipeMismatch,
+    RejectedByChroma,
+    ServiceUnavailable,
+)
 from ingestor.core.model import Recipe, Record, Retag, Scalar
+from ingestor.core.owning import Owner, labels
 from ingestor.engine.measured import MeasuredSink
 from ingestor.ports import Sink, Vectors
 from tests.doubles_sink import MemorySink
@@ -34,6 +44,14 @@ LEARNING = Recipe("test", "letters", 0)
 NAMES = (f"sink-{number}" for number in itertools.count())
 
 
+OWNER = Owner("a" * 32, "place", "here:/data", "/folder")
+
+
+def hold_of(owner: Owner) -> Hold:
+    written = labels(owner, {}, f"process of {owner.id}", beat_seconds=0)
+    return Hold(written, is_shared=True, is_new=True, predecessor="", on_rival=lambda _process, _beat: None)
+
+
 class Bench(Protocol):
     """A sink under test, and what somebody else may do to its collection."""
 
@@ -42,6 +60,7 @@ class Bench(Protocol):
     def put_foreign(self, identity: str, metadata: dict[str, Scalar] | None) -> None: ...
     def delete_collection(self) -> None: ...
     def rename_collection(self) -> None: ...
+    def take_over_collection(self) -> None: ...
 
 
 class MemoryBench:
@@ -58,12 +77,15 @@ class MemoryBench:
     def rename_collection(self) -> None:
         self.memory.is_renamed = True
 
+    def take_over_collection(self) -> None:
+        self.memory.rival = "another data folder"
+
 
 class ChromaBench:
     def __init__(self, client: "ClientAPI") -> None:
         self.client = client
         self.name = next(NAMES)
-        self.sink: Sink = open_sink(client, self.name, RECIPE, HnswConfig(), fingerprint="f")
+        self.sink: Sink = open_sink(client, self.name, RECIPE, HnswConfig(), fingerprint="f", hold=hold_of(OWNER))
 
     def put_foreign(self, identity: str, metadata: dict[str, Scalar] | None) -> None:
         collection = self.client.get_collection(self.name, embedding_function=None)
@@ -71,6 +93,11 @@ class ChromaBench:
 
     def delete_collection(self) -> None:
         self.client.delete_collection(self.name)
+
+    def take_over_collection(self) -> None:
+        open_sink(
+            self.client, self.name, RECIPE, HnswConfig(), fingerprint="f", hold=hold_of(replace(OWNER, id="b" * 32))
+        )
 
     def rename_collection(self) -> None:
         self.client.get_collection(self.name, embedding_function=None).modify(name=f"{self.name}-renamed")
@@ -465,9 +492,11 @@ def test_a_collection_that_somebody_deleted_makes_every_call_fail(bench: Bench) 
         lambda: sink.search(rows((1, 0, 0))[0], 1, None, None),
         sink.count,
         sink.ids,
+        lambda: sink.page(0, 1),
         lambda: sink.read(["a:1"]),
         lambda: sink.unreachable(["a:1"], rows((1, 0, 0))),
         sink.confirm,
+        sink.keep,
     ]
     for call in calls:
         with pytest.raises(CollectionLost, match="deleted"):
@@ -476,9 +505,33 @@ def test_a_collection_that_somebody_deleted_makes_every_call_fail(bench: Bench) 
 
 def test_a_collection_that_somebody_renamed_is_not_confirmed(bench: Bench) -> None:
     bench.sink.confirm()
+    bench.sink.keep()
     bench.rename_collection()
-    with pytest.raises(CollectionLost, match="renamed"):
-        bench.sink.confirm()
+    for look in (bench.sink.confirm, bench.sink.keep):
+        with pytest.raises(CollectionLost, match="renamed"):
+            look()
+
+
+def test_a_collection_that_somebody_took_over_is_not_confirmed(bench: Bench) -> None:
+    bench.take_over_collection()
+    for look in (bench.sink.confirm, bench.sink.keep):
+        with pytest.raises(ForeignCollection, match="belongs to"):
+            look()
+
+
+def test_pages_have_every_record_once_with_its_metadata(bench: Bench) -> None:
+    bench.put_foreign("theirs", None)
+    records, vectors = many(7)
+    bench.sink.add(records, vectors)
+    pages = [bench.sink.page(offset, 3) for offset in (0, 3, 6, 9)]
+    assert [len(page) for page in pages] == [3, 3, 2, 0]
+    found = {id_: metadata for page in pages for id_, metadata in page.items()}
+    assert found == {record.id: record.metadata for record in records} | {"theirs": {}}
+
+
+def test_a_document_whose_id_bears_no_tag_is_the_owners(bench: Bench) -> None:
+    assert bench.sink.ours.has("a:1", {"document_id": "a"})
+    assert not bench.sink.ours.has("cccccccc.a:1", {"document_id": "cccccccc.a"})
 
 
 @pytest.mark.parametrize("space", ["cosine", "l2", "ip"])

@@ -129,9 +129,11 @@ def test_every_call_on_a_server_that_fell_silent_or_away_ends(gate: Gate, state:
         lambda: sink.search(VECTOR, 1, None, None),
         sink.count,
         sink.ids,
+        lambda: sink.page(0, 1),
         lambda: sink.read(["a:1"]),
         lambda: sink.unreachable(["a:1"], VECTOR[np.newaxis]),
         sink.confirm,
+        sink.keep,
         lambda: open_sink(client, "slow-new", RECIPE, HnswConfig(), fingerprint="f"),
     ]
     for call in calls:

@@ -211,7 +211,7 @@ async def nothing_is_off(_: Auditor) -> bool:
 @contextmanager
 def the_protocol_alone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Auditor, "is_count_off", nothing_is_off)
+        patch.setattr(Auditor, "is_off", nothing_is_off)
         patch.setattr(pipeline_module, "EMBEDDING_RETRY", Backoff(0.0001, 0.0001, max_attempts=1))
         yield
 

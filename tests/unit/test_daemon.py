@@ -11,10 +11,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingestor.adapters.runtime import SystemRuntime
-from ingestor.core.errors import AuthenticationFailed, ChromaUnavailable, RateLimited, ServiceUnavailable
+from ingestor.core.errors import (
+    AuthenticationFailed,
+    ChromaUnavailable,
+    ForeignCollection,
+    RateLimited,
+    ServiceUnavailable,
+)
 from ingestor.core.model import Change, Hint, Priority, Snapshot, Stat
 from ingestor.engine import daemon as daemon_module
 from ingestor.engine import patrol
+from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine.daemon import IN_STEP, LOOKING, STATE_NOTE, Daemon, Line
 from ingestor.engine.worker import RETRY_NOTE
 from tests.doubles_embedder import HashEmbedder
@@ -408,3 +415,47 @@ async def test_a_retry_of_another_process_has_a_provider_asked_that_wanted_to_be
     await until(lambda: state().get("next_call_seconds") is None)
     life.stop.set()
     await asyncio.wait_for(running, 10)
+
+
+async def test_whoever_has_lost_the_collection_to_another_owner_ends_and_writes_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patrol, "ROUND_SECONDS", 0.01)
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: world.records() == world.expected() and not world.ledger.waiting())
+    await until(lambda: ("ids", 0) in world.sink.calls)
+    held, world.sink.rival = dict(world.sink.held), "two:/data"
+    world.sink.held.clear()
+    with pytest.raises(ExceptionGroup) as ended:
+        await asyncio.wait_for(running, 10)
+    assert ended.value.subgroup(ForeignCollection) is not None
+    assert not world.sink.held, "what the next owner deletes is not put back"
+    assert held
+
+
+async def test_a_process_says_again_and_again_that_it_works_on_the_collection(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "BEAT_SECONDS", 0.01)
+
+    def signs() -> int:
+        return world.sink.calls.count(("keep", 0))
+
+    with capture_logs() as told:
+        async with asyncio.timeout(10):
+            pipeline = world.pipeline()
+            await pipeline.prepare()
+            try:
+                async with pipeline.running():
+                    await until(lambda: signs() >= 3)
+                    world.sink.fail("keep", ServiceUnavailable("Chroma was out of reach"), times=5)
+                    await until(lambda: signs() >= 12)
+                with pytest.raises(ExceptionGroup) as ended:  # noqa: PT012 - it ends while it waits
+                    async with pipeline.running():
+                        world.sink.rival = "two:/data"
+                        await asyncio.sleep(10)
+            finally:
+                await pipeline.close()
+    assert ended.value.subgroup(ForeignCollection) is not None
+    assert [entry["event"] for entry in told].count("collection.not_kept") == 1

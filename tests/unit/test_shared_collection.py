@@ -57,7 +57,7 @@ async def test_the_number_of_records_is_right_for_both_and_an_audit_finds_nothin
     assert len(worlds[0].embedder.calls[0]) + sum(map(len, worlds[0].embedder.calls[1:])) == 4
     async with opened(worlds) as pipelines:
         for pipeline, records in zip(pipelines, (3, 2), strict=True):
-            assert not await pipeline.auditor.is_count_off()
+            assert not await pipeline.auditor.is_off()
             audit = await pipeline.auditor.audit(is_deep=True, is_alone=True)
             assert (audit.is_sound, audit.records, audit.foreign) == (True, records, 0)
 
@@ -69,7 +69,7 @@ async def test_a_source_that_has_lost_its_ledger_takes_its_own_records_back(worl
     async with opened(worlds) as (one, other):
         assert (await one.auditor.audit(is_alone=True)).is_sound
         assert len(worlds[1].ledger.glances()) == 1
-        assert not await other.auditor.is_count_off()
+        assert not await other.auditor.is_off()
     await synced(worlds)
     assert (len(worlds[0].sink.held), len(worlds[0].embedder.calls)) == (5, calls)
 

@@ -12,9 +12,11 @@ import pytest
 
 from ingestor.core.auditing import Kind
 from ingestor.core.errors import ServiceUnavailable
+from ingestor.core.fingerprint import document_id_of, owner_tag_of
 from ingestor.core.model import Change, Priority
+from ingestor.core.owning import Ours
 from ingestor.engine import verify as verify_module
-from ingestor.engine.pipeline import Pipeline
+from ingestor.engine.pipeline import COLLECTION_NOTE, Pipeline
 from ingestor.engine.verify import Audit
 from tests.world import World
 
@@ -308,8 +310,97 @@ async def test_an_older_state_with_as_many_records_is_found(world: World) -> Non
     await world.sync()
     world.sink.held = backup
     async with opened(world) as pipeline:
-        assert not await pipeline.auditor.is_count_off()
+        assert await pipeline.auditor.is_off()
     kinds = {finding.kind for finding in (await audited(world, is_deep=False)).findings}
     assert kinds == {Kind.MISSING, Kind.ORPHANED, Kind.WRONG_METADATA}
     await repaired(world)
     assert world.records() == world.expected()
+
+
+def replace_by_unknown(world: World) -> None:
+    """As many records of documents that nobody knows, in place of those that are there."""
+    for id_ in list(world.sink.held):
+        held = world.sink.held.pop(id_)
+        document_id = "unknown" + id_.partition(":")[0]
+        metadata = dict(held.metadata or {}) | {"document_id": document_id}
+        world.sink.held[f"{document_id}:{id_.partition(':')[2]}"] = replace(held, metadata=metadata)
+
+
+def replace_by_records_by_hand(world: World) -> None:
+    for number, id_ in enumerate(list(world.sink.held)):
+        world.sink.put_foreign(f"note-{number}", world.sink.held.pop(id_).vector)
+
+
+@pytest.mark.parametrize("harm", [replace_by_unknown, replace_by_records_by_hand])
+async def test_as_many_records_with_another_content_are_noticed_at_the_start(world: World, harm: Harm) -> None:
+    await world.sync()
+    texts = len(world.embedded_texts())
+    harm(world)
+    await world.sync()
+    assert {held for held in world.records() if held[0] != "note"} >= set(world.expected())
+    assert len(world.embedded_texts()) == texts
+    by_hand = {id_ for id_ in world.sink.held if id_.startswith("note-")}
+    assert len(world.sink.held) == len(world.expected()) + len(by_hand)
+    world.sink.calls.clear()
+    await world.sync()
+    assert ("ids", 0) not in world.sink.calls, "and all is compared once only"
+
+
+async def test_a_sample_of_many_records_shows_that_they_are_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_module, "SAMPLE", 20)
+    for number in range(400):
+        world.folder.write(f"many/{number}.md", f"text {number}".encode())
+    await world.sync()
+    async with opened(world) as pipeline:
+        for _ in range(20):
+            assert not await pipeline.auditor.is_off(), "wherever it is looked"
+        assert max(size for verb, size in world.sink.calls if verb == "read") <= 300
+        replace_by_unknown(world)
+        assert await pipeline.auditor.is_off()
+
+
+TAGGED = Ours("a" * 8, frozenset({"f" * 8}))
+
+
+def leave_a_stray_of(world: World, tag: str) -> str:
+    held = next(iter(world.sink.held.values()))
+    document_id = document_id_of("", "ghost", tag)
+    metadata = dict(held.metadata or {}) | {"document_id": document_id, "source": "never/was.md"}
+    world.sink.held[f"{document_id}:1"] = replace(held, metadata=metadata)
+    return f"{document_id}:1"
+
+
+@pytest.mark.parametrize(("tag", "is_foreign"), [("a" * 8, False), ("f" * 8, False), ("", False), ("b" * 8, True)])
+async def test_records_of_unknown_owners_are_never_adopted_or_deleted(
+    world: World, tag: str, *, is_foreign: bool
+) -> None:
+    world.sink.ours = TAGGED
+    await world.sync()
+    assert all(owner_tag_of(document_id) == TAGGED.tag for document_id in world.ledger.documents)
+    stray = leave_a_stray_of(world, tag)
+    assert (await audited(world)).foreign == int(is_foreign)
+    await world.sync()
+    assert (stray in world.sink.held) is is_foreign
+    world.ledger = type(world.ledger)()
+    stray = leave_a_stray_of(world, tag)
+    texts = len(world.embedded_texts())
+    await world.sync()
+    assert (stray in world.sink.held) is is_foreign
+    assert len(world.sink.held) == len(world.expected()) + is_foreign
+    assert len(world.embedded_texts()) == texts, "a lost ledger costs nothing"
+
+
+async def test_a_collection_that_was_taken_over_becomes_this_folder(world: World) -> None:
+    world.sink.ours = Ours("f" * 8)
+    await world.sync()
+    world.sink.ours = TAGGED
+    other_folder = World()
+    other_folder.sink, other_folder.vectors = world.sink, world.vectors
+    other_folder.ledger.set_note(COLLECTION_NOTE, "another collection, before")
+    other_folder.folder.write("new.md", b"one\nseven")
+    await other_folder.sync()
+    await other_folder.sync()
+    assert other_folder.records() == other_folder.expected()
+    assert len(world.sink.held) == 2

@@ -21,9 +21,11 @@ from ingestor.app.doctor.instances import orphans
 from ingestor.app.doctor.premises import Premises
 from ingestor.app.doctor.way import on_the_way
 from ingestor.app.embedder import recipe_of
+from ingestor.app.owning import refusal_of
 from ingestor.app.parts import ledger_of
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
 from ingestor.core.errors import ConfigError, IngestorError, RecipeMismatch
+from ingestor.core.owning import told as owner_of
 from ingestor.settings import Settings, route_to_chroma
 
 if TYPE_CHECKING:
@@ -136,6 +138,11 @@ def _collection(premises: Premises, settings: Settings, stored: Stored) -> Itera
         "model": str(stored.metadata.get("embedding_model", "")),
     }
     told = f"the collection {name!r} (records: {stored.records:,})"
+    owner = owner_of(stored.metadata)
+    facts |= {"owner": owner}
+    if (refusal := refusal_of(settings, name, stored.metadata)) is not None:
+        yield failure(_NAME, refusal, **facts)
+        return
     if RECIPE_KEY not in stored.metadata:
         if stored.records:
             remedy = "choose another INGESTOR_CHROMA__COLLECTION"
@@ -162,6 +169,8 @@ def _collection(premises: Premises, settings: Settings, stored: Stored) -> Itera
     if stored.records and stored.dimensions:
         premises.dimensions[name] = stored.dimensions
     yield well(_NAME, f"{told} is of {facts['model']}, as the settings have it", **facts)
+    if owner:
+        yield well(_NAME, f"the collection {name!r} is filled by this data folder, {owner}")
     most = settings.chroma.max_tombstone_ratio
     if most and tombstones > most * max(1, stored.records):
         sentence = f"deleted records in the index of {name!r}: {tombstones:,}"
