@@ -260,14 +260,19 @@ def test_the_first_vectors_note_their_length_beside_what_is_there_by_then(client
     assert metadata_of(client)["embedding_dimensions"] == 2
 
 
-def test_a_key_that_is_changed_beside_a_sign_of_life_stays_changed(client: "ClientAPI", one: Machine) -> None:
-    sink = one.start()
-    catalog = ChromaCatalog(client)
-    for number in range(5):
-        beating = threading.Thread(target=sink.keep)
-        beating.start()
-        row = catalog.find(COLLECTION)
-        assert row is not None
-        catalog.modify(row, {"topic": number}, {})
-        beating.join(20)
-        assert metadata_of(client)["topic"] == number
+def test_a_key_that_is_changed_beside_a_sign_of_life_stays_changed(
+    client: "ClientAPI", one: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one.start()
+    row = ChromaCatalog(client).find(COLLECTION)
+    assert row is not None
+    found_before = [dict(row.metadata)]
+
+    def write_what_was_found_before(_seconds: float) -> None:
+        if found_before:
+            client.get_collection(COLLECTION, embedding_function=None).modify(metadata=found_before.pop())
+
+    monkeypatch.setattr("ingestor.adapters.chroma_catalog.time.sleep", write_what_was_found_before)
+    ChromaCatalog(client).modify(row, {"topic": "law"}, {})
+    assert not found_before
+    assert metadata_of(client)["topic"] == "law"

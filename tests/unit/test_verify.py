@@ -346,6 +346,16 @@ async def test_as_many_records_with_another_content_are_noticed_at_the_start(wor
     assert ("ids", 0) not in world.sink.calls, "and all is compared once only"
 
 
+async def test_a_record_of_nobodys_in_place_of_one_of_others_is_noticed(world: World) -> None:
+    await world.sync()
+    world.sink.put_foreign("note", next(iter(world.sink.held.values())).vector)
+    await world.sync()
+    del world.sink.held["note"]
+    leave_an_orphan(world)
+    await world.sync()
+    assert world.records() == world.expected(), "although no record is missing, and the number is right"
+
+
 async def test_a_sample_of_many_records_shows_that_they_are_others(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
