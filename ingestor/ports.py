@@ -258,12 +258,15 @@ class Ledger(Protocol):
         """The entries that a file may be: the one at its path alone, or else those that it may be renamed from.
 
         These have the same inode and size, or else the same content; a few of them where many have the same content.
+        Documents that are held back have the same content in any case: an inode is soon used for another file.
         """
 
-    def mark(self, entries: Sequence[Entry], dropped: int = 0) -> None:
+    def mark(self, entries: Sequence[Entry], dropped: int = 0, removed: Sequence[str] = ()) -> None:
         """Write entries with what is about to become doubtful, before Chroma is touched.
 
-        `dropped` records are about to be deleted: each becomes a tombstone of the index.
+        `dropped` records are about to be deleted: each becomes a tombstone of the index. The documents at the paths
+        `removed` are about to go: from now on they cannot be held back. Raises `DeletionHeld`, and does nothing, when
+        one of them is held back already and nobody has approved.
         """
 
     def tombstones(self) -> int:
@@ -282,7 +285,8 @@ class Ledger(Protocol):
     def commit(self, plans: Sequence[Plan], changes: Sequence[Change]) -> None:
         """Replace `before` by `after` for every plan, and acknowledge the changes that led to them.
 
-        A change whose path was hinted at again meanwhile (a newer generation) stays queued.
+        A change whose path was hinted at again meanwhile (a newer generation) stays queued. Documents that are gone, or
+        go on under other paths, are held back no more; nor are those whose change is acknowledged: the file is there.
         """
 
     def enqueue(self, paths: Iterable[str], change: Change) -> int:
@@ -317,7 +321,28 @@ class Ledger(Protocol):
         """Make every change due: the clock was set back, and no time in the queue means anything any more."""
 
     def dequeue(self, paths: Iterable[str]) -> None:
-        """Take paths out of the queue, but for leased ones: their files are missing, and deletions are held back."""
+        """Take paths out of the queue, but for leased ones."""
+
+    def held(self) -> dict[str, bool]:
+        """The paths whose deletion is held back, each with whether it may happen all the same.
+
+        It may when somebody has approved, or when it had begun before it could be held.
+        """
+
+    def hold(self, paths: Iterable[str]) -> None:
+        """Hold back the deletion of documents; those that are held or have begun to go already stay as they are.
+
+        What is queued of them leaves the queue, but for what is leased.
+        """
+
+    def hold_no_more(self, paths: Iterable[str]) -> None:
+        """Take paths out of the set of what is held back: nothing is missing of them any more."""
+
+    def approve(self, paths: Iterable[str]) -> int:
+        """Approve of deletions, if they are held back; returns of how many nobody had approved.
+
+        To be called by any process, beside the one that holds the lock.
+        """
 
     def next_due_seconds(self, *, least: Priority = Priority.BACKFILL) -> float | None:
         """When the earliest change that nobody works on, of a priority or a more urgent one, is due; None for none."""

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from ingestor.core.errors import DeletionHeld
 from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, Stat, Usage
+from ingestor.core.planning import settled
 from ingestor.ports import BACKFILL_SHARE, Totals, Vector
 
 
@@ -46,6 +48,7 @@ class MemoryLedger:
         self.tokens: Counter[str] = Counter()
         self.notes: dict[str, str] = {}
         self.dropped = 0
+        self.holding: dict[str, bool] = {}
 
     def glances(self, below: str = "") -> dict[str, Glance]:
         return {
@@ -76,7 +79,12 @@ class MemoryLedger:
         if own or not stat.size_bytes:
             return own
         key = (stat.inode, stat.size_bytes)
-        near = [entry for entry in entries if (entry.stat.inode, entry.stat.size_bytes) == key]
+        near = [
+            entry
+            for entry in entries
+            if (entry.stat.inode, entry.stat.size_bytes) == key
+            and (entry.content_hash == content_hash or self.holding.get(entry.path) is not False)
+        ]
         return near or [entry for entry in entries if entry.content_hash == content_hash]
 
     def tombstones(self) -> int:
@@ -85,7 +93,11 @@ class MemoryLedger:
     def set_tombstones(self, count: int) -> None:
         self.dropped = count
 
-    def mark(self, entries: Sequence[Entry], dropped: int = 0) -> None:
+    def mark(self, entries: Sequence[Entry], dropped: int = 0, removed: Sequence[str] = ()) -> None:
+        for path in removed:
+            if self.holding.get(path) is False:
+                raise DeletionHeld(f"the deletion of {path} is held back")
+        self.holding.update(dict.fromkeys(removed, True))
         self.dropped += dropped
         for entry in entries:
             rival = self.entries([entry.path]).get(entry.path)
@@ -110,6 +122,7 @@ class MemoryLedger:
             if plan.after is None and plan.before is not None:
                 self.documents.pop(plan.before.document_id, None)
         self.mark([plan.after for plan in plans if plan.after is not None])
+        self.hold_no_more(settled(plans, changes))
         for change in changes:
             queued = self.queue.get(change.path)
             if queued is not None and queued.generation == change.generation:
@@ -182,6 +195,24 @@ class MemoryLedger:
     def dequeue(self, paths: Iterable[str]) -> None:
         for path in set(paths) - self.leased:
             self.queue.pop(path, None)
+
+    def held(self) -> dict[str, bool]:
+        return dict(sorted(self.holding.items()))
+
+    def hold(self, paths: Iterable[str]) -> None:
+        held = list(paths)
+        for path in held:
+            self.holding.setdefault(path, False)
+        self.dequeue(held)
+
+    def hold_no_more(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self.holding.pop(path, None)
+
+    def approve(self, paths: Iterable[str]) -> int:
+        meant = [path for path in set(paths) if self.holding.get(path) is False]
+        self.holding.update(dict.fromkeys(meant, True))
+        return len(meant)
 
     def next_due_seconds(self, *, least: Priority = Priority.BACKFILL) -> float | None:
         return min(

@@ -8,9 +8,9 @@ from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.errors import UndecodableDocument
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Change, Chunk, Priority
+from ingestor.engine.guard import APPROVED_NOTE
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
-from ingestor.engine.reconcile import APPROVED_NOTE
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_folder import MemoryFolder
 from tests.doubles_ledger import MemoryLedger, MemoryVectors
@@ -35,6 +35,14 @@ def decode(raw: bytes) -> str:
     return raw.decode()
 
 
+class _Unlimited(DeletionLimit):
+    def holds_back(self, *, gone: int, known: int, found: int) -> bool:  # noqa: ARG002 - asked as any limit is
+        return False
+
+
+UNLIMITED = _Unlimited(max_ratio=1.0, min_documents=10**9)
+
+
 class World:
     """Doubles that outlive the process, and processes that come and go."""
 
@@ -47,7 +55,7 @@ class World:
         self.cutter = LineCutter()
         self.limit = DeletionLimit(max_ratio=0.5, min_documents=4)
         self.approves = True
-        """Whether deletions are approved beforehand, however many they are."""
+        """Whether deletions are never held back, however many they are."""
 
     def pipeline(self, name: str = "", beside: Sequence[Pipeline] = ()) -> Pipeline:
         parts = Parts(
@@ -61,14 +69,26 @@ class World:
             estimate_tokens=len,
             name=name,
         )
-        return Pipeline(parts, rescan_seconds=3600.0, limit=self.limit, beside=beside)
+        return Pipeline(parts, rescan_seconds=3600.0, limit=self.limit_now, beside=beside)
+
+    @property
+    def limit_now(self) -> DeletionLimit:
+        """How many deletions happen without approval."""
+        return UNLIMITED if self.approves else self.limit
+
+    def approve(self) -> int:
+        """Approve of what is held back."""
+        self.ledger.set_note(APPROVED_NOTE, "all")
+        return self.ledger.approve(self.ledger.held())
+
+    def waiting(self) -> set[str]:
+        """The paths whose deletion waits for approval."""
+        return {path for path, is_approved in self.ledger.held().items() if not is_approved}
 
     async def sync(self) -> Pipeline:
         # A new process has a new client.
         getattr(self.embedder, "_inner", self.embedder).is_closed = False
         pipeline = self.pipeline()
-        if self.approves:
-            getattr(self.ledger, "_inner", self.ledger).set_note(APPROVED_NOTE, "all")
         try:
             await pipeline.prepare()
             async with pipeline.running():

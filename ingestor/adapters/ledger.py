@@ -24,9 +24,10 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 
 from ingestor.adapters.ledger_listing import at_or_below, matching
 from ingestor.adapters.ledger_schema import SCHEMA_NOTE, SCHEMA_VERSION, refuse_other
-from ingestor.core.errors import LedgerCorrupt, ServiceUnavailable
+from ingestor.core.errors import DeletionHeld, LedgerCorrupt, ServiceUnavailable
 from ingestor.core.listing import Listed, Listing, State, Wanted
 from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, Stage, Stat, Usage
+from ingestor.core.planning import settled
 from ingestor.ports import BACKFILL_SHARE, Totals
 
 _BUSY_TIMEOUT_SECONDS = 30
@@ -126,7 +127,15 @@ _NEAR = (
     .where(
         sa.or_(
             _documents.c.path == sa.bindparam("at"),
-            sa.and_(_documents.c.inode == sa.bindparam("inode"), _documents.c.size_bytes == sa.bindparam("size")),
+            sa.and_(
+                _documents.c.inode == sa.bindparam("inode"),
+                _documents.c.size_bytes == sa.bindparam("size"),
+                # An inode that is used again must not take what is held back for the file that has it now.
+                sa.or_(
+                    _documents.c.content_hash == sa.bindparam("content"),
+                    ~sa.exists().where(_held.c.path == _documents.c.path, _held.c.is_approved.is_(False)),
+                ),
+            ),
         )
     )
     .limit(_KIN)
@@ -220,7 +229,12 @@ class SqliteLedger:
 
     def kin(self, path: str, stat: Stat, content_hash: str) -> list[Entry]:
         """See `ports.Ledger.kin`."""
-        same_file = {"at": os.fsencode(path), "inode": _signed(stat.inode), "size": stat.size_bytes}
+        same_file = {
+            "at": os.fsencode(path),
+            "inode": _signed(stat.inode),
+            "size": stat.size_bytes,
+            "content": content_hash,
+        }
         with self._reading() as connection:
             found = [_entry(row) for row in connection.execute(_NEAR, same_file)]
             own = [entry for entry in found if entry.path == path]
@@ -228,9 +242,10 @@ class SqliteLedger:
                 return own
             return found or [_entry(row) for row in connection.execute(_ALIKE, {"content": content_hash})]
 
-    def mark(self, entries: Sequence[Entry], dropped: int = 0) -> None:
+    def mark(self, entries: Sequence[Entry], dropped: int = 0, removed: Sequence[str] = ()) -> None:
         """See `ports.Ledger.mark`."""
         with self._writing() as connection:
+            _begin_removal(connection, removed)
             _put_entries(connection, entries)
             if dropped:
                 connection.execute(_COUNT, [{"name": TOMBSTONES, "value": dropped}])
@@ -267,6 +282,7 @@ class SqliteLedger:
             for page in _pages(gone):
                 connection.execute(sa.delete(_documents).where(_documents.c.document_id.in_(page)))
             _put_entries(connection, [plan.after for plan in plans if plan.after is not None])
+            _hold_no_more(connection, settled(plans, changes))
             if changes:
                 named = [_named(change) for change in changes]
                 same = sa.and_(_queue.c.path == sa.bindparam("at"), _queue.c.generation == sa.bindparam("seen"))
@@ -390,6 +406,38 @@ class SqliteLedger:
                     _queue.c.path.in_([os.fsencode(path) for path in page]), _queue.c.is_leased.is_(False)
                 )
                 connection.execute(sa.delete(_queue).where(is_idle))
+
+    def held(self) -> dict[str, bool]:
+        """See `ports.Ledger.held`."""
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(_held).order_by(_held.c.path))
+            return {os.fsdecode(row.path): row.is_approved for row in rows}
+
+    def hold(self, paths: Iterable[str]) -> None:
+        """See `ports.Ledger.hold`."""
+        encoded = [os.fsencode(path) for path in paths]
+        if not encoded:
+            return
+        statement = insert(_held).on_conflict_do_nothing(index_elements=[_held.c.path])
+        is_idle = sa.and_(_queue.c.path == sa.bindparam("at"), _queue.c.is_leased.is_(False))
+        with self._writing() as connection:
+            connection.execute(statement, [{"path": path, "is_approved": False} for path in encoded])
+            # What was queued for another reason, such as an edit, would find its file gone.
+            connection.execute(sa.delete(_queue).where(is_idle), [{"at": path} for path in encoded])
+
+    def hold_no_more(self, paths: Iterable[str]) -> None:
+        """See `ports.Ledger.hold_no_more`."""
+        with self._writing() as connection:
+            _hold_no_more(connection, paths)
+
+    def approve(self, paths: Iterable[str]) -> int:
+        """See `ports.Ledger.approve`."""
+        approved = 0
+        with self._writing() as connection:
+            for page in _pages(paths):
+                statement = sa.update(_held).where(_waits_at(page)).values(is_approved=True)
+                approved += connection.execute(statement).rowcount
+        return approved
 
     def next_due_seconds(self, *, least: Priority = Priority.BACKFILL) -> float | None:
         """See `ports.Ledger.next_due_seconds`."""
@@ -580,6 +628,26 @@ def _put_entries(connection: sa.Connection, entries: Sequence[Entry]) -> None:
         statement.on_conflict_do_update(index_elements=[_documents.c.document_id], set_=replaced),
         [_document_row(entry) for entry in entries],
     )
+
+
+def _begin_removal(connection: sa.Connection, paths: Sequence[str]) -> None:
+    """Let deletions begin, unless they are held back; what has begun is held back no more."""
+    for page in _pages(paths):
+        refused = connection.execute(sa.select(_held.c.path).where(_waits_at(page)).limit(1)).scalar()
+        if refused is not None:
+            raise DeletionHeld(f"the deletion of {os.fsdecode(refused)} is held back", remedy="run `ingestor approve`")
+        statement = insert(_held).on_conflict_do_nothing(index_elements=[_held.c.path])
+        connection.execute(statement, [{"path": os.fsencode(path), "is_approved": True} for path in page])
+
+
+def _waits_at(paths: Iterable[str]) -> sa.ColumnElement[bool]:
+    """Whether the deletion of one of some paths waits for approval."""
+    return sa.and_(_held.c.path.in_([os.fsencode(path) for path in paths]), _held.c.is_approved.is_(False))
+
+
+def _hold_no_more(connection: sa.Connection, paths: Iterable[str]) -> None:
+    for page in _pages(paths):
+        connection.execute(sa.delete(_held).where(_held.c.path.in_([os.fsencode(path) for path in page])))
 
 
 def _signed(number: int) -> int:

@@ -42,6 +42,7 @@ def status_json(found: Status) -> dict[str, Any]:
         "cost": asdict(found.cost),
         "vectors": {"bytes": found.vectors_bytes, "max_bytes": found.max_vectors_bytes},
         "held_deletions": found.held_deletions,
+        "held_examples": [spelled(path) for path in found.held_examples],
         "last_reconcile": found.last_reconcile,
         "watching": found.watching,
         "outage": found.outage,

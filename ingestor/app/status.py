@@ -15,7 +15,7 @@ from typing import Any
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.owner_file import OwnerFile
-from ingestor.app.beside import Beside, kept, unfinished
+from ingestor.app.beside import Beside, kept, next_ledger, unfinished
 from ingestor.app.collection import endpoint
 from ingestor.app.embedder import allowance_of, currency_of, price_of
 from ingestor.app.parts import VECTORS_FILE, ledger_of, path_below
@@ -26,10 +26,14 @@ from ingestor.core.model import Change, Priority, Problem, Stage
 from ingestor.core.paths import is_at_or_below
 from ingestor.engine.account import local_day
 from ingestor.engine.daemon import STATE_NOTE
-from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, LAST_RECONCILE_NOTE, UNREADABLE_NOTE
+from ingestor.engine.guard import APPROVED_NOTE
+from ingestor.engine.reconcile import LAST_RECONCILE_NOTE, UNREADABLE_NOTE
 from ingestor.engine.worker import RETRY_NOTE
 from ingestor.ports import Totals
 from ingestor.settings import EmbeddingSettings, Settings
+
+MAX_EXAMPLES = 3
+"""Paths of held deletions that are told with their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class Status:
     last_reconcile: Mapping[str, Any] | None
     held_deletions: int
     """Deletions that wait for `ingestor approve`."""
+    held_examples: Sequence[str]
+    """The first `MAX_EXAMPLES` of them, by path."""
     unreadable_folders: int
     """Folders that could not be listed; `problems` names them."""
     watching: str
@@ -98,13 +104,13 @@ def _status(settings: Settings) -> Status:
     totals: Totals | None = None
     reconcile: Mapping[str, Any] | None = None
     state: Mapping[str, Any] = {}
-    held = unreadable = tokens_today = tombstones = 0
+    held = held_paths(settings)
+    unreadable = tokens_today = tombstones = 0
     with ledger_of(settings) as ledger:
         if ledger is not None:
             totals = ledger.totals()
             reconcile = json.loads(ledger.note(LAST_RECONCILE_NOTE) or "null")
             state = json.loads(ledger.note(STATE_NOTE) or "{}")
-            held = int(ledger.note(HELD_NOTE) or 0)
             tombstones = ledger.tombstones()
             unreadable = len(_unreadable(ledger))
             tokens_today = ledger.tokens_on(local_day(time.time()))
@@ -124,7 +130,8 @@ def _status(settings: Settings) -> Status:
         vectors_bytes=_size_bytes(settings.data_dir / VECTORS_FILE),
         max_vectors_bytes=settings.vectors.max_bytes,
         last_reconcile=reconcile,
-        held_deletions=held,
+        held_deletions=len(held),
+        held_examples=held[:MAX_EXAMPLES],
         unreadable_folders=unreadable,
         watching=str(state.get("watching", "")) if running else "",
         outage=str(state.get("outage", "")) if running else "",
@@ -251,19 +258,43 @@ def _at_or_below(paths: Sequence[str], place: str | None) -> list[str]:
     return [path for path in paths if is_at_or_below(path, place) or is_at_or_below(spelled(path), place)]
 
 
-def approve(settings: Settings) -> int:
-    """Approve of the deletions that are held back; returns how many.
+def held_paths(settings: Settings) -> list[str]:
+    """The paths of a source whose deletion waits for `ingestor approve`, by path."""
+    held: set[str] = set()
+    for each in _with_next(settings):
+        with ledger_of(each) as ledger:
+            found = ledger.held() if ledger is not None else {}
+            held.update(path for path, is_approved in found.items() if not is_approved)
+    return sorted(held)
 
-    A running daemon carries them out within a second, otherwise the next `sync` or `run` does.
+
+def held(settings: Settings) -> dict[str, list[str]]:
+    """The paths whose deletion waits for `ingestor approve`, by the name of their source."""
+    return {each.source_name: held_paths(each) for each in settings.each()}
+
+
+def approve(settings: Settings, shown: Mapping[str, Sequence[str]]) -> int:
+    """Approve of the deletions of these paths, by source, as far as they are held back; returns of how many.
+
+    A running daemon carries them out within a second, otherwise the next `sync` or `run` does. What is missed besides
+    is judged anew.
     """
     approved = 0
-    for each in settings.each():
-        with ledger_of(each) as ledger:
-            held = int(ledger.note(HELD_NOTE) or 0) if ledger is not None else 0
-            if ledger is not None and held:
-                ledger.set_note(APPROVED_NOTE, str(held))
-        approved += held
+    for source in settings.each():
+        paths = shown.get(source.source_name, ())
+        counts = [0]
+        for each in _with_next(source):
+            with ledger_of(each) as ledger:
+                if ledger is not None and paths:
+                    counts.append(ledger.approve(paths))
+                    ledger.set_note(APPROVED_NOTE, str(len(paths)))
+        approved += max(counts)
     return approved
+
+
+def _with_next(settings: Settings) -> tuple[Settings, Settings]:
+    """A source as it serves, and as a rebuild fills it anew."""
+    return settings, settings.varied(ledger_file=next_ledger(settings), collection=settings.chroma.collection)
 
 
 def is_daemon_running(settings: Settings) -> bool:

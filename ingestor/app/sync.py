@@ -123,7 +123,8 @@ async def sync(
             await pipeline.account.tell()
         tell(progress_of(pipelines, settings.each()))
         totals = [await pipeline.totals() for pipeline in pipelines]
-        return _report(pipelines, totals, scanned, time.monotonic() - began_seconds)
+        held = sum([len(await pipeline.held()) for pipeline in pipelines])
+        return _report(pipelines, totals, scanned, held, time.monotonic() - began_seconds)
 
 
 async def _opened(
@@ -182,12 +183,6 @@ async def work_through(pipelines: Sequence[Pipeline]) -> Scanned:
                 raise
             scanned.away = error.sentence
     await work_off(pipelines)
-    held = [pipeline for pipeline in pipelines if pipeline.reconciler.held]
-    for pipeline in held:
-        # What was renamed meanwhile is not missing any more.
-        await pipeline.reconcile()
-    if held:
-        await work_off(held)
     return scanned
 
 
@@ -242,7 +237,9 @@ def _cost(pipelines: Sequence[Pipeline], sources: Sequence[Settings]) -> str:
     return ", ".join(f"{amount:.4f} {currency}".rstrip() for currency, amount in amounts.items() if amount)
 
 
-def _report(pipelines: Sequence[Pipeline], totals: Sequence[Totals], scanned: Scanned, seconds: float) -> Report:
+def _report(
+    pipelines: Sequence[Pipeline], totals: Sequence[Totals], scanned: Scanned, held: int, seconds: float
+) -> Report:
     each = {
         pipeline.name: _counts(pipeline.tally, its_totals)
         for pipeline, its_totals in zip(pipelines, totals, strict=True)
@@ -258,7 +255,7 @@ def _report(pipelines: Sequence[Pipeline], totals: Sequence[Totals], scanned: Sc
         embedding=asdict(usage_of(pipelines)),
         seconds=round(seconds, 3),
         outage=next(filter(None, [scanned.away, *outages]), ""),
-        held_deletions=sum(pipeline.reconciler.held for pipeline in pipelines),
+        held_deletions=held,
     )
 
 

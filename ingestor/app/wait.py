@@ -22,7 +22,8 @@ from ingestor.app.status import below
 from ingestor.core.errors import ConfigError, DocumentError
 from ingestor.core.paths import is_at_or_below
 from ingestor.core.reconciling import difference, differs
-from ingestor.engine.reconcile import CONVERTER_REMEDY, HELD_NOTE
+from ingestor.engine.guard import holding_in
+from ingestor.engine.reconcile import CONVERTER_REMEDY
 from ingestor.settings import Settings
 
 POLL_SECONDS = 0.2
@@ -230,11 +231,11 @@ class _Post:
         """What has become of every path, by path."""
         with ledger_of(self.settings) as ledger:
             waiting = ledger.waiting() if ledger and self.pending else {}
-            held = ledger.note(HELD_NOTE) if ledger and self.pending else ""
+            held = holding_in(ledger).waiting if ledger and self.pending else frozenset[str]()
         for path in self.pending:
             problem = waiting.get(path)
             reason, remedy = (problem.reason, problem.remedy) if problem else ("", "")
-            if held and not reason and not os.path.lexists(self.settings.watch_dir / path):
+            if path in held:
                 reason, remedy = "deletions are held back", "run `ingestor approve`"
             self.done[path] = Awaited(self.settings.source_name, path, State.WAITING, reason, remedy)
         return [self.done[path] for path in sorted(self.done)]

@@ -65,8 +65,9 @@ def finish(report: "Report", *, as_json: bool) -> None:
         out.print(f"documents: {documents}\nchunks: {chunks}\nembedding: {usage}\n{report.seconds:.1f} s")
     if report.held_deletions:
         err.print(
-            f"[bold red]error:[/] {report.held_deletions} documents seem to be deleted, so many that nothing was: "
-            "see that the folder is what it should be (mounted, complete), then run `ingestor approve` and sync again"
+            f"[bold red]error:[/] {report.held_deletions} documents seem to be deleted, so many that they are kept: "
+            "see that the folder is what it should be (mounted, complete), then run `ingestor approve` and sync again; "
+            "`ingestor approve --list` names them"
         )
     if report.outage:
         err.print(f"[bold red]error:[/] not all is done: {shown(report.outage)}")

@@ -1,5 +1,6 @@
 """`ingestor problems`, `retry` and `approve`: what failed, another try, and leave to delete."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -68,18 +69,44 @@ def retry(
         finish(report, as_json=as_json)
 
 
-def approve(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
-    """Let deletions happen that were held back because there were suspiciously many."""
+def approve(
+    config: ConfigOption = None,
+    is_list: Annotated[bool, typer.Option("--list", help="List what is held back, and approve of nothing.")] = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Let deletions happen that were held back because there were suspiciously many.
+
+    What goes missing later is held back anew.
+    """
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
         from ingestor.app import status as app
 
-        count = app.approve(loaded.settings)
+        held = app.held(loaded.settings)
+        places = [(source, path) for source, paths in held.items() for path in paths]
+        if is_list:
+            _list_held(places, as_json=as_json)
+            return
+        count = app.approve(loaded.settings, held)
         if as_json:
             print_json({"approved": count})
         elif not count:
             out.print("nothing is held back")
-        elif app.is_daemon_running(loaded.settings):
-            out.print(f"{count} deletions approved; the daemon carries them out now")
         else:
-            out.print(f"{count} deletions approved; the next `ingestor sync` or `ingestor run` carries them out")
+            if app.is_daemon_running(loaded.settings):
+                out.print(f"{count} deletions approved; the daemon carries them out now")
+            else:
+                out.print(f"{count} deletions approved; the next `ingestor sync` or `ingestor run` carries them out")
+            _list_held(places[: app.MAX_EXAMPLES], as_json=False)
+            if more := len(places[app.MAX_EXAMPLES :]):
+                out.print(f"and {more} more")
+
+
+def _list_held(places: Sequence[tuple[str, str]], *, as_json: bool) -> None:
+    if as_json:
+        print_json([{**({"source": source} if source else {}), "path": spelled(path)} for source, path in places])
+    elif not places:
+        out.print("nothing is held back")
+    for source, path in places if not as_json else ():
+        out.print_verbatim(shown(f"{source}: {path}" if source else path))

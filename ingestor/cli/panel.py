@@ -11,7 +11,7 @@ from ingestor.cli.output import folded_rows, moment, out, print_rows, shown, siz
 from ingestor.cli.rebuild import told_kept, told_unfinished
 from ingestor.core.counting import counted
 from ingestor.core.errors import TransientError
-from ingestor.core.escaping import spelled
+from ingestor.core.escaping import listed, spelled
 from ingestor.language import translated
 
 if TYPE_CHECKING:
@@ -147,7 +147,10 @@ def _rows(found: "Status") -> dict[str, str]:
     if found.cost.tokens_per_day is not None:
         rows["today"] = f"{found.cost.tokens_today} of {found.cost.tokens_per_day} tokens"
     if found.held_deletions:
-        rows["held back"] = f"{found.held_deletions} deletions, until `ingestor approve` or the files come back"
+        examples = listed(found.held_examples, found.held_deletions)
+        rows["held back"] = (
+            f"{found.held_deletions} deletions, until `ingestor approve` or the files come back: {examples}"
+        )
     if reconcile and (left_out := reconcile.get("unconverted")):
         rows["left out"] = f"{left_out} files that nothing here converts to text: {CONVERTER_REMEDY}"
     if found.restless:

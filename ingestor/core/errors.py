@@ -90,6 +90,10 @@ class UnusableVectors(ServiceUnavailable):
         """Places of these texts in the call; when others are sound, the fault lies with the texts."""
 
 
+class DeletionHeld(TransientError):
+    """The deletion waits for somebody's approval, and is not carried out meanwhile."""
+
+
 class UnstableDocument(TransientError):
     """The file changed while it was read, or is still being written."""
 

@@ -4,6 +4,7 @@ Invariant: what comes out is one line that shows every sign; a text of letters i
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 _ACTING: Final = re.compile(
@@ -26,6 +27,11 @@ def escaped(text: str) -> str:
 def spelled(path: str) -> str:
     r"""A path for JSON, which has its own way with controls: bytes that are no UTF-8 as \xff, all else as it is."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def listed(paths: Sequence[str], count: int) -> str:
+    """The first ones of so many paths, for people."""
+    return ", ".join(map(spelled, paths)) + (", …" if count > len(paths) else "")
 
 
 def _escape(character: str) -> str:

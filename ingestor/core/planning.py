@@ -26,6 +26,7 @@ times, Chroma holds for this document exactly the records of `plan.after`.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -33,6 +34,7 @@ from pathlib import PurePosixPath
 from ingestor.core.fingerprint import chunk_fingerprint, file_tag, own_tag, record_id
 from ingestor.core.model import (
     DAMAGED,
+    Change,
     Chunk,
     Document,
     Entry,
@@ -154,6 +156,20 @@ def doubtful_entry(plan: Plan) -> Entry:
     doubtful = (frozenset[str]() if before is None else before.doubtful) | {r.id for r in plan.embed} | set(plan.drop)
     tags = held | {record.id: "" for record in plan.retag}
     return replace(shown, tags=tags, doubtful=doubtful)
+
+
+def settled(plans: Iterable[Plan], changes: Iterable[Change]) -> set[str]:
+    """The paths of which nothing is missing after a commit, so that nothing is left there to be held back.
+
+    Their files are there, which only a change that is acknowledged tells; or their documents are gone from them.
+    """
+    acknowledged = {change.path for change in changes}
+    left = {
+        plan.before.path
+        for plan in plans
+        if plan.before is not None and (plan.after is None or plan.after.path != plan.before.path)
+    }
+    return left | {plan.path for plan in plans if plan.after is not None and plan.path in acknowledged}
 
 
 def _every_id(entry: Entry) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ async def compare(
     """
     reconciled = [await pipeline.reconcile() for pipeline in following]
     audits = [await pipeline.auditor.audit() for pipeline in following]
-    if any(each.present or (each.gone and not each.held) for each in reconciled):
+    if any(each.present or each.gone for each in reconciled):
         return None
     told = [await pipeline.totals() for pipeline in following]
     before = [await pipeline.totals() for pipeline in serving]
@@ -57,7 +57,8 @@ async def compare(
         for audit in audits
         for finding in audit.findings
     ]
-    if held := sum(each.held for each in reconciled):
+    # The two know the same documents, but not from the same moment on.
+    if held := sum(max(pair) for pair in zip(_held(serving), _held(following), strict=True)):
         differences.append(f"{held} deletions wait for `ingestor approve`")
     if more := sum(max(0, now.problems - then.problems) for now, then in zip(told, before, strict=True)):
         differences.append(f"{more} documents that are in the serving collection cannot be indexed by the new model")
@@ -83,6 +84,10 @@ async def compare(
         carried=carried.carried,
         differences=tuple(differences),
     )
+
+
+def _held(pipelines: Sequence[Pipeline]) -> list[int]:
+    return [pipeline.reconciler.held for pipeline in pipelines]
 
 
 async def _searched(pipeline: Pipeline, sink: Sink) -> tuple[int, int]:

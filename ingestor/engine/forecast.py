@@ -20,7 +20,7 @@ from ingestor.core.errors import DocumentError, UnstableDocument
 from ingestor.core.estimating import Packing
 from ingestor.core.fingerprint import vector_key
 from ingestor.core.grammars import Kind, kind_of
-from ingestor.core.guarding import DeletionLimit, vanished
+from ingestor.core.guarding import NO_DELETIONS, DeletionLimit, Holding, Verdict, judged
 from ingestor.core.model import (
     UNKNOWN_STAT,
     Document,
@@ -35,8 +35,8 @@ from ingestor.core.model import (
 )
 from ingestor.core.planning import plan_document, plan_problem, plan_removal
 from ingestor.core.reconciling import Difference, difference
+from ingestor.engine.guard import FORMER_NOTE, holding_in
 from ingestor.engine.reading import Reader
-from ingestor.engine.reconcile import APPROVED_NOTE
 from ingestor.engine.worker import MAX_READS
 from ingestor.ports import Ledger, Source
 
@@ -214,7 +214,7 @@ class Forecaster:
         glances = self._glances()
         waiting = self._ledger.waiting() if self._ledger else {}
         found = difference(snapshot, glances, self._reader.cutting)
-        is_held = self._holds_back(snapshot, glances, found.gone, known=len(glances))
+        verdict = self._judged(snapshot, glances, found.gone)
         queued_present, queued_gone = self._queued(waiting, snapshot, found)
         present = tuple(dict.fromkeys((*found.present, *queued_present)))
         tally = self._begun()
@@ -225,12 +225,7 @@ class Forecaster:
             self._count(path, document, tally, is_known_to_fail=waiting.get(path) is not None)
         tell(len(present), len(present))
         self._remove(self._left(queued_gone), tally)
-        gone = self._left(found.gone)
-        if is_held:
-            # A sync compares again when all else is done: what was renamed meanwhile is not missing any more.
-            is_held = self._holds_back(snapshot, glances, gone, known=tally.sound + tally.faulty)
-        if not is_held:
-            self._remove(gone, tally)
+        self._remove(self._left(verdict.free), tally)
         touched = sum(tally.outcomes[each] for each in (Outcome.ADDED, Outcome.CHANGED, Outcome.RENAMED))
         # What cannot be told for a passing reason stays in the queue, with its reason, and counts as a problem.
         unsettled = sum(met.count for met in tally.obstacles.values() if met.kind in _UNSETTLED)
@@ -250,7 +245,8 @@ class Forecaster:
             ),
             kinds={kind: tally.kinds[kind] for kind in Kind if kind in tally.kinds},
             obstacles=tuple(tally.obstacles.values()),
-            held_deletions=len(gone) if is_held else 0,
+            # What is renamed is not missing any more when its document has followed.
+            held_deletions=len(self._left(verdict.held)),
             chunks=ChunkCounts(
                 total=max(0, tally.chunks),
                 added=tally.added,
@@ -286,13 +282,12 @@ class Forecaster:
     def _as_found(self, entry: Entry) -> Entry:
         return forgotten(entry) if self._is_collection_lost else entry
 
-    def _holds_back(
-        self, snapshot: Snapshot, glances: Mapping[str, Glance], gone: Sequence[str], *, known: int
-    ) -> bool:
-        """Whether deletions would wait for approval."""
-        missing = vanished(gone, glances, snapshot.files.values())
-        is_too_much = self._limit.holds_back(gone=missing, known=known, found=len(snapshot.files))
-        return is_too_much and not (self._ledger and self._ledger.note(APPROVED_NOTE))
+    def _judged(self, snapshot: Snapshot, glances: Mapping[str, Glance], gone: Sequence[str]) -> Verdict:
+        """Which deletions would happen, and which would wait for approval."""
+        ledger = self._ledger
+        holding = holding_in(ledger) if ledger else Holding({}, 0)
+        limit = NO_DELETIONS if ledger and ledger.note(FORMER_NOTE) else self._limit
+        return judged(gone, glances, snapshot, holding, limit)
 
     def _queued(
         self, waiting: Iterable[str], snapshot: Snapshot, found: Difference

@@ -9,7 +9,7 @@ rebuilt from the collection, and a collection that was lost makes every record d
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from ingestor.core.pacing import Allowance
 from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.following import Follower
+from ingestor.engine.guard import holding_in
 from ingestor.engine.in_work import InWork
 from ingestor.engine.intake import Intake
 from ingestor.engine.looking import Looker
@@ -358,6 +359,10 @@ class Pipeline:
     async def totals(self) -> Totals:
         """What the ledger counts."""
         return await self._ledger_lane.run(self._parts.ledger.totals)
+
+    async def held(self) -> Collection[str]:
+        """The paths whose deletion waits for approval."""
+        return (await self._ledger_lane.run(holding_in, self._parts.ledger)).waiting
 
     async def close(self) -> None:
         """Let calls that run finish, and let go of the threads."""

@@ -5,7 +5,7 @@ moved.
 
 Invariant: after a reconcile and an empty queue, the ledger describes the folder as the scan saw it. A folder that
 cannot be listed, or a root that is missing, deletes nothing; nor does a scan that misses more than `DeletionLimit`
-allows, until somebody approves of it or the files come back.
+allows (`Guard`), until somebody approves of it or the files come back.
 """
 
 import json
@@ -14,21 +14,18 @@ from dataclasses import dataclass
 
 import structlog
 
-from ingestor.core.guarding import DeletionLimit, vanished
+from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Glance, Priority, Snapshot
 from ingestor.core.paths import is_at_or_below, is_below_any
-from ingestor.core.reconciling import Difference, difference
+from ingestor.core.reconciling import difference
 from ingestor.core.settling import GONE_SECONDS
+from ingestor.engine.guard import Guard
 from ingestor.engine.in_work import InWork, Seen
 from ingestor.engine.intake import Intake
 from ingestor.engine.tally import Tally
 from ingestor.ports import Lane, Ledger, Runtime, Source
 
 LAST_RECONCILE_NOTE = "last_reconcile"
-HELD_NOTE = "held_deletions"
-"""How many deletions wait for somebody's approval; empty when none do."""
-APPROVED_NOTE = "approved_deletions"
-"""Not empty when somebody has approved; taken back by the reconcile that carries the deletions out."""
 UNREADABLE_NOTE = "unreadable_folders"
 """Folders that could not be listed, with their reasons, as JSON; the first `MAX_TOLD` of them."""
 MAX_TOLD = 100
@@ -46,7 +43,7 @@ class Reconciled:
     gone: int
     same: int
     held: int
-    """Deletions that wait for approval; they are not queued."""
+    """Deletions that wait for approval; they are not queued, and none of `gone`."""
     skipped: int
     unconverted: int
     """Files that nothing here can convert to text."""
@@ -78,20 +75,23 @@ class Reconciler:
         self._in_work = in_work
         self._intake = intake
         self._cutting = cutting
-        self._limit = limit
+        self._guard = Guard(ledger, lane, runtime, limit)
         self._told_left_out: frozenset[str] = frozenset()
         self._told_unconverted: frozenset[str] = frozenset()
         self._unreadable: Mapping[str, str] = {}
-        self.held = 0
-        """Deletions that wait for approval."""
         self.last: Reconciled | None = None
         """What the last comparison of the whole folder has found."""
         self.last_at_seconds = 0.0
         """When it ended, since the epoch."""
 
+    @property
+    def held(self) -> int:
+        """Deletions that wait for approval."""
+        return self._guard.held
+
     async def is_approved(self) -> bool:
-        """Whether somebody has approved of the deletions that are held back."""
-        return bool(await self._lane.run(self._ledger.note, APPROVED_NOTE))
+        """Whether somebody has approved of deletions since the folder was last compared."""
+        return await self._guard.is_approved()
 
     async def reconcile(self) -> Reconciled:
         """Compare the folder with the ledger, and queue what differs.
@@ -125,27 +125,23 @@ class Reconciler:
         glances = await self._lane.run(self._ledger.glances, below)
         in_work = self._seen_in_work(below, snapshot)
         found = await self._runtime.in_thread(difference, snapshot, glances, self._cutting)
-        missing, is_too_much = await self._missing(below, snapshot, glances, found)
-        if is_too_much and below:
+        free = await self._guard.judge(below, snapshot, glances, found.gone)
+        if free is None:
             return await self._reconcile("", priority)
-        held = await self._hold_back(missing, len(glances), found) if is_too_much else 0
-        if not held and not below:
-            await self._hold_back_no_more()
         now_seconds = self._runtime.now_seconds()
         files = snapshot.files
         overtaken = {path for path, turn_misses in in_work.items() if turn_misses}
         present = {path: files[path] for path in found.present if in_work.get(path, True)}
         present |= {path: files[path] for path in overtaken if path in files}
         gone: dict[str, Glance | None] = {path: None for path in overtaken if path not in files and path not in glances}
-        if not held:
-            gone |= {path: glances[path] for path in found.gone if in_work.get(path, True)}
+        gone |= {path: glances[path] for path in free if in_work.get(path, True)}
         beside = [glance for glance in gone.values() if glance]
         await self._intake.take_present(present, priority, beside=beside)
         reconciled = Reconciled(
             present=len(found.present),
-            gone=len(found.gone),
+            gone=len(free),
             same=found.same,
-            held=held,
+            held=self.held,
             skipped=len(snapshot.skipped),
             unconverted=len(snapshot.unconverted),
             unreadable=len(snapshot.unreadable),
@@ -200,43 +196,6 @@ class Reconciler:
         if paths - self._told_unconverted:
             _log.warning("files.unconverted", count=len(paths), example=min(paths), remedy=CONVERTER_REMEDY)
         self._told_unconverted = paths
-
-    async def _missing(
-        self, below: str, snapshot: Snapshot, glances: Mapping[str, Glance], found: Difference
-    ) -> tuple[int, bool]:
-        """How many files are missing, and whether that is so many that somebody has to approve, and has not."""
-        if not found.gone:
-            return 0, False
-        if below:
-            totals = await self._lane.run(self._ledger.totals)
-            known, files = totals.documents + totals.problems, max(1, len(snapshot.files))
-        else:
-            known, files = len(glances), len(snapshot.files) + len(snapshot.unconverted)
-        missing = await self._runtime.in_thread(vanished, found.gone, glances, snapshot.files.values())
-        is_too_much = self._limit.holds_back(gone=missing, known=known, found=files)
-        return missing, is_too_much and not await self.is_approved()
-
-    async def _hold_back(self, missing: int, known: int, found: Difference) -> int:
-        """Say that deletions wait for approval, once for so many; returns how many."""
-        if self.held != len(found.gone):
-            _log.error(
-                "deletions.held_back",
-                missing=missing,
-                known=known,
-                example=found.gone[0],
-                remedy="see that the folder is what it should be (mounted, complete), then run `ingestor approve`",
-            )
-        self.held = len(found.gone)
-        await self._lane.run(self._ledger.set_note, HELD_NOTE, str(self.held))
-        # What was queued for another reason, such as an edit, would find its file gone and go the same way.
-        await self._lane.run(self._ledger.dequeue, found.gone)
-        return self.held
-
-    async def _hold_back_no_more(self) -> None:
-        self.held = 0
-        for note in (HELD_NOTE, APPROVED_NOTE):
-            if await self._lane.run(self._ledger.note, note):
-                await self._lane.run(self._ledger.set_note, note, "")
 
     async def _keep(self, reconciled: Reconciled, now_seconds: float) -> None:
         fields = {

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 For a group of documents, in this order:
 
-1. ledger: every id about to be added or dropped is marked doubtful, every id about to be retagged loses its tag;
+1. ledger: every id about to be added or dropped is marked doubtful, every id about to be retagged loses its tag; a
+   document that is held back from deletion is refused here, in the same transaction, whatever has led to its deletion;
 2. Chroma: damaged records, which are rare, are deleted; the new records are added;
 3. Chroma: the metadata of changed (and of doubtful) records is updated;
 4. Chroma: the records that are no longer wanted are deleted;
@@ -57,12 +58,14 @@ class Protocol:
         self._sink_lane = sink_lane
 
     async def mark(self, group: Sequence[Write]) -> None:
-        """Step 1; may be repeated."""
+        """Step 1; may be repeated. Raises `DeletionHeld` when one of the group is a deletion that is held back."""
         plans = [write.plan for write in group if write.plan.touches_chroma]
-        if plans:
+        removed = [write.plan.path for write in group if write.plan.after is None]
+        if plans or removed:
             # Counted before they are deleted, and again with each repetition: rather too many than too few.
             dropped = sum(len(plan.drop) + len(plan.replace) for plan in plans)
-            await self._ledger_lane.run(self._ledger.mark, [doubtful_entry(plan) for plan in plans], dropped)
+            entries = [doubtful_entry(plan) for plan in plans]
+            await self._ledger_lane.run(self._ledger.mark, entries, dropped, removed)
 
     async def apply(self, group: Sequence[Write]) -> None:
         """Steps 2 to 4, for writes that were marked. One group at a time."""

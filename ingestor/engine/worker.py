@@ -45,6 +45,7 @@ from ingestor.core.backoff import Backoff
 from ingestor.core.errors import (
     BudgetSpent,
     ChromaUnavailable,
+    DeletionHeld,
     DocumentError,
     TransientError,
     UnconvertibleDocument,
@@ -420,7 +421,11 @@ class Worker:
     async def _process(self, task: _Task, held: AsyncExitStack, began_seconds: float) -> None:
         if task.removed is not None:
             task.stage = Stage.WRITE
-            await self._write(Write(plan_removal(task.removed), (), task.change), began_seconds)
+            try:
+                await self._write(Write(plan_removal(task.removed), (), task.change), began_seconds)
+            except DeletionHeld:
+                # It is in the set of those that wait for approval, where comparisons find it again.
+                await self._acknowledge([task.change])
             return
         if self._reader.lacks(task.path):
             # What it says is not known, and what was indexed of it stays.

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
-from ingestor.core.errors import IngestorError, RejectedByChroma
+from ingestor.core.errors import DeletionHeld, IngestorError, RejectedByChroma
 from ingestor.core.model import Priority
 from ingestor.core.precedence import Precedence
 from ingestor.core.reconciling import Standing
@@ -139,11 +139,11 @@ class Writer:
             async with self.turn:
                 self._note(group)
                 await self._protocol.apply([handed_in.write for handed_in in group])
-        except RejectedByChroma as error:
+        except (RejectedByChroma, DeletionHeld) as error:
             if len(group) == 1:
                 _settle(group, error)
                 return
-            # One refused record must not take the other documents with it: each goes alone.
+            # What is refused must not take the other documents with it: each goes alone.
             for handed_in in group:
                 await self._carry_out([handed_in])
         except IngestorError as error:

@@ -94,6 +94,7 @@ class SourceStatus(Counts):
     tombstones: int
     embedding: Spent
     cost: Price
+    held_examples: list[str]
     last_reconcile: dict[str, Any] | None
     watching: str
     outage: str

@@ -8,8 +8,8 @@ from typing import Final
 
 from ingestor.app.freshness import oldest_change_seconds
 from ingestor.app.live import Live
-from ingestor.app.status import Cost, Status, status
-from ingestor.core.escaping import spelled
+from ingestor.app.status import MAX_EXAMPLES, Cost, Status, status
+from ingestor.core.escaping import listed, spelled
 from ingestor.engine.following import NOT_NOW
 from ingestor.web.words import Words
 
@@ -153,7 +153,8 @@ def _notices(live: Live, found: Sequence[Status], held: int, words: Words) -> Se
     away = dict.fromkeys(each.watching for each in found if each.watching.startswith(NOT_NOW))
     notices += [Notice("unwatched", "is-bad", sentence) for sentence in away]
     if held:
-        notices.append(Notice("held", "is-warn", words("held.how", count=held)))
+        examples = listed([path for each in found for path in each.held_examples][:MAX_EXAMPLES], held)
+        notices.append(Notice("held", "is-warn", words("held.how", count=held, examples=examples)))
     restless = [spelled(path) for each in found for path in each.restless]
     if restless:
         count, names = len(restless), ", ".join(restless[:_FEW])

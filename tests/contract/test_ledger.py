@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from ingestor.adapters.ledger import SqliteLedger, note_in
-from ingestor.core.errors import LedgerCorrupt
+from ingestor.core.errors import DeletionHeld, LedgerCorrupt
 from ingestor.core.model import Change, Entry, Outcome, Plan, Priority, Problem, Stage, Stat, Usage
 from ingestor.ports import Ledger
 from tests.doubles_ledger import MemoryLedger
@@ -388,6 +388,93 @@ def test_what_is_taken_out_of_the_queue_is_not_leased_any_more(ledger: Ledger) -
     assert leased(ledger) == ["c"]
 
 
+def test_what_is_held_back_is_a_set_that_approval_goes_by(ledger: Ledger) -> None:
+    ledger.commit(
+        added(entry("a"), entry("b"), entry("c"), entry(UNDECODABLE_NAME, "d", content_hash="h", tags={})), []
+    )
+    ledger.hold(["c", "b", UNDECODABLE_NAME])
+    ledger.hold(["a"])
+    assert ledger.held() == {"a": False, "b": False, "c": False, UNDECODABLE_NAME: False}
+    assert ledger.approve(["a", "c", "unknown"]) == 2
+    assert ledger.approve(["a"]) == 0, "it was approved before"
+    ledger.hold(["a", "b"])
+    assert ledger.held() == {"a": True, "b": False, "c": True, UNDECODABLE_NAME: False}
+    ledger.hold_no_more(["a", UNDECODABLE_NAME, "unknown"])
+    assert ledger.held() == {"b": False, "c": True}
+    ledger.hold([])
+    ledger.hold_no_more([])
+    assert ledger.approve([]) == 0
+
+
+def test_a_deletion_that_is_held_back_does_not_begin_until_it_is_approved(ledger: Ledger) -> None:
+    ledger.commit(added(entry("a"), entry("b")), [])
+    ledger.hold(["b"])
+    with pytest.raises(DeletionHeld, match="b is held back"):
+        ledger.mark([entry("a", doubtful=frozenset({"id-a:1"}))], 1, ["a", "b"])
+    assert (ledger.entries(["a"])["a"], ledger.tombstones(), ledger.held()) == (entry("a"), 0, {"b": False})
+    ledger.approve(["b"])
+    ledger.mark([], 0, ["a", "b"])
+    ledger.mark([], 0, ["a", "b"])
+
+
+def test_a_deletion_that_has_begun_is_held_back_no_more(ledger: Ledger) -> None:
+    ledger.commit(added(entry("a")), [])
+    ledger.mark([entry("a", doubtful=frozenset({"id-a:1"}))], 1, ["a"])
+    ledger.hold(["a"])
+    assert ledger.held() == {"a": True}
+    ledger.mark([], 0, ["a"])
+    ledger.commit([Plan("a", Outcome.DELETED, entry("a"), None)], [])
+    assert ledger.held() == {}
+
+
+def test_what_a_commit_speaks_of_is_held_back_no_more(ledger: Ledger) -> None:
+    known = [entry("gone"), entry("back"), entry("renamed"), entry("other"), entry("gone again")]
+    ledger.commit(added(*known), [])
+    ledger.hold(["gone", "back", "renamed", "other", "gone again"])
+    moved = replace(known[2], path="new name")
+    ledger.commit(
+        [
+            Plan("gone", Outcome.DELETED, known[0], None),
+            Plan("back", Outcome.UNCHANGED, known[1], known[1]),
+            Plan("new name", Outcome.RENAMED, known[2], moved),
+            Plan("gone again", Outcome.CHANGED, known[4], known[4]),
+        ],
+        [replace(NOW, path="back")],
+    )
+    assert ledger.held() == {"gone again": False, "other": False}
+
+
+def test_what_is_held_back_leaves_the_queue_unless_it_is_in_work(ledger: Ledger) -> None:
+    ledger.enqueue(["a"], NOW)
+    assert leased(ledger) == ["a"]
+    ledger.enqueue(["b", "c"], NOW)
+    ledger.hold(["a", "b"])
+    assert ledger.waiting().keys() == {"a", "c"}
+
+
+def test_what_is_held_back_goes_on_under_another_path_by_its_content_alone(ledger: Ledger) -> None:
+    ledger.commit(added(entry("old", content_hash="h")), [])
+    assert [each.path for each in ledger.kin("new", STAT, "another")] == ["old"]
+    ledger.hold(["old"])
+    assert ledger.kin("new", STAT, "another") == []
+    assert [each.path for each in ledger.kin("new", STAT, "h")] == ["old"]
+    assert [each.path for each in ledger.kin("old", STAT, "another")] == ["old"]
+    ledger.approve(["old"])
+    assert [each.path for each in ledger.kin("new", STAT, "another")] == ["old"]
+
+
+def test_what_is_held_back_outlives_the_process_and_is_approved_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    ledger, beside = SqliteLedger(path), SqliteLedger(path)
+    ledger.hold(f"{number}.txt" for number in range(25_000))
+    assert beside.approve(f"{number}.txt" for number in range(24_000)) == 24_000
+    assert sum(ledger.held().values()) == 24_000
+    ledger.close()
+    beside.hold_no_more(f"{number}.txt" for number in range(24_999))
+    assert beside.held() == {"24999.txt": False}
+    beside.close()
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [
@@ -420,6 +507,9 @@ DURABLE: dict[str, Callable[[SqliteLedger], object]] = {
     "release_all": lambda ledger: ledger.release_all(),
     "make_due": lambda ledger: ledger.make_due(1.0),
     "dequeue": lambda ledger: ledger.dequeue(["b"]),
+    "hold": lambda ledger: ledger.hold(["b"]),
+    "hold_no_more": lambda ledger: ledger.hold_no_more(["b"]),
+    "approve": lambda ledger: ledger.approve(["b"]),
     "rewrite": lambda ledger: ledger.rewrite(lambda each: each),
     "set_note": lambda ledger: ledger.set_note("name", "value"),
 }

@@ -40,7 +40,7 @@ from ingestor.app.doctor.premises import Premises
 from ingestor.core.diagnosing import Finding, Level, exit_code_of, well
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Change, Priority, Problem, Stage
-from ingestor.engine.reconcile import HELD_NOTE, LAST_RECONCILE_NOTE
+from ingestor.engine.reconcile import LAST_RECONCILE_NOTE
 from ingestor.settings import load_settings, secret_names
 from tests.daemon import free_port
 from tests.embedding_server import EmbeddingServer, Fault, FaultKind
@@ -411,7 +411,7 @@ def test_a_ledger_is_read_and_none_is_made(place: Path) -> None:
         first, second = ledger.lease(2, 1.0)
         ledger.release([Change(first.path, Priority.LIVE, 0.0, 0.0, 1, problem, first.generation)])
         assert second.path == "b.txt"
-        ledger.set_note(HELD_NOTE, "7")
+        ledger.hold(f"{number}.txt" for number in range(7))
     found = ledgers.check(premises_of())
     assert "documents in work when a process ended: 1" in told(found, Level.HINT)[0]
     assert [sentence.partition(" - ")[0] for sentence in told(found, Level.WARNING)] == [

@@ -15,9 +15,10 @@ from ingestor.core.model import Change, DoubtKind, Entry, Hint, Outcome, Plan, P
 from ingestor.core.settling import GONE_SECONDS, PAUSE_SECONDS
 from ingestor.engine import following
 from ingestor.engine.following import Follower
+from ingestor.engine.guard import APPROVED_NOTE
 from ingestor.engine.in_work import InWork
 from ingestor.engine.intake import Intake
-from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, Reconciler
+from ingestor.engine.reconcile import Reconciler
 from ingestor.engine.tally import Tally
 from tests.doubles_folder import MemoryFolder
 from tests.doubles_ledger import MemoryLedger
@@ -341,7 +342,7 @@ async def test_a_renamed_folder_with_most_documents_is_not_told_as_deletions(hin
         await until(lambda: "moved/0" in scene.ledger.queue)
         scene.watch.emit(Hint("sub", is_folder=True))
         await scene.queued(*(f"{folder}/{number}" for folder in ("sub", "moved") for number in range(6)))
-    assert HELD_NOTE not in scene.ledger.notes
+    assert scene.ledger.held() == {}
 
 
 async def test_what_is_gone_from_one_folder_is_queued_when_the_folder_it_may_have_come_to_has_been_compared() -> None:
@@ -377,10 +378,11 @@ async def test_deletions_that_are_held_back_are_carried_out_when_somebody_approv
         scene.watch.emit(Hint("sub", is_folder=True))
         scene.watch.emit(Hint("other", is_closed=True))
         await scene.queued("other")
-        await until(lambda: scene.ledger.notes.get(HELD_NOTE) == "6")
+        await until(lambda: len(scene.ledger.held()) == 6)
+        assert scene.ledger.approve(scene.ledger.held()) == 6
         scene.ledger.set_note(APPROVED_NOTE, "6")
         await scene.queued("other", *(f"sub/{number}" for number in range(6)))
-        await until(lambda: not scene.ledger.notes[HELD_NOTE] and not scene.ledger.notes[APPROVED_NOTE])
+        await until(lambda: not scene.ledger.notes[APPROVED_NOTE])
 
 
 async def test_the_watch_is_stopped_at_the_end() -> None:

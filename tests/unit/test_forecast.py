@@ -13,7 +13,6 @@ from ingestor.core.model import Change, Content, Outcome, Priority, Problem, Sta
 from ingestor.engine.forecast import MAX_EXAMPLES, Forecast, Forecaster
 from ingestor.engine.pipeline import Pipeline
 from ingestor.engine.reading import Reader
-from ingestor.engine.reconcile import APPROVED_NOTE
 from tests.doubles_folder import MemoryFolder
 from tests.world import World, decode
 
@@ -30,7 +29,7 @@ def forecast(world: World, *, is_collection_lost: bool = False) -> Forecast:
         lambda keys: [key for key in keys if key in world.vectors.held],
         recipe=world.embedder.recipe,
         packing=Packing(max_inputs=world.embedder.max_batch_inputs, max_tokens=10**6),
-        limit=world.limit,
+        limit=world.limit_now,
         estimate_tokens=len,
         is_collection_lost=is_collection_lost,
     )
@@ -115,7 +114,6 @@ async def test_a_sync_does_what_was_told(
             carry_out(world, *operation)
         if is_collection_lost:
             world.sink.make_again()
-        world.ledger.set_note(APPROVED_NOTE, "all")
         sent = len(world.embedded_texts())
         told = forecast(world, is_collection_lost=is_collection_lost)
         pipeline = await world.sync()
@@ -158,12 +156,13 @@ async def test_too_many_deletions_are_told_as_held_back_until_they_are_approved_
         world.folder.delete(f"{number}.md")
     told = forecast(world)
     assert (told.held_deletions, told.files.deleted, told.files.unchanged, told.chunks.dropped) == (3, 0, 4, 0)
-    world.ledger.set_note(APPROVED_NOTE, "3")
+    await world.sync()
+    assert (world.approve(), forecast(world).held_deletions) == (3, 0)
     told = forecast(world)
     assert (told.held_deletions, told.files.deleted, told.files.unchanged, told.chunks.dropped) == (0, 3, 1, 3)
 
 
-async def test_deletions_are_not_held_back_when_renames_explain_them() -> None:
+async def test_deletions_are_not_held_back_that_renames_explain() -> None:
     world = World()
     world.approves = False
     for number in range(4):
@@ -175,7 +174,9 @@ async def test_deletions_are_not_held_back_when_renames_explain_them() -> None:
         if number:
             world.folder.write(f"moved/{number}.md", f"text {number}".encode())
     told = forecast(world)
-    assert (told.held_deletions, told.files.renamed, told.files.deleted) == (0, 2, 1)
+    assert (told.held_deletions, told.files.renamed, told.files.deleted) == (1, 2, 0)
+    await world.sync()
+    assert (world.waiting(), forecast(world).held_deletions) == ({"0.md"}, 1)
 
 
 async def test_what_lies_in_a_folder_that_cannot_be_listed_stays_and_the_folder_is_told() -> None:

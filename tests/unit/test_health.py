@@ -33,6 +33,7 @@ QUIET = Status(
     max_vectors_bytes=1,
     last_reconcile={"at_seconds": 0.0, "same": 8, "present": 0, "gone": 0},
     held_deletions=0,
+    held_examples=(),
     unreadable_folders=0,
     watching="inotify",
     outage="",

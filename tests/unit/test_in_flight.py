@@ -120,10 +120,10 @@ class WatchedLedger(MemoryLedger):
         self.point.passes("planned", path, hold_seconds=0.0)
         return found
 
-    def mark(self, entries: Sequence[Entry], dropped: int = 0) -> None:
+    def mark(self, entries: Sequence[Entry], dropped: int = 0, removed: Sequence[str] = ()) -> None:
         for entry in entries:
             self.point.passes("about to be marked", entry.path, hold_seconds=0.0)
-        super().mark(entries, dropped)
+        super().mark(entries, dropped, removed)
 
     def commit(self, plans: Sequence[Plan], changes: Sequence[Change]) -> None:
         for plan in plans:
@@ -276,7 +276,6 @@ class Scene:
     async def running(self) -> AsyncIterator[Pipeline]:
         """A daemon's parts, at rest after the first comparison."""
         pipeline = self.pipeline = self.world.pipeline()
-        self.world.ledger.set_note(reconcile.APPROVED_NOTE, "all")
         follower = self.follower = pipeline.follower(self.watch, quiet_seconds=0.0, rules_file=".ingestorignore")
         await pipeline.prepare()
         async with pipeline.running() as tasks:

@@ -18,7 +18,8 @@ from ingestor.core.errors import ServiceUnavailable, UnreadableDocument, Unstabl
 from ingestor.core.model import Change, Chunk, Content, Entry, Outcome, Plan, Priority, Retag, Stat
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import worker as worker_module
-from ingestor.engine.reconcile import APPROVED_NOTE, HELD_NOTE, UNREADABLE_NOTE
+from ingestor.engine.guard import APPROVED_NOTE
+from ingestor.engine.reconcile import UNREADABLE_NOTE
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_folder import MemoryFolder
 from tests.doubles_ledger import MemoryLedger
@@ -282,7 +283,7 @@ async def test_a_folder_that_is_suddenly_empty_deletes_nothing(guarded: World) -
         guarded.folder.delete(path)
     assert (await guarded.sync()).reconciler.held == 9
     assert guarded.records() == held
-    assert guarded.ledger.notes[HELD_NOTE] == "9"
+    assert len(guarded.waiting()) == 9
 
 
 async def test_more_deletions_than_the_limit_wait_and_everything_else_goes_on(guarded: World) -> None:
@@ -307,10 +308,10 @@ async def test_approved_deletions_happen_once(guarded: World) -> None:
     await guarded.sync()
     guarded.folder.delete("more")
     await guarded.sync()
-    guarded.ledger.set_note(APPROVED_NOTE, "6")
+    assert guarded.approve() == 6
     assert (await guarded.sync()).reconciler.held == 0
     assert guarded.records() == guarded.expected()
-    assert (guarded.ledger.notes[HELD_NOTE], guarded.ledger.notes[APPROVED_NOTE]) == ("", "")
+    assert (guarded.ledger.held(), guarded.ledger.notes[APPROVED_NOTE]) == ({}, "")
 
 
 async def test_files_that_come_back_need_no_approval(guarded: World) -> None:
@@ -320,7 +321,7 @@ async def test_files_that_come_back_need_no_approval(guarded: World) -> None:
     guarded.folder.rename(".hidden", "more")
     assert (await guarded.sync()).reconciler.held == 0
     assert guarded.records() == guarded.expected()
-    assert guarded.ledger.notes[HELD_NOTE] == ""
+    assert guarded.ledger.held() == {}
 
 
 async def test_a_renamed_folder_is_not_taken_for_deletions(guarded: World) -> None:

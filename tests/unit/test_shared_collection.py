@@ -7,7 +7,6 @@ import pytest
 
 from ingestor.core.fingerprint import document_id_of, source_of
 from ingestor.engine.pipeline import Pipeline, running
-from ingestor.engine.reconcile import APPROVED_NOTE
 from tests.doubles_ledger import MemoryLedger
 from tests.world import World
 
@@ -77,7 +76,6 @@ async def test_a_source_that_has_lost_its_ledger_takes_its_own_records_back(worl
 async def test_records_of_a_source_that_is_no_more_are_found_by_the_first_one_and_go(worlds: list[World]) -> None:
     await synced(worlds)
     async with opened(worlds[:1], ["one"]) as pipelines, running(pipelines):
-        worlds[0].ledger.set_note(APPROVED_NOTE, "all")
         await pipelines[0].reconciler.reconcile()
         await pipelines[0].worker.run(until_idle=True)
     assert worlds[0].records() == worlds[0].expected()

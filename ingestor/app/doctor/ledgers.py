@@ -9,7 +9,7 @@ from ingestor.app.parts import ledger_of
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
 from ingestor.core.errors import IngestorError
 from ingestor.engine.daemon import STATE_NOTE
-from ingestor.engine.reconcile import HELD_NOTE
+from ingestor.engine.guard import holding_in
 from ingestor.ports import Totals
 from ingestor.settings import Settings
 
@@ -39,7 +39,7 @@ def _of(settings: Settings, *, is_attended: bool) -> Iterator[Finding]:
             yield well(_NAME, "nothing has been indexed yet")
             return
         totals = ledger.totals()
-        held = int(ledger.note(HELD_NOTE) or 0)
+        held = len(holding_in(ledger).waiting)
         outage = str(json.loads(ledger.note(STATE_NOTE) or "{}").get("outage", "")) if is_attended else ""
     sentence = f"{file} can be read: documents {totals.documents:,}, waiting {totals.queued:,}"
     yield well(_NAME, sentence, documents=totals.documents, chunks=totals.chunks, queued=totals.queued)
