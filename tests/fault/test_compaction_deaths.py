@@ -186,6 +186,7 @@ def test_a_daemon_that_is_killed_while_it_deletes_what_was_replaced_leaves_no_fo
     texts = provider.texts
     shutil.copytree(site.root, tmp_path / "copied")
     with Site(tmp_path / "copied", site.settings | {"INGESTOR_CHROMA__MODE": "managed"}) as copied:
+        copied.sync()  # a copied data folder notes where it lies, which is a change of a file
         complete = dying.run(order(site, "prune")).changes
         died = dying.run(order(copied, "prune", dies_at=complete.index("delete_collection")))
         assert died.changes[-1] == "os.remove", "the switch was ended"
