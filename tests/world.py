@@ -11,6 +11,7 @@ from ingestor.core.model import Change, Chunk, Priority
 from ingestor.engine.guard import APPROVED_NOTE
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
+from ingestor.ports import Runtime
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_folder import MemoryFolder
 from tests.doubles_ledger import MemoryLedger, MemoryVectors
@@ -57,7 +58,7 @@ class World:
         self.approves = True
         """Whether deletions are never held back, however many they are."""
 
-    def pipeline(self, name: str = "", beside: Sequence[Pipeline] = ()) -> Pipeline:
+    def pipeline(self, name: str = "", beside: Sequence[Pipeline] = (), runtime: Runtime | None = None) -> Pipeline:
         parts = Parts(
             source=self.folder,
             reader=Reader(self.folder, decode, self.cutter),
@@ -65,7 +66,7 @@ class World:
             vectors=self.vectors,
             embedder=self.embedder,
             sink=self.sink,
-            runtime=SystemRuntime(),
+            runtime=runtime or SystemRuntime(),
             estimate_tokens=len,
             name=name,
         )

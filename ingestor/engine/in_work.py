@@ -44,12 +44,13 @@ class Overtaken(Exception):
 class Turn:
     """One turn of a path: what its task goes by, and whether it may be cut short just now."""
 
-    __slots__ = ("_goes_by", "_is_cut_short", "_scope", "is_queued_again", "path")
+    __slots__ = ("_goes_by", "_is_cut_short", "_scope", "ended", "is_queued_again", "path")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.is_queued_again = False
         """Whether somebody saw something else than the task goes by: the change stays in the queue after this turn."""
+        self.ended = asyncio.Event()
         self._goes_by: Seen | _Sight = _Sight.AHEAD
         self._scope: asyncio.Timeout | None = None
         self._is_cut_short = False
@@ -100,14 +101,21 @@ class InWork:
     def __len__(self) -> int:
         return len(self._turns)
 
-    def begin(self, path: str) -> Turn:
-        """Register a path; it has one turn at a time."""
+    async def begin(self, path: str) -> Turn:
+        """Register a path as soon as its turn before has ended.
+
+        The ledger gives a path back to the queue before its task has run on from that call, so that it may be leased
+        again a moment too early; two turns at once would let go of each other's claims.
+        """
+        while (before := self._turns.get(path)) is not None:
+            await before.ended.wait()
         turn = self._turns[path] = Turn(path)
         return turn
 
     def end(self, turn: Turn) -> None:
         """The ledger has the outcome."""
         del self._turns[turn.path]
+        turn.ended.set()
 
     def get(self, path: str) -> Turn | None:
         """The turn of a path, if it has one."""

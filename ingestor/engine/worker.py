@@ -266,7 +266,7 @@ class Worker:
             await self._heed_retry()
         # Between the lease and this line a path is taken for queued. Nothing is lost by that: whatever was seen of it
         # by now, the look that follows sees, too.
-        turns = [self._turns.begin(change.path) for change in changes]
+        turns = [await self._turns.begin(change.path) for change in changes]
         looks = await self._looker.looks([change.path for change in changes])
         loop = asyncio.get_running_loop()
         leased = [

@@ -124,6 +124,7 @@ class Soak:
             yield
         finally:
             self._server.latency_seconds = 0.05
+            self._server.forget_faults()
             if kind == "chroma stopped":
                 self._signal_server(signal.SIGCONT)
 
