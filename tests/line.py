@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from ingestor.adapters.runtime import ThreadLane
 from ingestor.core.backoff import Backoff
 from ingestor.core.pacing import Allowance
 from ingestor.engine.account import Account
@@ -52,7 +51,7 @@ async def running(  # noqa: PLR0913 - what a test may want otherwise
     estimate_tokens: Callable[[str], int] = len,
 ) -> AsyncIterator[Line]:
     """A line that serves for the time of the block; its embedder is closed with it."""
-    lane = ThreadLane("line")
+    lane = runtime.lane("line")
     ledger = MemoryLedger() if ledger is None else ledger
     vectors = MemoryVectors() if vectors is None else vectors
     account = Account(ledger, lane, runtime, tokens_per_day=allowance.tokens_per_day)

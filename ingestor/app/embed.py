@@ -11,7 +11,7 @@ import numpy as np
 from ingestor.adapters.decoding import decode
 from ingestor.adapters.runtime import ThreadLane
 from ingestor.app.embedder import embedding_of, recipe_of
-from ingestor.app.parts import vectors_of
+from ingestor.app.parts import account_book_of, vectors_of
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Purpose, Usage
 from ingestor.core.profiles import without_lone_surrogates
@@ -55,12 +55,13 @@ class Comparison:
 async def running_model(settings: Settings, chosen: EmbeddingSettings) -> AsyncIterator[Model]:
     """Run a model over the vector store. Raises `ConfigError` when its key is missing.
 
-    What it spends is neither counted in the ledger nor held below the day's limit: somebody has just asked for it.
+    What it spends is counted, and not held below the day's limit: somebody has just asked for it.
     """
     async with AsyncExitStack() as stack:
         vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
+        ledger = stack.enter_context(account_book_of(settings))
         lane = stack.enter_context(contextlib.closing(ThreadLane("vectors")))
-        embedding = await stack.enter_async_context(embedding_of(chosen, vectors, lane))
+        embedding = await stack.enter_async_context(embedding_of(chosen, vectors, ledger, lane))
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(embedding.run())
             yield Model(recipe_of(chosen), embedding)

@@ -18,7 +18,7 @@ from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.pace import Pace
 from ingestor.engine.pipeline import EMBEDDING_RETRY
-from ingestor.ports import Embedder, Lane, VectorStore
+from ingestor.ports import Embedder, Lane, Ledger, VectorStore
 from ingestor.settings import EmbeddingSettings, provider_key, route_to_model, variable
 
 MAX_BATCH_INPUTS = 128
@@ -114,12 +114,16 @@ def allowance_of(chosen: EmbeddingSettings) -> Allowance:
 
 
 @asynccontextmanager
-async def embedding_of(chosen: EmbeddingSettings, vectors: VectorStore, lane: Lane) -> AsyncIterator[Embedding]:
+async def embedding_of(
+    chosen: EmbeddingSettings, vectors: VectorStore, ledger: Ledger | None, lane: Lane
+) -> AsyncIterator[Embedding]:
     """The way to vectors for a command of its own; the model behind it is closed with the block.
 
-    What it spends is neither counted in the ledger nor held below the day's limit: somebody has just asked for it.
+    What it spends is counted in the ledger, where there is one, and not held below the day's limit: somebody has just
+    asked for it. `lane` is the thread that both are used by.
     """
     embedder, clock = embedder_of(chosen), SystemRuntime()
+    account = Account(ledger, lane, clock)
     try:
         yield Embedding(
             embedder,
@@ -127,8 +131,9 @@ async def embedding_of(chosen: EmbeddingSettings, vectors: VectorStore, lane: La
             lane,
             clock,
             pace=Pace(clock, EMBEDDING_RETRY, allowance_of(chosen), max_calls=embedder.max_concurrency),
-            account=Account(None, lane, clock),
+            account=account,
             estimate_tokens=estimate_tokens,
         )
     finally:
+        await account.tell()
         await embedder.close()

@@ -22,7 +22,7 @@ from ingestor.app.embedder import allowance_of, embedder_of
 from ingestor.app.upgrade import upgrade_to_look
 from ingestor.core.attaching import Ground
 from ingestor.core.chunking import Cutter
-from ingestor.core.errors import ConfigError, ServiceUnavailable
+from ingestor.core.errors import ConfigError, IngestorError, ServiceUnavailable
 from ingestor.core.formats import Format
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import ChunkSize
@@ -114,6 +114,22 @@ def ledger_of(settings: Settings, *, may_upgrade: bool = True) -> Iterator[Sqlit
     if may_upgrade:
         upgrade_to_look(settings.data_dir, path)
     with contextlib.closing(SqliteLedger(path)) as ledger:
+        yield ledger
+
+
+@contextlib.contextmanager
+def account_book_of(settings: Settings) -> Iterator[SqliteLedger | None]:
+    """The ledger that keeps what a command of its own spends; None where there is none, or none that can be used.
+
+    That of the first source: sources with the same model have one account.
+    """
+    with contextlib.ExitStack() as stack:
+        ledger = None
+        try:
+            ledger = stack.enter_context(ledger_of(settings.each()[0]))
+        except IngestorError as error:
+            # What was asked for does not need it.
+            _log.warning("usage.not_kept", reason=str(error), remedy=error.remedy)
         yield ledger
 
 

@@ -11,7 +11,7 @@ from ingestor.adapters.chroma_sink import ChromaSink, view_sink
 from ingestor.adapters.runtime import ThreadLane
 from ingestor.app.collection import configured, indexed, open_client, settings_for, sink_of
 from ingestor.app.embedder import embedding_of
-from ingestor.app.parts import vectors_of
+from ingestor.app.parts import account_book_of, vectors_of
 from ingestor.app.records import held, opened_target, refuse_texts
 from ingestor.app.serving import asked
 from ingestor.core.errors import ConfigError
@@ -52,7 +52,8 @@ async def query(  # noqa: PLR0913 - the question and its filters
         if vector is not None:
             return await lane.run(sink.search, vector, limit, where, where_document, among)
         vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
-        async with embedding_of(settings.embedding, vectors, lane) as embedding:
+        ledger = stack.enter_context(account_book_of(settings))
+        async with embedding_of(settings.embedding, vectors, ledger, lane) as embedding:
             return await search(
                 str(question),
                 embedding,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ingestor.app.health import Health
     from ingestor.app.status import Cost, Status
+    from ingestor.core.model import Usage
     from ingestor.settings import Settings
 
 WATCH_SECONDS = 1.0
@@ -155,7 +156,7 @@ def _rows(found: "Status") -> dict[str, str]:
         rows["left out"] = f"{left_out} files that nothing here converts to text: {CONVERTER_REMEDY}"
     if found.restless:
         rows["restless"] = told_restless(found.restless)
-    rows |= _outage(found)
+    rows |= _wasted(usage) | _outage(found)
     if found.unfinished:
         rows["rebuild"] = told_unfinished(found.unfinished)
     if found.kept:
@@ -173,6 +174,12 @@ def told_restless(paths: "Sequence[str]") -> str:
         f"{names} changes all the time, and is looked at once a minute at most",
         f"{names} change all the time, and are looked at once a minute at most",
     )
+
+
+def _wasted(usage: "Usage") -> dict[str, str]:
+    if not usage.wasted_requests:
+        return {}
+    return {"wasted": f"{usage.wasted_requests} requests, {usage.wasted_tokens} tokens, for answers of no use"}
 
 
 def _outage(found: "Status") -> dict[str, str]:

@@ -380,6 +380,9 @@ class Usage:
     """Texts that were looked for in the vector store."""
     hits: int = 0
     """Texts that were found there."""
+    wasted_requests: int = 0
+    """Those of the requests that were, or may have been, paid for, and brought nothing of use."""
+    wasted_tokens: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(*(own + its for own, its in zip(astuple(self), astuple(other), strict=True)))

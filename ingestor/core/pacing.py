@@ -151,6 +151,13 @@ class Circuit:
         """How long to wait before the next call may go out."""
         return max(0.0, self._probe_seconds - now_seconds) if self.is_open else 0.0
 
+    def open(self, now_seconds: float, jitter: float, retry_after_seconds: float | None) -> None:
+        """The provider is known to be down."""
+        self._failures = max(self._failures, FAILURES_TO_OPEN)
+        self._probes += 1
+        self._opened_seconds = now_seconds
+        self._probe_seconds = now_seconds + self._backoff.pause_seconds(self._probes, jitter, retry_after_seconds)
+
     def failed(
         self, began_seconds: float, now_seconds: float, jitter: float, retry_after_seconds: float | None
     ) -> None:
@@ -159,9 +166,7 @@ class Circuit:
             return  # it was on its way when the circuit opened: no probe
         self._failures += 1
         if self.is_open:
-            self._probes += 1
-            self._opened_seconds = now_seconds
-            self._probe_seconds = now_seconds + self._backoff.pause_seconds(self._probes, jitter, retry_after_seconds)
+            self.open(now_seconds, jitter, retry_after_seconds)
 
     def release(self) -> None:
         """The next probe may go out now."""

@@ -6,6 +6,8 @@ first text alone is longer; texts go in the order in which they came.
 
 from collections.abc import Sequence
 
+SUSPICIONS = 4
+"""Calls in a row that fail while their halves do not: fewer are chance."""
 DOUBT_CALLS = 64
 """Good calls after which a limit that was only guessed is tried to be exceeded."""
 
@@ -32,6 +34,8 @@ class CallLimits:
         self.max_tokens = max_tokens
         self._configured = (max_inputs, max_tokens)
         self._is_guessed = False
+        self._suspicions: list[int] = []
+        """Texts of calls that have failed while their halves did not, since one of as many was answered."""
         self._kept_calls = 0
 
     def are_told(self, refused: Sequence[int], max_inputs: int | None, max_tokens: int | None) -> bool:
@@ -48,9 +52,18 @@ class CallLimits:
         self._lower(max(len(first), len(second)), min(sum(first) + sum(second) - 1, tokens + tokens // 4))
         self._is_guessed = True
 
-    def are_kept(self) -> None:
-        """A call within the limits was answered well."""
+    def are_suspected(self, first: Sequence[int], second: Sequence[int]) -> None:
+        """A call failed for whatever reason, and its halves did not: if it goes on so, it was their size."""
+        self._suspicions.append(len(first) + len(second))
+        if len(self._suspicions) == SUSPICIONS:
+            self._suspicions.clear()
+            self.are_guessed(first, second)
+
+    def are_kept(self, inputs: int = 0) -> None:
+        """A call of so many texts, within the limits, was answered well."""
         self._kept_calls += 1
+        if self._suspicions and inputs >= min(self._suspicions):
+            self._suspicions.clear()
         if self._is_guessed and self._kept_calls >= DOUBT_CALLS:
             self._kept_calls = 0
             max_inputs, max_tokens = self._configured

@@ -1,9 +1,11 @@
 """Account: what embedding has cost, told to the ledger call by call, and kept below what a day may cost.
 
-Invariant: once a day's tokens are spent, no call goes out until the next day begins by local time, so that nothing
-that waits is looked at again and again for the little that is left.
+Invariants: what is paid for is counted, whether or not it was of use. Once a day's tokens are spent, no call goes out
+until the next day begins by local time, so that nothing that waits is looked at again and again for the little that is
+left.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 
 import structlog
@@ -33,6 +35,8 @@ class Account:
         self._day = ""
         self._spent_tokens = 0
         self._reserved_tokens = 0
+        self._telling_tokens = 0
+        """Of what the ledger is being told."""
         self._dearest = 0.0
         """Most tokens that a call has cost for each that was estimated; 0 before the first."""
         self._closed_day = ""
@@ -62,6 +66,14 @@ class Account:
         left_tokens = (self._tokens_per_day - self._spent_tokens) / (self._dearest or _CAUTION)
         return max(0, int(left_tokens) - self._reserved_tokens)
 
+    def see_that_it_may_cost(self, tokens: int = 0) -> None:
+        """Raise `BudgetSpent` unless so many estimated tokens, besides those put aside, may go out today."""
+        if self._tokens_per_day is None:
+            return
+        wanted_tokens = (tokens + self._reserved_tokens) * (self._dearest or _CAUTION)
+        if self.is_spent or self._spent_tokens + wanted_tokens > self._tokens_per_day:
+            raise self.close_day()
+
     def reserve(self, tokens: int) -> None:
         """Put estimated tokens aside for texts that are on their way to the provider."""
         self._reserved_tokens += tokens
@@ -81,7 +93,8 @@ class Account:
         )
 
     def count(self, usage: Usage, estimated_tokens: int = 0) -> None:
-        """Count what was spent, or spared; the ledger is told later."""
+        """Count what was spent, or spared; the ledger is told later. Tokens that nobody has told are estimated."""
+        usage = replace(usage, tokens=usage.tokens or estimated_tokens)
         if estimated_tokens >= _TELLING_TOKENS:
             self._dearest = max(self._dearest, usage.tokens / estimated_tokens)
         self.usage += usage
@@ -89,17 +102,33 @@ class Account:
         if self._day and self._day == local_day(self._clock.now_seconds()):
             self._spent_tokens += usage.tokens
 
+    def count_waste(self, usage: Usage, estimated_tokens: int) -> None:
+        """Count what was, or may have been, spent on calls that have brought nothing of use."""
+        tokens = usage.tokens or estimated_tokens
+        self.count(
+            replace(usage, tokens=tokens, wasted_requests=usage.requests, wasted_tokens=tokens), estimated_tokens
+        )
+
     async def tell(self) -> None:
         """Let the ledger know what was counted; durable when this returns, unless it cannot be written just now."""
         if self._ledger is None or self._untold == Usage():
             return
         telling, self._untold = self._untold, Usage()
+        self._telling_tokens += telling.tokens
+        day = local_day(self._clock.now_seconds())
         try:
-            await self._lane.run(self._ledger.add_usage, telling, local_day(self._clock.now_seconds()))
+            await self._lane.run(self._ledger.add_usage, telling, day)
         except TransientError as error:
             # What was paid for must reach who asked for it, whatever has become of the ledger.
             self._untold += telling
             _log.warning("usage.not_kept", reason=str(error), remedy=error.remedy)
+            return
+        finally:
+            self._telling_tokens -= telling.tokens
+        if self._tokens_per_day is not None and day == self._day:
+            # Commands of their own spend, too; what is being told just now may be among it, or not.
+            told_tokens = await self._lane.run(self._ledger.tokens_on, day)
+            self._spent_tokens = told_tokens + self._untold.tokens + self._telling_tokens
 
 
 def local_day(now_seconds: float) -> str:

@@ -5,11 +5,12 @@ text that is in the vector store gets it from there; who asks for a text that so
 them; the rest is packed into calls up to the provider's limits. A call that is not full goes out as soon as nobody is
 about to add to it, so that a lone file does not wait; one with live texts does not wait for the backfill.
 
-Invariant: a vector is in the vector store before anybody gets it, so that what was paid for survives a crash; a text
-is never in two calls at once; every caller gets a vector or an error. A text that the model cannot do is parted from
-the others of its call, and fails alone.
+A call that fails because of what it carries is parted, half by half, until the text that is at fault stands alone. It
+then rests, and what nothing is known against goes first.
 
-The provider's client does not retry: the one retry policy is here and in `Pace`, bounded by `Backoff.max_attempts`.
+Invariant: a vector is in the vector store before anybody gets it, so that what was paid for survives a crash; a text
+is never in two calls at once; every caller gets a vector or an error.
+
 What a call may carry is learned from refusals: a limit that the provider names is believed, another one is found by
 halving.
 """
@@ -17,31 +18,28 @@ halving.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 import structlog
 
-from ingestor.core.errors import (
-    CallTooLarge,
-    IngestorError,
-    RateLimited,
-    RejectedByModel,
-    TransientError,
-    UnusableVectors,
-)
+from ingestor.core.errors import CallTooLarge, IngestorError, RejectedByModel, TransientError, UnusableVectors
 from ingestor.core.fingerprint import vector_key
 from ingestor.core.model import Purpose, Usage
 from ingestor.core.packing import CallLimits, batch_length
 from ingestor.core.precedence import Precedence
+from ingestor.core.suspicion import Case, Suspects
 from ingestor.engine.account import Account
+from ingestor.engine.calls import Calls, Suspected
 from ingestor.engine.news import happens_within
 from ingestor.engine.pace import Pace
-from ingestor.ports import BACKFILL_SHARE, Clock, Embedder, Lane, Vector, Vectors, VectorStore
+from ingestor.ports import BACKFILL_SHARE, Clock, Embedder, Lane, Vector, VectorStore
 
 LINGER_SECONDS = 0.5
 """How long a call that is not full waits for documents that are being read."""
+SUSPECTS_SHARE = 32
+"""Of so many turns at least one goes to a text that has failed, so that it comes to an end however much waits."""
 LIVE_LINGER_SECONDS = 0.1
 """How long one with live texts waits for other live documents that are being read."""
 
@@ -94,7 +92,7 @@ class Embedding:
         account: Account,
         estimate_tokens: Callable[[str], int],
     ) -> None:
-        self._embedder = embedder
+        self._calls = Calls(embedder, clock, pace=pace, account=account)
         # As configured: the keys must not change when a model's own dimension becomes known.
         self._recipe = embedder.recipe
         self._vectors = vectors
@@ -104,7 +102,11 @@ class Embedding:
         self._account = account
         self._estimate_tokens = estimate_tokens
         self._line: Precedence[bytes, _Waiting] = Precedence(BACKFILL_SHARE)
+        self._suspects: Suspects[bytes, tuple[_Waiting, Case]] = Suspects(SUSPECTS_SHARE)
+        self._resting: dict[bytes, _Waiting] = {}
         self._promised: dict[bytes, asyncio.Future[Vector]] = {}
+        self._rests = asyncio.TaskGroup()
+        """That of `run`, once it runs."""
         self._announced = self._announced_live = 0
         self._news = asyncio.Event()
         self._serving = 0
@@ -180,19 +182,20 @@ class Embedding:
             return known[key]
         future: asyncio.Future[Vector] = asyncio.get_running_loop().create_future()
         waiting = _Waiting(key, sent_text, self._estimate_tokens(sent_text), future, is_live=True)
-        await self._embed([waiting], is_urgent=True)
+        await self._embed([waiting], Case(), is_urgent=True)
         return waiting.vector.result()
 
     async def run(self) -> None:
         """Serve the line until cancelled; what still waits then is cancelled too."""
         try:
             async with asyncio.TaskGroup() as calls:
+                self._rests = calls
                 while True:
-                    batch = await self._next_batch()
+                    batch, case = await self._next_batch()
                     self._serving += 1
                     tokens = sum(_tokens(batch))
                     self._account.reserve(tokens)
-                    calls.create_task(self._serve(batch)).add_done_callback(partial(self._served, tokens))
+                    calls.create_task(self._serve(batch, case)).add_done_callback(partial(self._served, tokens))
         finally:
             for future in self._promised.values():
                 future.cancel()
@@ -210,11 +213,14 @@ class Embedding:
         waiting = _Waiting(key, sent_text, self._estimate_tokens(sent_text), future, is_live)
         self._line.put(key, waiting, is_live=is_live)
 
-    async def _next_batch(self) -> list[_Waiting]:
+    async def _next_batch(self) -> tuple[list[_Waiting], Case]:
         deadline_seconds = float("inf")
         while True:
             self._news.clear()
             left_tokens = await self._account.left_tokens()
+            is_free = self._serving - self._kept < self._pace.calls
+            if is_free and (suspect := self._suspect(left_tokens)):
+                return suspect
             budgets = (self._limits.max_tokens, self._pace.max_call_tokens, left_tokens)
             # Live texts go by themselves: the time of a call grows with what it carries.
             foremost = self._line.foremost
@@ -227,9 +233,10 @@ class Embedding:
             deadline_seconds = min(deadline_seconds, now_seconds + self._linger_seconds())
             is_full = length < len(foremost) or length >= self._limits.max_inputs
             is_wanted = bool(foremost) and (is_full or now_seconds >= deadline_seconds)
-            if is_wanted and self._serving - self._kept < self._pace.calls:
+            if is_wanted and is_free:
                 if left_tokens is None or next(iter(foremost)).tokens <= left_tokens:
-                    return self._line.take(length)
+                    self._suspects.pass_over()
+                    return self._line.take(length), Case()
                 if not self._serving:
                     # Nothing is on its way that could turn out cheaper than it was taken for.
                     self._fail_with_line([], self._account.close_day())
@@ -237,6 +244,17 @@ class Embedding:
             # With nothing to wait for but the end of a call, its end is the news.
             timeout_seconds = deadline_seconds - now_seconds if foremost and not is_wanted else None
             await happens_within(self._news, timeout_seconds)
+
+    def _suspect(self, left_tokens: int | None) -> tuple[list[_Waiting], Case] | None:
+        """A lone text that has failed and is to be tried again now, if there is one."""
+        found = self._suspects.take(others_wait=bool(self._line))
+        if found is None:
+            return None
+        waiting, case = found
+        if left_tokens is not None and waiting.tokens > left_tokens:
+            self._fail_with_line([waiting], self._account.close_day())
+            return None
+        return [waiting], case
 
     def _linger_seconds(self) -> float:
         """How long a call of what waits now may wait for more."""
@@ -246,49 +264,81 @@ class Embedding:
             return LINGER_SECONDS if self._announced else 0.0
         return float("inf")
 
-    async def _serve(self, batch: Sequence[_Waiting], *, is_part: bool = False, are_suspects: bool = False) -> bool:
-        """Embed a batch; whether no text was refused. `are_suspects` when an answer was sound but for these texts.
+    async def _serve(self, batch: Sequence[_Waiting], case: Case, *, is_part: bool = False) -> bool:
+        """Embed a batch; whether all of it got vectors.
 
         The next call goes out when the vectors of a batch are kept, so that a killed process loses no more than the
         calls that may run at once; not between two parts of a batch: what they teach of the limits is not known before
         the last of them.
         """
         try:
-            await self._embed(batch, is_last_call=not is_part)
-        except RejectedByModel as error:
-            if len(batch) == 1:
-                self._fail(batch, error)
-            elif isinstance(error, CallTooLarge) and self._limits.are_told(
-                _tokens(batch), error.max_inputs, error.max_tokens
-            ):
-                self._tell_limits()
-                self._put_back(batch)
-            else:
-                return await self._serve_halves(batch, are_suspects=are_suspects)
+            await self._embed(batch, case, is_last_call=not is_part)
+        except (Suspected, IngestorError) as error:
+            await self._part_or_fail(batch, case, error)
             return False
-        except UnusableVectors as error:
-            await self._serve_apart(batch, error, are_suspects=are_suspects)
-            return False
-        except IngestorError as error:
-            # The line would fare no better: it fails with this call, instead of attempt by attempt after it.
-            self._fail_with_line(batch, error)
-            return False
-        self._limits.are_kept()
+        self._limits.are_kept(len(batch))
         return True
 
-    async def _serve_halves(self, batch: Sequence[_Waiting], *, are_suspects: bool) -> bool:
-        """Embed a batch that was refused in two calls, because one bad text must not take the others with it."""
+    async def _part_or_fail(self, batch: Sequence[_Waiting], case: Case, error: Suspected | IngestorError) -> None:
+        is_alone = len(batch) == 1
+        match error:
+            case Suspected() if is_alone:
+                self._let_rest(batch[0], case, error.pause_seconds)
+            case Suspected():
+                await self._serve_halves(batch, error.error)
+            case RejectedByModel() if is_alone:
+                self._fail(batch, error)
+            case CallTooLarge() if self._limits.are_told(_tokens(batch), error.max_inputs, error.max_tokens):
+                self._tell_limits()
+                self._put_back(batch)
+            case RejectedByModel():
+                await self._serve_halves(batch, error)
+            case UnusableVectors() if len(error.positions) < len(batch):
+                await self._serve_apart(batch, error)
+            case _:
+                # The line would fare no better: it fails with this call, instead of attempt by attempt after it.
+                self._fail_with_line(batch, error)
+
+    async def _serve_halves(self, batch: Sequence[_Waiting], error: IngestorError) -> None:
+        """Embed a batch that failed in two calls, because one bad text must not take the others with it.
+
+        Where a text was at fault lately, a half that does well leaves the blame with the other one: that is parted
+        without being tried as a whole, and a text alone is tried when what nothing is known against has gone.
+        """
         middle = (len(batch) + 1) // 2
         first, second = batch[:middle], batch[middle:]
-        is_first_sound = await self._serve(first, is_part=True, are_suspects=are_suspects)
+        is_first_sound = await self._serve(first, Case(), is_part=True)
+        is_second_to_blame = is_first_sound and self._calls.expects_faults
         if len(second) > self._limits.max_inputs:
             # Learned meanwhile that it would be refused, too.
             self._put_back(second)
-        elif await self._serve(second, is_part=True, are_suspects=are_suspects) and is_first_sound:
-            # Each half alone was no offence: together they were too much.
-            self._limits.are_guessed(_tokens(first), _tokens(second))
+        elif is_second_to_blame and len(second) == 1:
+            self._let_rest(second[0], Case(), 0.0)
+        elif is_second_to_blame:
+            await self._serve_halves(second, error)
+        elif await self._serve(second, Case(), is_part=True) and is_first_sound:
+            self._learn(first, second, error)
+
+    def _learn(self, first: Sequence[_Waiting], second: Sequence[_Waiting], error: IngestorError) -> None:
+        """Each half alone was no offence: together they were too much, or nothing was wrong with any text."""
+        is_known = isinstance(error, RejectedByModel)
+        (self._limits.are_guessed if is_known else self._limits.are_suspected)(_tokens(first), _tokens(second))
+        if is_known:
             self._tell_limits()
-        return False
+        else:
+            self._calls.were_not_at_fault()
+
+    def _let_rest(self, waiting: _Waiting, case: Case, pause_seconds: float) -> None:
+        """Try a lone text again later. What nothing is known against goes meanwhile."""
+        self._resting[waiting.key] = waiting
+        self._rests.create_task(self._rest(waiting, case, pause_seconds))
+
+    async def _rest(self, waiting: _Waiting, case: Case, pause_seconds: float) -> None:
+        await self._clock.sleep(pause_seconds)
+        if self._resting.get(waiting.key) is waiting:  # else it was given up with the line
+            del self._resting[waiting.key]
+            self._suspects.put(waiting.key, (waiting, case), is_live=waiting.is_live)
+            self._news.set()
 
     def _put_back(self, batch: Sequence[_Waiting]) -> None:
         for is_live in (True, False):
@@ -298,34 +348,19 @@ class Embedding:
     def _tell_limits(self) -> None:
         _log.info("embedding.limit_learned", max_inputs=self._limits.max_inputs, max_tokens=self._limits.max_tokens)
 
-    async def _serve_apart(self, batch: Sequence[_Waiting], error: UnusableVectors, *, are_suspects: bool) -> None:
+    async def _serve_apart(self, batch: Sequence[_Waiting], error: UnusableVectors) -> None:
         """Embed the texts that got a sound vector without those that got none, and these by themselves."""
         sound = [waiting for position, waiting in enumerate(batch) if position not in error.positions]
-        if sound:
-            await self._serve(sound, is_part=True, are_suspects=are_suspects)
-            unusable = [waiting for position, waiting in enumerate(batch) if position in error.positions]
-            await self._serve(unusable, is_part=True, are_suspects=True)
-        elif are_suspects:
-            remedy = "change the file, or run `ingestor retry` when the provider has mended its model"
-            self._fail(batch, RejectedByModel(f"the model has no vector for a text: {error}", remedy=remedy))
-        elif len(batch) > 1:
-            self._fail_with_line(batch, error)
-        else:
-            # A lone text proves nothing: neither is the line given up, nor the text.
-            self._fail(batch, error)
+        await self._serve(sound, Case(), is_part=True)
+        for waiting in (waiting for position, waiting in enumerate(batch) if position in error.positions):
+            self._let_rest(waiting, Case(failures=1), 0.0)
 
-    async def _embed(self, batch: Sequence[_Waiting], *, is_urgent: bool = False, is_last_call: bool = False) -> None:
+    async def _embed(
+        self, batch: Sequence[_Waiting], case: Case, *, is_urgent: bool = False, is_last_call: bool = False
+    ) -> None:
         texts = [waiting.sent_text for waiting in batch]
-        tokens = sum(_tokens(batch))
-        joined, attempt = self._pace.round, 0
-        while True:
-            attempt += 1
-            async with self._pace.turn(tokens, joined=joined, is_urgent=is_urgent):
-                answer = await self._call(texts, tokens, attempt, is_urgent=is_urgent)
-            if not isinstance(answer, float):
-                break
-            await self._clock.sleep(answer)
-        pairs = {waiting.key: vector for waiting, vector in zip(batch, answer, strict=True)}
+        vectors = await self._calls.embed(texts, sum(_tokens(batch)), case, is_urgent=is_urgent)
+        pairs = {waiting.key: vector for waiting, vector in zip(batch, vectors, strict=True)}
         await self._lane.run(self._vectors.put, pairs)
         self._kept += is_last_call
         self._news.set()
@@ -339,37 +374,12 @@ class Embedding:
         finally:
             self._kept -= is_last_call
 
-    async def _call(self, texts: Sequence[str], tokens: int, attempt: int, *, is_urgent: bool) -> Vectors | float:
-        """The vectors of one call, or the seconds to wait before it is made again."""
-        began_seconds = self._clock.monotonic_seconds()
-        try:
-            vectors, usage = await self._embedder.embed(texts)
-        except RejectedByModel:
-            self._pace.seen_alive()
-            raise
-        except TransientError as error:
-            if isinstance(error, UnusableVectors) and len(error.positions) < len(texts):
-                raise  # the fault lies with these texts
-            pause_seconds = self._pace.failed(error, began_seconds, attempt)
-            most_tokens = self._pace.max_call_tokens
-            if isinstance(error, RateLimited) and most_tokens and tokens > most_tokens and len(texts) > 1:
-                raise CallTooLarge(str(error), remedy=error.remedy, max_tokens=most_tokens) from error
-            if self._pace.is_exhausted(attempt, pause_seconds):
-                if not (is_urgent or isinstance(error, UnusableVectors)):
-                    self._pace.give_up()
-                raise
-            _log.warning("embedding.retry", reason=str(error), attempt=attempt, pause_seconds=round(pause_seconds, 1))
-            return pause_seconds
-        self._pace.answered(tokens, began_seconds)
-        seconds = self._clock.monotonic_seconds() - began_seconds
-        # A provider that does not say what it counted is believed to count as we do.
-        counted = replace(usage, tokens=usage.tokens or tokens, milliseconds=round(1000 * seconds))
-        self._account.count(counted, tokens)
-        return vectors
-
     def _fail_with_line(self, batch: Sequence[_Waiting], error: IngestorError) -> None:
-        self._fail([*batch, *self._line], error)
+        rested = [waiting for waiting, _ in self._suspects]
+        self._fail([*batch, *self._line, *rested, *self._resting.values()], error)
         self._line.clear()
+        self._suspects.clear()
+        self._resting.clear()
 
     def _fail(self, batch: Sequence[_Waiting], error: IngestorError) -> None:
         for waiting in batch:

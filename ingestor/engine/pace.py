@@ -6,13 +6,13 @@ pause is an error, and the documents wait in the queue.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
 
 from ingestor.core.backoff import Backoff
-from ingestor.core.errors import RateLimited, ServiceUnavailable, TransientError, UnusableVectors
+from ingestor.core.errors import RateLimited, ServiceUnavailable, TransientError
 from ingestor.core.pacing import Allowance, Circuit, Concurrency, MinuteBudget
 from ingestor.ports import Runtime
 
@@ -34,8 +34,9 @@ class Pace:
         self._requests = MinuteBudget(allowance.requests_per_minute)
         self._tokens = MinuteBudget(allowance.tokens_per_minute)
         self._turns = asyncio.Lock()
-        self._freed = asyncio.Event()
-        self._running = 0
+        self._ended = asyncio.Event()
+        self.running = 0
+        """How many calls run now."""
         self._refusals = 0
         self._refused_seconds = float("-inf")
         self._held_until_seconds = float("-inf")
@@ -50,6 +51,11 @@ class Pace:
     def calls(self) -> int:
         """How many calls may run at once now."""
         return 1 if self._circuit.is_open else self._concurrency.calls
+
+    @property
+    def reason(self) -> TransientError | None:
+        """What the provider last failed with; None before it ever did."""
+        return self._reason
 
     @property
     def is_given_up(self) -> bool:
@@ -82,24 +88,50 @@ class Pace:
         self._held_until_seconds = self._paused_until_seconds = float("-inf")
         self._circuit.release()
 
-    @asynccontextmanager
-    async def turn(self, tokens: int, *, joined: int, is_urgent: bool = False) -> AsyncIterator[None]:
-        """Wait until a call of so many tokens may go out, and stand for it while it runs; urgent ones do not wait.
+    async def admits(self, tokens: int, *, joined: int, is_probe: bool = False) -> bool:
+        """Wait until a call of so many tokens may go out; False when only a probe may, as the provider is down.
 
         `joined` is `round` as it was when the texts were taken up. Raises the error that the provider last gave when it
         is not to be asked for longer than `MAX_HOLD_SECONDS`, or when another call has given it up since then.
         """
-        if not is_urgent:
-            await self._admit(tokens, joined)
+        async with self._turns:
+            while is_probe or not self._circuit.is_open:
+                if self._reason is not None and self._has_given_up and self.round != joined:
+                    raise self._reason
+                now_seconds, hold_seconds = self._runtime.monotonic_seconds(), self.hold_seconds
+                if hold_seconds > MAX_HOLD_SECONDS and self._reason is not None:
+                    raise _again_in(self._reason, hold_seconds)
+                pause_seconds = max(
+                    hold_seconds,
+                    self._requests.pause_seconds(1, now_seconds),
+                    self._tokens.pause_seconds(tokens, now_seconds),
+                )
+                if pause_seconds > 0:
+                    self._paused_until_seconds = now_seconds + pause_seconds
+                    await self._runtime.sleep(pause_seconds)
+                elif self.running >= self.calls:
+                    await self.ends()
+                else:
+                    return True
+            return False
+
+    @contextmanager
+    def call(self, tokens: int) -> Iterator[None]:
+        """Stand for a call of so many tokens while it runs. Nothing may be awaited since `admits` has let it out."""
         now_seconds = self._runtime.monotonic_seconds()
         self._requests.take(1, now_seconds)
         self._tokens.take(tokens, now_seconds)
-        self._running += 1
+        self.running += 1
         try:
             yield
         finally:
-            self._running -= 1
-            self._freed.set()
+            self.running -= 1
+            self._ended.set()
+            self._ended = asyncio.Event()
+
+    async def ends(self) -> None:
+        """Wait until a call ends that runs now."""
+        await self._ended.wait()
 
     def answered(self, tokens: int, began_seconds: float) -> None:
         """A call was answered well."""
@@ -110,7 +142,7 @@ class Pace:
         self._hold(now_seconds + self._concurrency.rest_seconds(now_seconds - began_seconds))
 
     def seen_alive(self) -> None:
-        """The provider has judged a call, whatever it said."""
+        """The provider works."""
         self._has_given_up = False
         if self._circuit.answered():
             self._concurrency.start_over()
@@ -120,8 +152,6 @@ class Pace:
         """A call failed for the `attempt`-th time; returns for how many seconds its texts are to wait."""
         now_seconds = self._runtime.monotonic_seconds()
         jitter = self._runtime.fraction()
-        if isinstance(error, UnusableVectors):
-            return self._backoff.pause_seconds(attempt, jitter, error.retry_after_seconds)
         self._reason = error
         self._concurrency.refused(began_seconds, now_seconds)
         if isinstance(error, RateLimited):
@@ -140,6 +170,24 @@ class Pace:
         if not was_open:
             _log.warning("embedding.down", reason=str(error), remedy=error.remedy)
         return self._circuit.pause_seconds(now_seconds)
+
+    def taken_for_down(self, error: TransientError, began_seconds: float) -> None:
+        """A call that began then has shown that nobody is answered."""
+        now_seconds = self._runtime.monotonic_seconds()
+        if self._circuit.is_open:
+            return
+        self._reason = error
+        self._concurrency.refused(began_seconds, now_seconds)
+        self._circuit.open(now_seconds, self._runtime.fraction(), error.retry_after_seconds)
+        _log.warning("embedding.down", reason=str(error), remedy=error.remedy)
+
+    def pause_seconds(self, attempt: int) -> float:
+        """For how long a call that has failed so often rests, while the provider works."""
+        return self._backoff.pause_seconds(attempt, self._runtime.fraction())
+
+    def was_overloaded(self, began_seconds: float) -> None:
+        """A call that began then failed, and there was nothing wrong with it: fewer at once may go better."""
+        self._concurrency.refused(began_seconds, self._runtime.monotonic_seconds())
 
     def is_exhausted(self, attempt: int, pause_seconds: float) -> bool:
         """Whether a call that has failed so often is not to be tried again: the queue keeps its documents.
@@ -162,29 +210,6 @@ class Pace:
 
     def _hold(self, until_seconds: float) -> None:
         self._held_until_seconds = max(self._held_until_seconds, until_seconds)
-
-    async def _admit(self, tokens: int, joined: int) -> None:
-        async with self._turns:
-            while True:
-                if self._reason is not None and self._has_given_up and self.round != joined:
-                    raise self._reason
-                now_seconds = self._runtime.monotonic_seconds()
-                hold_seconds = self.hold_seconds
-                if hold_seconds > MAX_HOLD_SECONDS and self._reason is not None:
-                    raise _again_in(self._reason, hold_seconds)
-                pause_seconds = max(
-                    hold_seconds,
-                    self._requests.pause_seconds(1, now_seconds),
-                    self._tokens.pause_seconds(tokens, now_seconds),
-                )
-                if pause_seconds > 0:
-                    self._paused_until_seconds = now_seconds + pause_seconds
-                    await self._runtime.sleep(pause_seconds)
-                elif self._running >= self.calls:
-                    self._freed.clear()
-                    await self._freed.wait()
-                else:
-                    return
 
 
 def _again_in(reason: TransientError, seconds: float) -> TransientError:

@@ -63,6 +63,16 @@ EMBEDDING: tuple[Family, ...] = (
         _of_first(lambda pipeline: one(pipeline.account.usage.tokens)),
     ),
     counter(
+        "ingestor_embedding_wasted_requests_total",
+        "Requests among them that were, or may have been, paid for, and brought nothing of use.",
+        _of_first(lambda pipeline: one(pipeline.account.usage.wasted_requests)),
+    ),
+    counter(
+        "ingestor_embedding_wasted_tokens_total",
+        "Tokens that these have cost.",
+        _of_first(lambda pipeline: one(pipeline.account.usage.wasted_tokens)),
+    ),
+    counter(
         "ingestor_embedding_cost_total",
         "Money that embedding has cost, at the price of today; the currency is empty for a price of one's own.",
         _cost,

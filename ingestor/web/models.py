@@ -45,6 +45,8 @@ class Spent(_Told):
     milliseconds: int
     lookups: int
     hits: int
+    wasted_requests: int
+    wasted_tokens: int
 
 
 class Price(_Told):

@@ -66,6 +66,7 @@ class Overview:
     """When the folder was compared last; of several, that which was compared first."""
     cost: str
     tokens: int
+    wasted_tokens: int
     tokens_today: int
     tokens_per_day: int | None
     pid: int
@@ -124,6 +125,7 @@ def overview_of(live: Live, rate: Rate, words: Words) -> Overview:
         compared_seconds=min(compared, default=None),
         cost=cost_of([each.cost for each in found]),
         tokens=sum(each.usage.tokens for each in totals),
+        wasted_tokens=sum(each.usage.wasted_tokens for each in totals),
         tokens_today=sum(each.cost.tokens_today for each in found),
         tokens_per_day=found[0].cost.tokens_per_day if len(found) == 1 else None,
         pid=daemon.pid if daemon else 0,

@@ -9,13 +9,14 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ingestor.adapters.openai_embedder import OpenAIEmbedder
 from ingestor.core.backoff import Backoff
-from ingestor.core.errors import RejectedByModel, UnusableVectors
+from ingestor.core.errors import RejectedByModel, ServiceUnavailable
 from ingestor.core.model import Recipe
 from ingestor.engine.embedding import Embedding
 from tests.checker import belongs
@@ -88,7 +89,7 @@ EATEN = [
 ]
 """The server has done the work and counts it, and what the daemon gets of it is nothing, or wrong in itself."""
 TOLD = ["no complete answer", "no JSON", "0 vectors for 1", "not finite", "zero vector", "65 dimensions where 64"]
-"""Words of the log about them, in this order."""
+"""Words of the log about them."""
 
 
 def test_one_daemon_meets_every_fault_in_turn(site: Site, provider: EmbeddingServer) -> None:
@@ -101,22 +102,22 @@ def test_one_daemon_meets_every_fault_in_turn(site: Site, provider: EmbeddingSer
         wait_for_requests(provider, before["requests"] + len(faults), daemon)
         converge(site)
         after = provider.snapshot()
-        assert after["requests"] - before["requests"] <= len(faults) + files, faults
+        # What is paid for in vain may be asked for with a text of our own before it is asked for again.
+        assert after["requests"] - before["requests"] <= len(faults) + files + (2 if faults in EATEN else 0), faults
         eaten = after["repeated_texts"] - before["repeated_texts"]
-        assert eaten == (len(faults) if faults in EATEN else 0), faults
+        assert eaten <= (len(faults) + 1 if faults in EATEN else 0), faults
     retries = daemon.events("embedding.retry")
     assert retries[0]["pause_seconds"] >= 1.5, "sooner than the server has asked for"
-    told = iter(event["reason"] for event in retries)
+    failed = [*retries, *daemon.events("embedding.suspected"), *daemon.events("embedding.down")]
+    told = [event["reason"] for event in failed]
     assert [words for words in TOLD if any(words in reason for reason in told)] == TOLD
     assert not daemon.events("document.postponed"), "a fault that passes costs no document its place"
 
     refuse_one_text(site, provider, daemon)
-    refuse_the_key(site, provider, daemon)
-
-    second = site.start("run").wait_ready()
-    converge(site)
-    assert provider.texts - provider.counters.repeated_texts == len(list(site.folder.iterdir()))
-    assert second.terminate() == 0
+    revoke_the_key(site, provider, daemon)
+    # One is gone, and one was a probe.
+    assert provider.texts - provider.counters.repeated_texts == len(list(site.folder.iterdir())) + 2
+    assert daemon.terminate() == 0
     assert_equal(site.folder, site.at_rest(), dimensions=DIMENSIONS)
 
 
@@ -138,9 +139,9 @@ def refuse_one_text(site: Site, provider: EmbeddingServer, daemon: Daemon) -> No
     assert len(refused) <= math.log2(BATCH_INPUTS) + 1
     after = provider.snapshot()
     # On a slow machine a straggler goes by itself.
-    assert after["requests"] - before["requests"] <= 1 + 2 * math.log2(BATCH_INPUTS) + 1 + 1
-    assert after["texts"] - before["texts"] == BATCH_INPUTS
-    assert after["repeated_texts"] == before["repeated_texts"]
+    assert after["requests"] - before["requests"] <= 1 + 2 * math.log2(BATCH_INPUTS) + 1 + 1 + 1
+    assert after["texts"] - before["texts"] - BATCH_INPUTS in {0, 1}, "a probe may tell whether others are answered"
+    assert after["repeated_texts"] - before["repeated_texts"] <= 1
     (problem,) = site.command("problems", "--json").json()
     assert (problem["path"], problem["stage"], problem["kind"]) == ("bad.txt", "embed", "RejectedByModel")
     assert "inappropriate content" in problem["reason"]
@@ -151,20 +152,27 @@ def refuse_one_text(site: Site, provider: EmbeddingServer, daemon: Daemon) -> No
     assert site.command("problems", "--json").json() == []
 
 
-def refuse_the_key(site: Site, provider: EmbeddingServer, daemon: Daemon) -> None:
-    """A refused key ends the daemon with a line that names the setting and keeps the key to itself."""
+def revoke_the_key(site: Site, provider: EmbeddingServer, daemon: Daemon) -> None:
+    """A key that was accepted and is refused now is waited for, and what needs no model goes on."""
     provider.api_key = "another-key-than-the-daemon-has"
     before = provider.requests
-    drop(site, "locked-out", 2)
-    assert daemon.process.wait(60) == 2
-    *_, line = daemon.log().splitlines()
-    assert line.startswith("error: ")
-    assert "refuses the key" in line
-    assert "INGESTOR_EMBEDDING__API_KEY" in line
-    assert "Traceback" not in daemon.log()
+    drop(site, "locked-out", 1)
+
+    def refused() -> list[dict[str, Any]]:
+        return [down for down in daemon.events("embedding.down") if "refuses the key" in down["reason"]]
+
+    eventually(refused, lambda: daemon.log()[-3_000:])
+    (down,) = refused()
+    assert "INGESTOR_EMBEDDING__API_KEY" in down["remedy"]
+    (site.folder / "good-0.txt").unlink()
+    converge(site, but="locked-out-0.txt")
+    eventually(lambda: "refuses the key" in site.command("status", "--json").json()["outage"], daemon.log)
+    assert daemon.process.poll() is None
+    assert provider.requests - before <= 10, "asked by one probe after the other"
     assert KEY not in daemon.log()
-    assert provider.requests - before <= 2, "a refused key is not tried again"
     provider.api_key = KEY
+    site.command("retry")
+    converge(site)
 
 
 @contextlib.asynccontextmanager
@@ -204,7 +212,7 @@ async def test_a_text_without_a_vector_is_parted_from_the_others_and_fails_alone
         assert isinstance(bad, RejectedByModel)
         assert "not finite" in str(bad)
         assert "ingestor retry" in bad.remedy
-        assert provider.requests == 1 + 1 + ATTEMPTS, "all; the good ones; the bad one as often as any call"
+        assert provider.requests <= 1 + 1 + 2 * 2, "all; the good ones; the bad one twice, a probe each"
         assert max(provider.times_embedded(text) for text in GOOD) == 2
 
 
@@ -216,7 +224,7 @@ async def test_a_vector_that_is_missing_once_costs_two_calls_and_no_document(pro
     assert max(provider.times_embedded(text) for text in GOOD) == 2
 
 
-async def test_a_lone_text_without_a_vector_is_tried_later_and_holds_nobody_up(provider: EmbeddingServer) -> None:
+async def test_a_lone_text_without_a_vector_fails_alone_and_holds_nobody_up(provider: EmbeddingServer) -> None:
     provider.latency_seconds = 0.3
     async with line_of(provider) as line:
         alone = await line.request([SPOILED])
@@ -225,19 +233,19 @@ async def test_a_lone_text_without_a_vector_is_tried_later_and_holds_nobody_up(p
 
         assert await results_of(line, GOOD) == [None] * len(GOOD)
 
-        with pytest.raises(UnusableVectors):
+        with pytest.raises(RejectedByModel, match="has no vector for a text"):
             await alone.vectors()
-        assert provider.requests == ATTEMPTS + 1
+        assert provider.requests <= 3 + 2 + 1, "three failures, two probes, and the good ones"
         assert provider.times_embedded(GOOD[0]) == 1
 
 
 async def test_a_model_that_has_no_vector_for_anything_is_an_outage(provider: EmbeddingServer) -> None:
-    provider.spoil_marker = "text"
+    provider.spoil_marker = "e"  # which is in any text, also in one of our own
     provider.latency_seconds = 0.2  # all of the line waits before the first call is given up
     async with line_of(provider) as line:
         results = await results_of(line, [*GOOD, *(f"text behind {number}" for number in range(BATCH_INPUTS))])
 
-        assert {type(result) for result in results} == {UnusableVectors}
-        assert provider.requests == ATTEMPTS, "the line is given up with the first call"
+        assert {type(result) for result in results} == {ServiceUnavailable}
+        assert provider.requests <= 1 + ATTEMPTS, "the line is given up with the first call, and a probe at a time"
         provider.spoil_marker = ""
         assert await results_of(line, GOOD) == [None] * len(GOOD)

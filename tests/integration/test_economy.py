@@ -16,6 +16,7 @@ from ingestor.core.backoff import Backoff
 from ingestor.core.errors import BudgetSpent, ServiceUnavailable, TransientError
 from ingestor.core.model import Recipe
 from ingestor.core.pacing import FAILURES_TO_OPEN, FIRST_CALLS, Allowance
+from ingestor.core.suspicion import PROBE
 from ingestor.core.tokens import estimate_tokens
 from tests.doubles_ledger import MemoryLedger
 from tests.embedding_server import DEFAULT_DIMENSIONS, EmbeddingServer, Fault, FaultKind, tokens_of
@@ -217,8 +218,9 @@ async def test_a_provider_that_is_down_is_probed_one_call_at_a_time_and_nothing_
     server.inject(*[Fault(FaultKind.STATUS, status=503)] * down)
     async with line_to(server, max_inputs=1, max_calls=16) as line:
         await line.ask(*texts_of(100))
-    assert (server.texts, server.counters.repeated_texts) == (100, 0)
-    assert server.requests == 100 + down
+    assert (server.texts, server.counters.repeated_texts) == (100 + 1, 0)
+    assert server.times_embedded(PROBE) == 1, "the first thing that is answered is a text of our own"
+    assert server.requests == 100 + down + 1
     assert down > FAILURES_TO_OPEN
     assert server.counters.max_in_flight <= 16
 

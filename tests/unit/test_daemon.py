@@ -272,7 +272,7 @@ async def test_what_does_not_finish_in_time_is_abandoned_and_heals(
 
 
 async def test_a_refused_key_ends_the_process_with_its_error(world: World) -> None:
-    world.embedder.faults.append(AuthenticationFailed("the key was refused"))
+    world.embedder.faults.extend([AuthenticationFailed("the key was refused")] * 2)
     with pytest.RaisesGroup(AuthenticationFailed, flatten_subgroups=True):
         await asyncio.wait_for(Life(world).run(), 10)
 

@@ -10,6 +10,7 @@ import pytest
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import AuthenticationFailed, RateLimited, RejectedByModel, ServiceUnavailable
 from ingestor.core.model import Usage
+from ingestor.core.suspicion import PROBE
 from ingestor.ports import Vector
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_ledger import MemoryLedger, MemoryVectors
@@ -133,13 +134,13 @@ async def test_a_text_that_the_model_refuses_does_not_take_the_others_with_it() 
             await bad.vectors()
 
 
-async def test_a_refused_key_reaches_everybody_at_once() -> None:
+async def test_a_key_that_a_text_of_our_own_is_refused_with_too_reaches_everybody_at_once() -> None:
     embedder = HashEmbedder()
-    embedder.faults.append(AuthenticationFailed("401"))
+    embedder.faults.extend([AuthenticationFailed("401"), AuthenticationFailed("401")])
     async with running(embedder, FakeRuntime(), RETRY) as line:
         with pytest.raises(AuthenticationFailed):
             await line.ask("a")
-        assert len(embedder.attempts) == 1
+        assert embedder.attempts == [("a",), (PROBE,)]
 
 
 async def test_a_question_is_not_queued_behind_documents() -> None:

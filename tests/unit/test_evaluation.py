@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import pytest
 
 from ingestor.core.backoff import Backoff
-from ingestor.core.errors import RejectedByModel, ServiceUnavailable
+from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.evaluating import Question, Survey
 from ingestor.core.model import Recipe, Usage
-from ingestor.engine.evaluation import PROBES, Measured, Model, measure
+from ingestor.core.suspicion import PROBE
+from ingestor.engine.evaluation import Measured, Model, measure
 from ingestor.ports import Vectors
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_ledger import MemoryVectors
@@ -107,10 +108,10 @@ async def test_what_a_model_refuses_is_not_found_and_ends_nothing() -> None:
 async def test_a_model_that_refuses_one_question_after_the_other_ends_the_evaluation() -> None:
     embedder = HashEmbedder(rejects=["a", "e"])
 
-    with pytest.raises(RejectedByModel):
+    with pytest.raises(ServiceUnavailable, match="whatever text it is, the double refuses"):
         await measured(embedder)
 
-    assert len(embedder.attempts) == PROBES
+    assert [call for call in embedder.attempts if call != (PROBE,)] == embedder.attempts[:1], "asked once, and a probe"
 
 
 async def test_a_provider_that_is_out_of_reach_ends_the_evaluation_and_keeps_what_was_paid_for() -> None:

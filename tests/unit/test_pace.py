@@ -47,7 +47,8 @@ async def test_a_budget_of_a_minute_that_is_spent_is_told_while_a_call_waits_for
 
     pace = pace_of(Telling(), requests_per_minute=1)
     for _ in range(2):
-        async with pace.turn(1, joined=pace.round):
+        assert await pace.admits(1, joined=pace.round)
+        with pace.call(1):
             pass
     assert told[0] == "the provider's limits: the next call goes out in 60 s"
     assert not pace.waits_for()
@@ -59,15 +60,14 @@ async def test_a_pause_that_a_provider_asks_for_is_forgotten_when_somebody_wants
     pace.failed(RateLimited("too many", retry_after_seconds=3_000.0), clock.monotonic_seconds(), 1)
     assert pace.hold_seconds == 3_000.0
     with pytest.raises(ServiceUnavailable):
-        async with pace.turn(1, joined=pace.round):
-            pass
+        await pace.admits(1, joined=pace.round)
     pace.release()
     assert pace.hold_seconds == 0.0
-    async with pace.turn(1, joined=pace.round):
-        pass
+    assert await pace.admits(1, joined=pace.round)
     for attempt in range(FAILURES_TO_OPEN):
         pace.failed(ServiceUnavailable("down", retry_after_seconds=3_000.0), clock.monotonic_seconds(), attempt)
     assert pace.hold_seconds == 3_000.0
     pace.release()
     assert pace.hold_seconds == 0.0
-    assert pace.is_given_up, "it is asked by one call"
+    assert not await pace.admits(1, joined=pace.round), "a probe goes first"
+    assert await pace.admits(1, joined=pace.round, is_probe=True)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.core.packing import DOUBT_CALLS, CallLimits, batch_length
+from ingestor.core.packing import DOUBT_CALLS, SUSPICIONS, CallLimits, batch_length
 
 
 def test_a_call_takes_as_many_texts_as_fit() -> None:
@@ -66,3 +66,17 @@ def test_what_was_refused_is_never_within_a_guessed_limit() -> None:
     limits = CallLimits(64, 10_000)
     limits.are_guessed([900], [1])
     assert (limits.max_inputs, limits.max_tokens) == (1, 900)
+
+
+def test_calls_that_fail_again_and_again_while_their_halves_do_not_are_too_large() -> None:
+    limits = CallLimits(10, 1_000)
+    half = [1] * 5
+    for _ in range(SUSPICIONS - 1):
+        limits.are_suspected(half, half)
+    limits.are_kept(10)
+    for _ in range(SUSPICIONS - 1):
+        limits.are_suspected(half, half)
+        limits.are_kept(5)
+    assert limits.max_inputs == 10, "such a call was answered in between"
+    limits.are_suspected(half, half)
+    assert limits.max_inputs == 5
