@@ -19,7 +19,11 @@ _WORDS = (
 
 
 class Hands:
-    """Random operations on a folder. Every text that is ever written is unlike every other one."""
+    """Random operations on a folder. Every text that is ever written is unlike every other one.
+
+    There are no hard links: the kernel reports a change by the name that it was made by alone, and the other names wait
+    for the next comparison of the whole folder.
+    """
 
     def __init__(self, root: Path, chance: random.Random) -> None:
         self._root = root
@@ -34,7 +38,7 @@ class Hands:
         files = self._files()
         several: list[Callable[[list[Path]], None]] = [
             self._edit, self._append, self._shorten, self._overwrite, self._save_by_rename, self._rename,
-            self._rename_over, self._delete, self._delete, self._copy, self._touch, self._link, self._swap,
+            self._rename_over, self._delete, self._delete, self._copy, self._touch, self._swap,
             self._put_symlink, self._turn_into_folder, self._flash, self._attach, self._detach, self._mark_front,
             self._mark_shelf, self._unmark_shelf, self._rule, self._move_shelf, self._move_out_and_in, self._begin_slow,
             self._delete_shelf,
@@ -129,9 +133,6 @@ class Hands:
 
     def _touch(self, files: list[Path]) -> None:
         self._chance.choice(files).touch()
-
-    def _link(self, files: list[Path]) -> None:
-        os.link(self._chance.choice(files), self._place() / self._name())
 
     def _swap(self, files: list[Path]) -> None:
         one, other = self._chance.sample(files, 2)
