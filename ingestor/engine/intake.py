@@ -34,7 +34,8 @@ class Intake:
         self._runtime = runtime
         self._tally = tally
         self._in_work = in_work
-        self._arrivals: dict[_Identity, None] = {}
+        self._arrivals: dict[_Identity, str] = {}
+        """Where they turned up last."""
 
     async def take_present(
         self, found: Mapping[str, Version], priority: Priority, *, beside: Collection[Glance] = ()
@@ -44,10 +45,10 @@ class Intake:
         Those that such a document may have been renamed to are live changes: until they had their turn, it is found
         under its old path.
         """
-        for version in found.values():
+        for path, version in found.items():
             identity = _identity_of(version)
             self._arrivals.pop(identity, None)
-            self._arrivals[identity] = None
+            self._arrivals[identity] = path
         while len(self._arrivals) > MAX_ARRIVALS:
             del self._arrivals[next(iter(self._arrivals))]
         missed = {_identity_of(version) for version, _, _ in beside}
@@ -61,12 +62,16 @@ class Intake:
         What is present has to be taken in before. Where that may be yet to come, because a rename is two hints, they
         are due after a pause.
         """
-        renamed = {path for path, glance in found.items() if glance and _identity_of(glance[0]) in self._arrivals}
+        renamed = {path for path, glance in found.items() if glance and self._is_elsewhere(path, glance)}
         await self._queue(found.keys() - renamed, Priority.GONE, pause_seconds=pause_seconds)
         await self._queue(renamed, Priority.LIVE, pause_seconds=pause_seconds, after_seconds=_AFTER_SECONDS)
         for path in found:
             if (turn := self._in_work.get(path)) is not None:
                 turn.cut_short()
+
+    def _is_elsewhere(self, path: str, glance: Glance) -> bool:
+        """Whether the file of a document has turned up at another path."""
+        return self._arrivals.get(_identity_of(glance[0]), path) != path
 
     async def _queue(
         self,

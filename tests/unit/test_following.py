@@ -244,6 +244,38 @@ async def test_a_path_that_is_gone_waits_for_the_path_that_it_was_renamed_to() -
         assert old.not_before_seconds >= new.not_before_seconds + GONE_SECONDS - 0.1, "the two hints come one by one"
 
 
+async def test_what_is_deleted_goes_before_all_else_and_what_is_renamed_behind_its_new_path() -> None:
+    async with following_scene(settled_scene("deleted", "old")) as scene:
+        for path in ("deleted", "old"):
+            scene.folder.touch(path)
+            scene.watch.emit(Hint(path, is_closed=True))
+        await scene.queued("deleted", "old")
+        for path, stat in {path: scene.folder.look(path) for path in ("deleted", "old")}.items():
+            assert stat is not None
+            scene.ledger.documents[path] = Entry(path, path, stat, "hash", "c1", tags={})
+        scene.ledger.queue.clear()
+        scene.folder.delete("deleted")
+        scene.folder.rename("old", "new")
+        for path in ("deleted", "old", "new"):
+            scene.watch.emit(Hint(path, is_closed=True))
+        await scene.queued("deleted", "old", "new")
+        queued = scene.ledger.queue
+        assert queued["deleted"].priority is Priority.GONE, "that it was there itself is no sign of a rename"
+        assert queued["old"].priority is Priority.LIVE
+        assert queued["old"].enqueued_seconds > queued["new"].enqueued_seconds
+
+
+async def test_what_waits_to_be_tried_again_waits_no_more_when_its_file_is_gone() -> None:
+    async with following_scene(Scene()) as scene:
+        later = time.time() + 3600.0
+        scene.ledger.enqueue(["a", "b"], Change("", Priority.BACKFILL, later, later))
+        scene.watch.emit(Hint("a"))
+        await until(lambda: scene.ledger.queue["a"].not_before_seconds < later)
+        assert scene.ledger.queue["a"].priority is Priority.GONE
+        assert scene.ledger.queue["b"].not_before_seconds == later
+        assert set(scene.ledger.queue) == {"a", "b"}
+
+
 async def test_a_doubt_makes_a_new_watch_and_compares_everything() -> None:
     async with following_scene(Scene()) as scene:
         scene.folder.write("a", b"x")
