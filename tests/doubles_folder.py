@@ -30,7 +30,7 @@ class MemoryFolder:
     """Files as a mapping. Folders are there as long as a file lies below them.
 
     Faults, set by a test: `is_missing` (the root is gone), `unreadable` (folder -> reason), `read_faults` (path -> what
-    its next read raises), `unsettled` (paths still being written).
+    its next read raises), `unsettled` (paths still being written), `closed` (files that may not be read).
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class MemoryFolder:
         self.unreadable: dict[str, str] = {}
         self.read_faults: dict[str, IngestorError] = {}
         self.unsettled: set[str] = set()
+        self.closed: set[str] = set()
         self.reads: list[str] = []
         self._contents: dict[str, tuple[Stat, bytes]] = {}
         self._ticks = 1_700_000_000_000_000_000
@@ -116,6 +117,8 @@ class MemoryFolder:
         if path not in self._contents:
             raise UnstableDocument("the file vanished before it was read", retry_after_seconds=0.2)
         stat, raw = self._contents[path]
+        if path in self.closed:
+            raise UnreadableDocument("the file cannot be read: Permission denied", is_unknown=True)
         if not stat.is_regular:
             raise UnreadableDocument("it is a FIFO (named pipe), not a regular file")
         if len(raw) > self.max_file_bytes:

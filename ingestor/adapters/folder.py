@@ -219,7 +219,7 @@ class Folder:
             return self._reader.read(path + SIDECAR_END)
         except DocumentError as error:
             message = f"its sidecar {printable(path + SIDECAR_END)} cannot be read: {error}"
-            raise UnusableMetadata(message, remedy=error.remedy) from error
+            raise UnusableMetadata(message, remedy=error.remedy, is_unknown=error.is_unknown) from error
 
     @contextmanager
     def _unknown_told(self) -> Iterator[None]:

@@ -55,6 +55,8 @@ _REMEDIES: Final = {
     errno.ENAMETOOLONG: "shorten the names of the folders it lies in",
     errno.ELOOP: _LINK_REMEDY,
 }
+_NEVER_READ: Final = frozenset({errno.ELOOP, errno.ENAMETOOLONG})
+"""What says that there is no such file, where others say that it may be what it was."""
 _KINDS: Final = {
     modes.S_IFDIR: "a folder",
     modes.S_IFLNK: "a symbolic link",
@@ -240,4 +242,5 @@ def _explained(error: OSError) -> IngestorError:
     return UnreadableDocument(
         f"the file cannot be read: {error.strerror}",
         remedy=_REMEDIES.get(error.errno or 0, "open it by hand to see what is wrong, then `ingestor retry`"),
+        is_unknown=error.errno not in _NEVER_READ,
     )

@@ -99,9 +99,16 @@ class UnstableDocument(TransientError):
 
 
 class DocumentError(IngestorError):
-    """This document cannot be indexed as it is; it becomes a Problem."""
+    """This document cannot be indexed as it is; it becomes a Problem.
+
+    With `is_unknown` it cannot even be told what it holds now: unknown is not gone, so what was indexed of it stays.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, remedy: str = "", is_unknown: bool = False) -> None:
+        super().__init__(message, remedy=remedy)
+        self.is_unknown = is_unknown
 
 
 class UnreadableDocument(DocumentError):

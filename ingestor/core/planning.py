@@ -140,6 +140,15 @@ def plan_problem(  # noqa: PLR0913 - as plan_document
     return Plan(path=path, outcome=Outcome.PROBLEM, before=before, after=after, drop=drop)
 
 
+def plan_unknown(before: Entry, problem: Problem, *, stat: Stat, cutting: str) -> Plan:
+    """Plan a document of which it cannot be told what it holds now: Chroma keeps what it has of it.
+
+    The entry has the Problem and the stat of the file as it is now, so that it is looked at again when that changes.
+    """
+    after = replace(before, stat=stat, cutting=cutting + stat.attached, problem=problem)
+    return Plan(path=before.path, outcome=Outcome.PROBLEM, before=before, after=after)
+
+
 def doubtful_entry(plan: Plan) -> Entry:
     """Tell the ledger what is about to become doubtful, to be written before Chroma is touched.
 

@@ -118,6 +118,11 @@ class Settling:
             self._queued[path] = replace(last, changed_seconds=heard.first_seconds)
         return _worth_waiting(last.until_seconds - now_seconds)
 
+    def left_to_rest_seconds(self, path: str, now_seconds: float) -> float:
+        """How much longer a file rests that is found to be another one than was queued last; mostly 0."""
+        last = self._queued.get(path)
+        return _worth_waiting(last.until_seconds - now_seconds) if last else 0.0
+
     def queued(self, path: str, stat: Stat, now_seconds: float) -> None:
         """Note that a file is queued: the sooner it has changed again, the longer it rests from now on."""
         last = self._queued.get(path)

@@ -115,6 +115,10 @@ class Follower:
         """The files that change all the time, and are looked at once a minute at most; the first `MAX_TOLD`."""
         return self._settling.restless(self._runtime.monotonic_seconds())[:MAX_TOLD]
 
+    def rest_seconds(self, path: str) -> float:
+        """How much longer a file that changes again and again is left alone; mostly 0."""
+        return self._settling.left_to_rest_seconds(path, self._runtime.monotonic_seconds())
+
     async def run(self) -> None:
         """Follow the folder until cancelled."""
         loop = asyncio.get_running_loop()

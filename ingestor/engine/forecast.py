@@ -33,7 +33,7 @@ from ingestor.core.model import (
     Snapshot,
     Stage,
 )
-from ingestor.core.planning import plan_document, plan_problem, plan_removal
+from ingestor.core.planning import plan_document, plan_problem, plan_removal, plan_unknown
 from ingestor.core.reconciling import Difference, difference
 from ingestor.engine.guard import FORMER_NOTE, holding_in
 from ingestor.engine.reading import Reader
@@ -352,7 +352,7 @@ class Forecaster:
             tally.meet(type(document).__name__, path, str(document))
         elif not self._is_hidden(path):
             tally.meet(type(document).__name__, path, str(document))
-            tally.carry_out(_set_aside(path, before, document))
+            tally.carry_out(_set_aside(path, before, document, self._reader.cutting))
 
     def _is_hidden(self, path: str) -> bool:
         """Whether the folder of a file may not be entered: that is no fault of the file, which stays as it is."""
@@ -420,7 +420,9 @@ class Forecaster:
                 tally.carry_out(plan_removal(entry))
 
 
-def _set_aside(path: str, before: Entry | None, error: DocumentError) -> Plan:
+def _set_aside(path: str, before: Entry | None, error: DocumentError, cutting: str) -> Plan:
     problem = Problem(Stage.READ, type(error).__name__, str(error), error.remedy, attempts=1, since_seconds=0.0)
+    if before is not None and error.is_unknown:
+        return plan_unknown(before, problem, stat=UNKNOWN_STAT, cutting=cutting)
     document_id = before.document_id if before else _UNBORN
     return plan_problem(path, before, problem, stat=UNKNOWN_STAT, document_id=document_id)

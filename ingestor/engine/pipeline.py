@@ -174,7 +174,7 @@ class Pipeline:
 
     def follower(self, watch: Watch, *, quiet_seconds: float, rules_file: str) -> Follower:
         """Make the part that follows a watch."""
-        return Follower(
+        follower = Follower(
             self._parts.source,
             watch,
             self.reconciler,
@@ -190,6 +190,8 @@ class Pipeline:
             rules_file=rules_file,
             wake=self.worker.wake,
         )
+        self.worker.rest_seconds = follower.rest_seconds
+        return follower
 
     def share_collection(self, neighbours: "Sequence[Pipeline]", *, is_first: bool) -> None:
         """Know the other sources of this collection. The first one looks after what no source has written."""

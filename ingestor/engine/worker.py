@@ -35,7 +35,7 @@ document never stops another; what failed is a Problem, or is queued with its re
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
@@ -56,7 +56,7 @@ from ingestor.core.errors import (
 from ingestor.core.fingerprint import document_id_of
 from ingestor.core.latency import waited_seconds
 from ingestor.core.model import UNKNOWN_STAT, Change, Entry, Outcome, Plan, Priority, Problem, Stage, Stat, Text
-from ingestor.core.planning import plan_document, plan_problem, plan_removal, plan_uncut
+from ingestor.core.planning import plan_document, plan_problem, plan_removal, plan_uncut, plan_unknown
 from ingestor.core.reconciling import Standing
 from ingestor.core.settling import GONE_SECONDS
 from ingestor.core.waits import bounded_wait_seconds
@@ -178,6 +178,8 @@ class Worker:
         """Document id -> the new path that waits for it, until a turn of that path ends and is not postponed."""
         self._unplanned: dict[asyncio.Future[None], Stat] = {}
         """Of present paths whose plans are not made yet: what settles then, and what was seen of the file."""
+        self.rest_seconds: Callable[[str], float] = lambda _: 0.0
+        """How much longer a file is left alone that changes again and again; who follows the folder knows."""
         self.in_work = 0
         """How many documents are in work."""
         self._budgets = {priority: Budget(limit_bytes) for priority, limit_bytes in MAX_BYTES.items()}
@@ -451,7 +453,7 @@ class Worker:
                 request = await self._embedding.request([record.text for record in plan.embed], is_live=is_live)
         self._planned(task)
         vectors = await request.vectors()
-        return Write(plan, vectors, task.change, is_overdue=task.path in self._overtaken), request.embedded
+        return Write(plan, vectors, task.change, is_overdue=self._is_overdue(task.path)), request.embedded
 
     async def _plan_present(self, task: _Task) -> Plan:
         path = task.path
@@ -512,27 +514,31 @@ class Worker:
             attempts=earlier.attempts + 1 if earlier else 1,
             since_seconds=earlier.since_seconds if earlier else now_seconds,
         )
-        plan = plan_problem(
-            task.path,
-            before,
-            problem,
-            stat=task.stat or UNKNOWN_STAT,
-            document_id=before.document_id if before else self._new_id(),
-        )
+        stat = task.stat or UNKNOWN_STAT
+        if before is not None and error.is_unknown:
+            plan = plan_unknown(before, problem, stat=stat, cutting=self._reader.cutting)
+        else:
+            document_id = before.document_id if before else self._new_id()
+            plan = plan_problem(task.path, before, problem, stat=stat, document_id=document_id)
         task.turn.goes_by(seen(task.stat))
-        await self._write(Write(plan, (), task.change, is_overdue=task.path in self._overtaken), began_seconds)
+        await self._write(Write(plan, (), task.change, is_overdue=self._is_overdue(task.path)), began_seconds)
+
+    def _is_overdue(self, path: str) -> bool:
+        """Whether a file is written although it has changed again: it did so before, or is not looked at again soon."""
+        return path in self._overtaken or self.rest_seconds(path) > 0
 
     async def _look_again(self, task: _Task, *, is_gone: bool) -> None:
         """Give a change back, because its path is another one, or gone, by now.
 
         It is somebody's live change from here on. It is due at once, but with growing pauses while that happens again
-        and again; a path that is gone waits, as always, for the one that it may have been renamed to.
+        and again, and not before a file that changes all the time has rested; a path that is gone waits, as always, for
+        the one that it may have been renamed to.
         """
         times = self._overtaken[task.path]
         self._overtaken[task.path] += 1
-        pause_seconds = GONE_SECONDS if is_gone else 0.0
+        pause_seconds = GONE_SECONDS if is_gone else self.rest_seconds(task.path)
         if REST.is_exhausted(times):
-            pause_seconds = self._rescan_seconds
+            pause_seconds = max(pause_seconds, self._rescan_seconds)
         elif times:
             pause_seconds = max(pause_seconds, REST.pause_seconds(times, self._runtime.fraction(), None))
         again = replace(

@@ -648,6 +648,16 @@ def test_a_file_without_permission_is_seen_and_its_error_says_what_to_do(public_
         with pytest.raises(UnreadableDocument, match="Permission denied") as caught:
             public_disk.source.read("a.md")
     assert "chmod" in caught.value.remedy
+    assert caught.value.is_unknown, "it may hold what it held"
+
+
+def test_a_sidecar_without_permission_says_nothing_of_its_file(public_disk: Disk) -> None:
+    public_disk.write("a.md", b"text")
+    public_disk.write("a.md.meta.json", b"{}")
+    (public_disk.root / "a.md.meta.json").chmod(0)
+    with unprivileged(), pytest.raises(UnusableMetadata, match="Permission denied") as caught:
+        public_disk.source.read("a.md")
+    assert caught.value.is_unknown
 
 
 def test_a_root_that_is_a_file_is_no_folder(tmp_path: Path) -> None:

@@ -372,6 +372,21 @@ def test_symbolic_links_are_left_out_with_their_reason(scene: Scene, tmp_path: P
     scene.wait_equal()
 
 
+def test_an_indexed_file_that_may_not_be_read_any_more_keeps_its_records_and_comes_back(scene: Scene) -> None:
+    file = scene.site.folder / "payroll.txt"
+    file.write_text("It was indexed before it was closed.", encoding="utf-8")
+    rows = scene.wait_equal()
+    texts = scene.server.texts
+    file.chmod(0)
+    eventually(lambda: "payroll.txt" in scene.problems(), scene.daemon.log)
+    assert "chmod" in scene.problems()["payroll.txt"]["remedy"]
+    assert {row.id for row in scene.reading.rows()} == {row.id for row in rows}
+    file.chmod(0o644)
+    eventually(lambda: "payroll.txt" not in scene.problems(), scene.daemon.log)
+    assert {row.id for row in scene.wait_equal()} == {row.id for row in rows}
+    assert scene.server.texts == texts
+
+
 def test_a_folder_that_may_not_be_listed_and_one_too_deep_stop_nobody(scene: Scene) -> None:
     folder = scene.site.folder
     closed = folder / "closed"

@@ -721,6 +721,49 @@ async def test_a_file_whose_folder_was_closed_keeps_its_records(
     assert world.records() == world.expected()
 
 
+@pytest.mark.parametrize("change", ["mode", "edit", "both", "sidecar"])
+async def test_a_file_that_may_not_be_read_keeps_its_records_and_comes_back_for_nothing(
+    world: World, change: str
+) -> None:
+    """Unknown is not gone, for a file as for a folder."""
+    world.folder.write("a.md.meta.json", b'{"team": "red"}')
+    await world.sync()
+    before, held = world.records(), dict(world.sink.held)
+    world.folder.closed.add("a.md")
+    world.folder.touch("a.md")
+    if change in {"edit", "both"}:
+        world.folder.write("a.md", b"one\nTWO\nthree")
+    if change == "sidecar":
+        world.folder.delete("a.md.meta.json")
+    await world.sync()
+    assert world.records() == before
+    assert world.sink.held == held
+    ((path, problem),) = world.ledger.problems()
+    assert (path, problem.kind) == ("a.md", "UnreadableDocument")
+    world.folder.reads.clear()
+    await world.sync()
+    assert "a.md" not in world.folder.reads, "it is not tried again until it changes"
+    world.folder.closed.clear()
+    world.folder.touch("a.md")
+    await world.sync()
+    assert world.records() == world.expected()
+    assert world.ledger.problems() == []
+    assert len(world.embedded_texts()) == 6 + (change in {"edit", "both"})
+    teams = {(held.metadata or {}).get("team") for held in world.sink.held.values() if held.document == "one"}
+    assert teams == {None if change == "sidecar" else "red"}
+
+
+async def test_a_file_that_may_not_be_read_and_goes_takes_its_records_with_it(world: World) -> None:
+    await world.sync()
+    world.folder.closed.add("a.md")
+    world.folder.touch("a.md")
+    await world.sync()
+    world.folder.delete("a.md")
+    await world.sync()
+    assert world.records() == world.expected()
+    assert world.ledger.problems() == []
+
+
 class StuckFolder(MemoryFolder):
     """Reads of files whose name begins with "old" wait until they may go on."""
 
