@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.core.auditing import Held
+from ingestor.core.errors import DocumentError, TransientError
 from ingestor.core.model import (
     Change,
     Content,
@@ -53,6 +54,9 @@ class Source(Protocol):
 
         Raises `UnreadableDocument` when it cannot be told, `ServiceUnavailable` when the root is missing.
         """
+
+    def looks(self, paths: Sequence[str]) -> list[Stat | DocumentError | TransientError | None]:
+        """What `look` returns or raises for each path, in their order; what they share is looked at once."""
 
     def read(self, path: str) -> Content:
         """Read a regular file whole while it does not change; at most `max_file_bytes` are ever held in memory.

@@ -1,7 +1,7 @@
 """A `Source` in memory, for tests of the loop: the contract suite holds it to what `Folder` does."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ingestor.adapters.rules import RULES_FILE, Rules, Scope
@@ -15,9 +15,11 @@ from ingestor.core.attaching import (
     with_converter,
 )
 from ingestor.core.errors import (
+    DocumentError,
     IngestorError,
     OversizeDocument,
     ServiceUnavailable,
+    TransientError,
     UnreadableDocument,
     UnstableDocument,
     UnusableMetadata,
@@ -103,6 +105,16 @@ class MemoryFolder:
                 raise UnreadableDocument(reason)
         found = self._contents.get(path)
         return replace(found[0], attached=self._attached(path)) if found and self._belongs(path) else None
+
+    def looks(self, paths: Sequence[str]) -> list[Stat | DocumentError | TransientError | None]:
+        """See the port."""
+        found: list[Stat | DocumentError | TransientError | None] = []
+        for path in paths:
+            try:
+                found.append(self.look(path))
+            except (DocumentError, TransientError) as error:
+                found.append(error)
+        return found
 
     def read(self, path: str) -> Content:
         """See the port."""

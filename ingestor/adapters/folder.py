@@ -28,7 +28,14 @@ from ingestor.core.attaching import (
     name_of,
     with_converter,
 )
-from ingestor.core.errors import DocumentError, IngestorError, ServiceUnavailable, UnreadableDocument, UnusableMetadata
+from ingestor.core.errors import (
+    DocumentError,
+    IngestorError,
+    ServiceUnavailable,
+    TransientError,
+    UnreadableDocument,
+    UnusableMetadata,
+)
 from ingestor.core.formats import Format, format_of, formats_of
 from ingestor.core.model import NOTHING, Attached, Content, Snapshot, Stat, Version
 from ingestor.core.shortage import shortage
@@ -81,6 +88,14 @@ class _Place:
     @property
     def is_folder(self) -> bool:
         return modes.S_ISDIR(self.status.st_mode)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """Folders that were passed on the way to files, and what holds inside each."""
+
+    folders: dict[str, _Place] = field(default_factory=dict)
+    scopes: dict[str, Scope] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +171,37 @@ class Folder:
     def look(self, path: str) -> Stat | None:
         """Stat one path; see the port."""
         identity = self._root_identity()
+        found = self._look(path, _Ways())
+        if found is None:
+            self._check_root_is(identity)
+        return found
+
+    def looks(self, paths: Sequence[str]) -> list[Stat | DocumentError | TransientError | None]:
+        """Look at many paths; see the port."""
+        ways = _Ways()
+        found: list[Stat | DocumentError | TransientError | None] = []
+        try:
+            identity = self._root_identity()
+            for path in paths:
+                try:
+                    found.append(self._look(path, ways))
+                except (DocumentError, TransientError) as error:
+                    found.append(error)
+            if None in found:
+                self._check_root_is(identity)
+        except TransientError as error:
+            return [error] * len(paths)
+        return found
+
+    def _look(self, path: str, ways: _Ways) -> Stat | None:
         if not _is_spelled_well(path):
             return None
         with self._unknown_told():
-            place = self._find(path, _Survey())
-            if place is not None and not place.is_folder and self._rules.wants(path):
-                name = self._name_of(path, place.scope.attached, self._sidecar_of(place))
-                return replace(stat_of(place.status), attached=name)
-        if place is None:
-            self._check_root_is(identity)
-        return None
+            place = self._find(path, _Survey(), ways)
+            if place is None or place.is_folder or not self._rules.wants(path):
+                return None
+            name = self._name_of(path, place.scope.attached, self._sidecar_of(place))
+            return replace(stat_of(place.status), attached=name)
 
     def rule_against(self, path: str, *, is_folder: bool = False) -> str:
         """What leaves a path out, whether there is anything or not, in words; "" when it would belong.
@@ -256,28 +292,36 @@ class Folder:
                 f"the watched folder {printable(self._root)} was replaced while it was looked at", remedy=_ROOT_REMEDY
             )
 
-    def _find(self, path: str, survey: _Survey) -> _Place | None:
+    def _find(self, path: str, survey: _Survey, ways: _Ways | None = None) -> _Place | None:
         """What is at a path, judged exactly as a walk from the root judges it; None when nothing there belongs.
 
-        Raises `_UnknownFolder` when it cannot be told. Adds what does not count on the way to `survey`.
+        Raises `_UnknownFolder` when it cannot be told. Adds what does not count on the way to `survey`. The folders on
+        the way are taken from `ways` where they are known.
         """
+        ways = ways or _Ways()
         folder = ""
         scope = self._scope
         place: _Place | None = None
         for name in path.split("/"):
             if place is not None and not place.is_folder:
                 return None
-            scope = self._enter(folder, scope, survey)
+            if (inner := ways.scopes.get(folder)) is None:
+                inner = ways.scopes[folder] = self._enter(folder, scope, survey)
+            scope = inner
             child = f"{folder}/{name}" if folder else name
-            try:
-                link = _Place(child, scope, place is not None and place.is_linked, os.lstat(self._prefix + child))
-                place = self._judge(link, name, survey.skipped)
-            except OSError as error:
-                if error.errno in GONE:
+            if child not in ways.folders:
+                try:
+                    link = _Place(child, scope, place is not None and place.is_linked, os.lstat(self._prefix + child))
+                    place = self._judge(link, name, survey.skipped)
+                except OSError as error:
+                    if error.errno in GONE:
+                        return None
+                    raise _UnknownFolder(folder, f"does not let its files be looked at: {error.strerror}") from error
+                if place is None:
                     return None
-                raise _UnknownFolder(folder, f"does not let its files be looked at: {error.strerror}") from error
-            if place is None:
-                return None
+                if place.is_folder:
+                    ways.folders[child] = place
+            place = ways.folders.get(child, place)
             folder = child
         is_attached = place is not None and not place.is_folder and _is_attached(path)
         return None if is_attached else place

@@ -303,12 +303,11 @@ class Follower:
 
     def _stats(self, paths: Sequence[str]) -> dict[str, Stat | None]:
         found: dict[str, Stat | None] = {}
-        for path in paths:
-            try:
-                found[path] = self._source.look(path)
-            except DocumentError:
-                # The worker looks again, and makes a Problem of it with its reason.
-                found[path] = _UNTELLABLE
+        for path, look in zip(paths, self._source.looks(paths), strict=True):
+            if isinstance(look, TransientError):
+                raise look
+            # The worker looks again, and makes a Problem of it with its reason.
+            found[path] = _UNTELLABLE if isinstance(look, DocumentError) else look
         return found
 
 

@@ -29,17 +29,15 @@ class Looker:
         return await self._runtime.in_thread(self._standings, plans)
 
     def _looks(self, paths: Sequence[str]) -> list[Look]:
-        return [self._look(path) for path in paths]
+        return [_look(found) for found in self._source.looks(paths)]
 
     def _standings(self, plans: Sequence[Plan]) -> list[Standing]:
-        found = []
-        for plan in plans:
-            stat, error = self._look(plan.path)
-            found.append(Standing.UNKNOWN if error else standing(stat, plan.after, self._cutting))
-        return found
+        looks = self._looks([plan.path for plan in plans])
+        return [
+            Standing.UNKNOWN if error else standing(stat, plan.after, self._cutting)
+            for plan, (stat, error) in zip(plans, looks, strict=True)
+        ]
 
-    def _look(self, path: str) -> Look:
-        try:
-            return self._source.look(path), None
-        except (DocumentError, TransientError) as error:
-            return None, error
+
+def _look(found: Stat | DocumentError | TransientError | None) -> Look:
+    return (None, found) if isinstance(found, Exception) else (found, None)

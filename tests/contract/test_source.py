@@ -31,7 +31,7 @@ from ingestor.core.errors import (
     UnusableMetadata,
 )
 from ingestor.core.formats import Format
-from ingestor.core.model import ChunkSize
+from ingestor.core.model import ChunkSize, Stat
 from ingestor.ports import Source
 from tests.doubles_folder import MemoryFolder
 
@@ -252,6 +252,32 @@ def test_a_file_too_large_is_seen_and_not_read(bench: Bench) -> None:
     assert bench.source.look("a.md") is not None
     with pytest.raises(OversizeDocument):
         bench.source.read("a.md")
+
+
+def test_a_look_at_many_is_a_look_at_each(bench: Bench) -> None:
+    for path in ("a.md", "x/b.md", "x/c.md", "x/y/d.md", "x/y/z/e.md", "hidden/f.md", "broken/g.md"):
+        bench.write(path, b"text")
+    bench.write("x/b.md.meta.json", b"{}")
+    bench.write("x/y/.ingestor.toml", b"metadata.team = 'red'")
+    bench.write("x/.ingestorignore", b"c.md\nz/\n")
+    bench.write("broken/.ingestor.toml", b"ignore = 3")
+    paths = [*bench.source.scan().files, "x/c.md", "x/y/z/e.md", "x", "x/y", "nowhere/a.md", "a.md/b", "broken/g.md"]
+    found = bench.source.looks(paths)
+    for path, look in zip(paths, found, strict=True):
+        if path == "broken/g.md":
+            assert isinstance(look, UnreadableDocument)
+            continue
+        alone = bench.source.look(path)
+        assert look == alone, path
+        assert not isinstance(look, Stat) or (alone and look.attached == alone.attached)
+    assert [path for path, look in zip(paths, found, strict=True) if look] == [
+        path for path in paths if path in bench.source.scan().files or path == "broken/g.md"
+    ]
+
+
+def test_a_look_at_many_of_a_root_that_is_missing_tells_nothing_of_any(tmp_path: Path) -> None:
+    found = Disk(tmp_path / "nowhere", Rules([], [])).source.looks(["a.md", "b.md"])
+    assert [type(each) for each in found] == [ServiceUnavailable] * 2
 
 
 @pytest.mark.parametrize("path", ["gone.md", "gone/a.md"])
