@@ -34,7 +34,7 @@ def differs(stat: Stat | None, glance: Glance | None, cutting: str) -> bool:
 class Standing(Enum):
     """What a look at a path says of what was planned for it a while ago."""
 
-    AS_PLANNED = "as planned"
+    AS_PLANNED = "planned"
     CHANGED = "changed"
     """Something else is there, or something is there that was to be removed."""
     GONE = "gone"

@@ -37,7 +37,7 @@ class Overtaken(Exception):
     """The folder holds something else than a task goes by; nothing of it was written, or what was written is noted."""
 
     def __init__(self, path: str, *, is_gone: bool) -> None:
-        super().__init__(f"{path} is {'gone' if is_gone else 'another one'} by now")
+        super().__init__(path)
         self.is_gone = is_gone
 
 
