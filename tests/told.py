@@ -37,11 +37,6 @@ NOT_TOLD: Final[dict[str, tuple[str, ...]]] = {
         "Temporary Items/",
         "System Volume Information/",
     ),
-    "what a task tells the worker, which looks again": (
-        "as planned",
-        "another one",
-        "{} is {} by now",
-    ),
     "the keys of metadata": (
         (
             "source file_name file_type file_size last_modified content_hash document_id chunk start_line end_line "

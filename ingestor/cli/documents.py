@@ -9,7 +9,6 @@ from ingestor.cli.completion import problem_paths
 from ingestor.cli.daemon import finish
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
 from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, shown
-from ingestor.cli.panel import told_restless
 from ingestor.cli.signals import run_in_order
 from ingestor.core.escaping import spelled
 from ingestor.language import translated
@@ -21,6 +20,7 @@ def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: De
         loaded = settings_of(config, debug=debug)
         from ingestor.app import status as app
         from ingestor.app.shape import problem_json
+        from ingestor.cli.panel import told_restless
 
         found = app.problems(loaded.settings)
         if as_json:

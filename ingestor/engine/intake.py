@@ -21,8 +21,8 @@ MAX_ARRIVALS = 50_000
 _AFTER_SECONDS = 0.001
 """Renamed files are queued so long behind the paths they were renamed to."""
 
-_Identity: TypeAlias = tuple[int, int]
-"""Inode and size: what `Ledger.kin` knows a renamed file by."""
+_Identity: TypeAlias = tuple[int, int, int]
+"""Inode, size and time of change: an inode alone is soon that of another file."""
 
 
 class Intake:
@@ -97,4 +97,4 @@ class Intake:
 
 
 def _identity_of(version: Version) -> _Identity:
-    return version[0], version[1]
+    return version[0], version[1], version[2]
