@@ -386,8 +386,10 @@ class Worker:
         stat, error = look
         if stat is not None or isinstance(error, DocumentError):
             return UnstableDocument(f"{path} has come back while it was taken for deleted")
-        if error is None and entry is not None and entry.document_id in self._wanted:
-            return UnstableDocument(f"{path} was renamed to {self._wanted[entry.document_id]}")
+        wanted_by = self._wanted.get(entry.document_id, path) if entry else path
+        # A path that has got the document that it wanted, and is gone before its turn could end, waits for nobody.
+        if error is None and wanted_by != path:
+            return UnstableDocument(f"{path} was renamed to {wanted_by}")
         return error
 
     async def _finish_unknown(self, gone: Sequence[_Task]) -> None:

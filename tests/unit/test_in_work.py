@@ -91,3 +91,24 @@ async def test_a_path_that_is_leased_again_before_its_task_hears_of_its_commit_h
         await pipeline.close()
     assert hints == 3
     assert world.records() == world.expected()
+
+
+async def test_a_path_that_got_the_document_it_wanted_and_is_gone_is_deleted() -> None:
+    """Its turn never ended well: the file was gone before the rename was written, which the ledger knew of by then."""
+    world = World()
+    world.folder.write("a", b"one")
+    await world.sync()
+    (entry,) = world.ledger.documents.values()
+    world.folder.delete("a")
+    pipeline = world.pipeline()
+    pipeline.worker._wanted[entry.document_id] = "a"
+    try:
+        await pipeline.prepare()
+        world.ledger.enqueue(["a"], Change("", Priority.GONE, enqueued_seconds=0.0, not_before_seconds=0.0))
+        async with pipeline.running():
+            async with asyncio.timeout(20):
+                await pipeline.worker.run(until_idle=True)
+    finally:
+        await pipeline.close()
+    assert world.records() == []
+    assert not world.ledger.queue
