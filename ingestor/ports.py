@@ -135,13 +135,16 @@ class VectorStore(Protocol):
     """Vectors that were paid for, by key. May be emptied at any time: it only saves money."""
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Vector]:
-        """The vectors that are there. Raises `ServiceUnavailable` when some are not, and none could be kept now."""
+        """The vectors that are there. Raises `ServiceUnavailable` when that cannot be found out now."""
 
     def put(self, vectors: Mapping[bytes, Vector]) -> None:
-        """Keep vectors; durable against a killed process when this returns, unless the disk is full.
+        """Keep vectors; durable against a killed process when this returns, unless the disk does not take them.
 
-        While the disk is full they are kept in memory, since they are paid for; `get` lets nobody pay for more.
+        Then they are kept in memory until it does, since they are paid for; `see_room` lets nobody pay for more.
         """
+
+    def see_room(self, vectors: int, dimensions: int) -> None:
+        """Raise `ServiceUnavailable` unless so many more vectors could be kept, and all that was put is kept."""
 
 
 class Sink(Protocol):

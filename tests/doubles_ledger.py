@@ -24,6 +24,9 @@ class MemoryVectors:
     def put(self, vectors: Mapping[bytes, Vector]) -> None:
         self.held.update({key: np.asarray(vector, dtype=np.float32) for key, vector in vectors.items()})
 
+    def see_room(self, vectors: int, dimensions: int) -> None:
+        """There is room."""
+
 
 ORDER = list(Priority)
 """From the most urgent to the least."""

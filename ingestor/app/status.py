@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ingestor.adapters.disk_room import see_room
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.owner_file import OwnerFile
@@ -20,7 +21,7 @@ from ingestor.app.collection import endpoint
 from ingestor.app.embedder import allowance_of, currency_of, price_of
 from ingestor.app.parts import VECTORS_FILE, ledger_of, path_below
 from ingestor.core.attaching import SETTINGS_FILE
-from ingestor.core.errors import ConfigError, UnusableMetadata
+from ingestor.core.errors import ConfigError, ServiceUnavailable, UnusableMetadata
 from ingestor.core.escaping import spelled
 from ingestor.core.model import Change, Priority, Problem, Stage
 from ingestor.core.paths import is_at_or_below
@@ -134,7 +135,7 @@ def _status(settings: Settings) -> Status:
         held_examples=held[:MAX_EXAMPLES],
         unreadable_folders=unreadable,
         watching=str(state.get("watching", "")) if running else "",
-        outage=str(state.get("outage", "")) if running else "",
+        outage=_outage(settings, state) if running else "",
         is_behind=bool(state.get("is_behind")) and running is not None,
         next_call_seconds=state.get("next_call_seconds") if running else None,
         restless=state.get("restless", ()) if running else (),
@@ -143,6 +144,15 @@ def _status(settings: Settings) -> Status:
         owner=own.id,
         refused=own.refused(settings.chroma.collection),
     )
+
+
+def _outage(settings: Settings, state: Mapping[str, Any]) -> str:
+    """What a running daemon waits for. While the disk is full it cannot note that, and others have to look."""
+    try:
+        see_room(settings.data_dir)
+    except ServiceUnavailable as error:
+        return error.sentence
+    return str(state.get("outage", ""))
 
 
 def _cost(chosen: EmbeddingSettings, totals: Totals | None, tokens_today: int) -> Cost:

@@ -212,7 +212,9 @@ def progress_of(pipelines: Sequence[Pipeline], sources: Sequence[Settings]) -> S
     """How far pipelines are; `sources` are the settings of each."""
     tallies = [pipeline.tally for pipeline in pipelines]
     usage = usage_of(pipelines)
-    waiting = [pipeline.embedding.waits_for() or pipeline.tally.outage for pipeline in pipelines]
+    waiting = [
+        pipeline.storage_outage or pipeline.embedding.waits_for() or pipeline.tally.outage for pipeline in pipelines
+    ]
     return SyncProgress(
         documents=sum(tally.finished for tally in tallies),
         documents_expected=sum(tally.expected for tally in tallies),
