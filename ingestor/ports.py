@@ -26,7 +26,6 @@ from ingestor.core.model import (
     Recipe,
     Record,
     Retag,
-    ServiceWait,
     Snapshot,
     Stat,
     Usage,
@@ -136,13 +135,16 @@ class VectorStore(Protocol):
     """Vectors that were paid for, by key. May be emptied at any time: it only saves money."""
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Vector]:
-        """The vectors that are there. Raises `ServiceUnavailable` when some are not, and none could be kept now."""
+        """The vectors that are there. Raises `ServiceUnavailable` when that cannot be found out now."""
 
     def put(self, vectors: Mapping[bytes, Vector]) -> None:
-        """Keep vectors; durable against a killed process when this returns, unless the disk is full.
+        """Keep vectors; durable against a killed process when this returns, unless the disk does not take them.
 
-        While the disk is full they are kept in memory, since they are paid for; `get` lets nobody pay for more.
+        Then they are kept in memory until it does, since they are paid for; `see_room` lets nobody pay for more.
         """
+
+    def see_room(self, vectors: int, dimensions: int) -> None:
+        """Raise `ServiceUnavailable` unless so many more vectors could be kept, and all that was put is kept."""
 
 
 class Sink(Protocol):
@@ -229,10 +231,7 @@ class Totals:
     in_flight: int
     problems: int
     retrying: int
-    """Queued changes that have failed at least once for a reason of their own."""
     usage: Usage
-    waits: tuple[ServiceWait, ...] = ()
-    """Queued changes that wait for a service, by its name."""
 
 
 BACKFILL_SHARE = 4
@@ -319,8 +318,8 @@ class Ledger(Protocol):
         meanwhile is due as the hint says.
         """
 
-    def hasten(self, now_seconds: float, service: str) -> None:
-        """Make every change due that waits for a service, and let it wait for it no more: the service is back."""
+    def hasten(self, now_seconds: float) -> None:
+        """Make every change due that waits because an outside service failed: the service is back."""
 
     def release_all(self) -> None:
         """Void every lease and make all due: called by the one process that holds the lock, at its start."""
@@ -359,7 +358,7 @@ class Ledger(Protocol):
         """The paths in the queue, leased ones included, with what made the last attempt fail."""
 
     def problems(self) -> list[tuple[str, Problem]]:
-        """Documents with a Problem, and queued changes that have failed for a reason of their own, by path."""
+        """Documents with a Problem, and queued changes that have failed at least once, by path."""
 
     def totals(self) -> Totals:
         """Counts for `status`."""

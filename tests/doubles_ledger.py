@@ -1,13 +1,13 @@
 """In-memory ledger and vector store, held to the contracts of the real ones by `tests/contract`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ingestor.core.errors import DeletionHeld
-from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, ServiceWait, Stat, Usage
+from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, Stat, Usage
 from ingestor.core.planning import settled
 from ingestor.ports import BACKFILL_SHARE, Totals, Vector
 
@@ -23,6 +23,9 @@ class MemoryVectors:
 
     def put(self, vectors: Mapping[bytes, Vector]) -> None:
         self.held.update({key: np.asarray(vector, dtype=np.float32) for key, vector in vectors.items()})
+
+    def see_room(self, vectors: int, dimensions: int) -> None:
+        """There is room."""
 
 
 ORDER = list(Priority)
@@ -179,11 +182,10 @@ class MemoryLedger:
                 self.queue[change.path] = replace(queued, priority=priority, attempts=0, problem=change.problem)
             self.leased.discard(change.path)
 
-    def hasten(self, now_seconds: float, service: str) -> None:
+    def hasten(self, now_seconds: float) -> None:
         for path, change in self.queue.items():
-            if change.problem is not None and change.problem.service == service:
-                due_seconds = min(change.not_before_seconds, now_seconds)
-                self.queue[path] = replace(change, not_before_seconds=due_seconds, problem=None)
+            if change.problem is not None and change.not_before_seconds > now_seconds:
+                self.queue[path] = replace(change, not_before_seconds=now_seconds)
 
     def release_all(self) -> None:
         self.leased.clear()
@@ -230,9 +232,7 @@ class MemoryLedger:
 
     def problems(self) -> list[tuple[str, Problem]]:
         found = {entry.path: entry.problem for entry in self.documents.values() if entry.problem}
-        found |= {
-            path: change.problem for path, change in self.queue.items() if change.problem and not change.problem.service
-        }
+        found |= {path: change.problem for path, change in self.queue.items() if change.problem}
         return sorted(found.items())
 
     def totals(self) -> Totals:
@@ -243,19 +243,9 @@ class MemoryLedger:
             queued=len(self.queue.keys() - self.leased),
             in_flight=len(self.leased),
             problems=len(self.documents) - len(sound),
-            retrying=sum(1 for change in self.queue.values() if change.problem and not change.problem.service),
+            retrying=sum(1 for change in self.queue.values() if change.problem),
             usage=self.usage,
-            waits=tuple(self._waits()),
         )
-
-    def _waits(self) -> Iterator[ServiceWait]:
-        failed = [change.problem for change in self.queue.values() if change.problem]
-        for service in sorted({problem.service for problem in failed} - {""}):
-            problems = [problem for problem in failed if problem.service == service]
-            latest = max(problems, key=lambda problem: problem.next_try_seconds or 0.0)
-            since_seconds = min(problem.since_seconds for problem in problems)
-            next_try_seconds = min(problem.next_try_seconds or 0.0 for problem in problems)
-            yield ServiceWait(service, len(problems), latest.reason, latest.remedy, since_seconds, next_try_seconds)
 
     def rewrite(self, change: Callable[[Entry], Entry]) -> None:
         self.documents = {document_id: change(entry) for document_id, entry in self.documents.items()}

@@ -51,10 +51,10 @@ async def running(  # noqa: PLR0913 - what a test may want otherwise
     estimate_tokens: Callable[[str], int] = len,
 ) -> AsyncIterator[Line]:
     """A line that serves for the time of the block; its embedder is closed with it."""
-    lane = runtime.lane("line")
+    lane, ledger_lane = runtime.lane("vectors"), runtime.lane("ledger")
     ledger = MemoryLedger() if ledger is None else ledger
     vectors = MemoryVectors() if vectors is None else vectors
-    account = Account(ledger, lane, runtime, tokens_per_day=allowance.tokens_per_day)
+    account = Account(ledger, ledger_lane, runtime, tokens_per_day=allowance.tokens_per_day)
     pace = Pace(runtime, retry, allowance, max_calls=embedder.max_concurrency)
     embedding = Embedding(embedder, vectors, lane, runtime, pace=pace, account=account, estimate_tokens=estimate_tokens)
     task = asyncio.create_task(embedding.run())
@@ -65,4 +65,5 @@ async def running(  # noqa: PLR0913 - what a test may want otherwise
         with suppress(asyncio.CancelledError):
             await task
         lane.close()
+        ledger_lane.close()
         await embedder.close()

@@ -53,7 +53,7 @@ NOT_TOLD: Final[dict[str, tuple[str, ...]]] = {
     "part of what Python says of broken text, which is looked for": ("unexpected end of data",),
     "the text that a new engine is tried with": ("query: the folder is the collection 文件夹就是集合",),
     "a name in the ledger": ("tokens of",),
-    "part of what SQLite says, which is looked for": ("Could not decode", "malformed JSON"),
+    "part of what SQLite says, which is looked for": ("Could not decode",),
     "SQL": (
         "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
         "SELECT 1 FROM sqlite_master WHERE name = 'uses'",

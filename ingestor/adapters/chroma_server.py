@@ -27,6 +27,7 @@ from pathlib import Path
 import structlog
 
 from ingestor.adapters.chroma_journal import write_ahead
+from ingestor.adapters.disk_room import see_room
 from ingestor.adapters.folder_lock import FolderLock, start_ticks
 from ingestor.core.errors import ConfigError, ServiceUnavailable
 from ingestor.core.shortage import shortage
@@ -146,9 +147,9 @@ class ChromaServer:
         self._port = self._wanted_port or _free_port(self._host)
         try:
             self._launch(timeout_seconds)
-        except BaseException:
+        except BaseException as error:
             self.stop()
-            raise
+            raise _passing(error) from error
 
     def poll(self) -> bool:
         """Whether the server is alive. Cheap; says nothing of whether it answers."""
@@ -194,9 +195,9 @@ class ChromaServer:
             self._lock.acquire()
             try:
                 self._launch(timeout_seconds)
-            except BaseException:
+            except BaseException as error:
                 self._end_child()
-                raise
+                raise _passing(error) from error
 
     def stop(self) -> None:
         """End the server and let the lock go; idempotent.
@@ -304,10 +305,14 @@ class ChromaServer:
         return ConfigError(message, remedy="set INGESTOR_CHROMA__PORT to a free port, or end that process")
 
     def _death(self, code: int) -> ConfigError | ServiceUnavailable:
-        """Why the child is dead. It ends with code 0 when somebody has taken its port meanwhile."""
+        """Why the child is dead. It ends with code 0 when somebody has taken its port meanwhile.
+
+        Raises `ServiceUnavailable` when it is because of a full disk.
+        """
         words = self._last_words()
         if re.search(r"Address \S+ is not available", words):
             return self._taken()
+        see_room(self.path)  # without room its database panics, in words that nobody understands
         return ServiceUnavailable(
             f"the Chroma server died at its start (code {code}): {words}", remedy=f"read the log {self.log_path}"
         )
@@ -380,6 +385,11 @@ def listener_of(port: int) -> int | None:
             if place.name.isdecimal() and not wanted.isdisjoint(_open_links(int(place.name))):
                 return int(place.name)
     return None
+
+
+def _passing(error: BaseException) -> BaseException:
+    """A full disk, too few descriptors and the like in the product's own words, and everything else as it is."""
+    return (shortage(error) if isinstance(error, OSError) else None) or error
 
 
 def _free_port(host: str) -> int:

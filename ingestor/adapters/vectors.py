@@ -3,11 +3,10 @@
 Invariant: it only saves money. Nothing is wrong when it is empty, deleted or damaged, be it while it is open: a damaged
 file is put aside and a new one begun, and a vector that is not what was put is not there. Above its size, the vectors
 that were not used for longest go. What `put` has returned for survives a killed process, unless the file cannot be
-written: then it is kept in memory until it can, and until then `get` refuses to say that something is missing, so that
-nobody pays for more.
+written: then it is kept in memory until it can, and until then `see_room` says so, so that nobody pays for more; what
+is held in memory is bounded by the calls that were on their way.
 """
 
-import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,13 +17,14 @@ from typing import TypeVar
 import numpy as np
 import structlog
 
+from ingestor.adapters.disk_room import see_room
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.ports import Vector
 
-MIN_FREE_BYTES = 4 * 1024 * 1024
-"""Free disk space below which nothing new may be paid for: some hundred vectors of the largest models."""
-MAX_UNKEPT_BYTES = 64 * 1024 * 1024
-"""Vectors held in memory, while the file cannot be written, before `put` refuses more."""
+_ROW_BYTES = 512
+"""What a vector takes besides its numbers: key, checksum, indexes."""
+_WRITTEN = 3
+"""Times that a row is on the disk at most: in the write-ahead log, in the file, and in what its pages leave empty."""
 _BUSY_TIMEOUT_SECONDS = 30
 _PAGE_KEYS = 10_000
 """Keys a statement names at most: SQLite takes 32,766 variables."""
@@ -58,11 +58,11 @@ class SqliteVectors:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._used:
+        if self._used or self._unkept:
             try:
-                self._with_file(lambda connection: self._write(connection, ()))
+                self._with_file(lambda connection: self._write(connection, self._rows()))
             except ServiceUnavailable as error:
-                _log.warning("vectors.uses_not_kept", reason=str(error), remedy=error.remedy)
+                _log.warning("vectors.not_kept", waiting=len(self._unkept), reason=str(error), remedy=error.remedy)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -80,9 +80,12 @@ class SqliteVectors:
         for key in list(islice(self._used, max(0, len(self._used) - _MAX_USES))):
             del self._used[key]
         found.update({key: self._unkept[key] for key in wanted if key in self._unkept})
-        if len(found) < len(wanted):
-            self._see_that_more_can_be_kept()
         return found
+
+    def see_room(self, vectors: int, dimensions: int) -> None:
+        """See `ports.VectorStore.see_room`."""
+        see_room(self._path, vectors * (4 * dimensions + _ROW_BYTES) * _WRITTEN)
+        self._keep()
 
     def known(self, keys: Iterable[bytes]) -> set[bytes]:
         """Which of the keys are there; this is no use of them."""
@@ -110,18 +113,19 @@ class SqliteVectors:
             self._keep()
         except ServiceUnavailable as error:
             # They were paid for: they are handed on all the same, and not lost as long as this process lives.
-            if sum(vector.nbytes for vector in self._unkept.values()) > MAX_UNKEPT_BYTES:
-                raise
             _log.warning("vectors.not_kept", waiting=len(self._unkept), reason=str(error), remedy=error.remedy)
 
     def _keep(self) -> None:
+        if self._unkept:
+            self._with_file(lambda connection: self._write(connection, self._rows()))
+            self._unkept.clear()
+
+    def _rows(self) -> list[tuple[bytes, bytes, int]]:
         rows = []
         for key, vector in self._unkept.items():
             raw = np.asarray(vector, dtype="<f4").tobytes()
             rows.append((key, raw, _checksum(key, raw)))
-        if rows:
-            self._with_file(lambda connection: self._write(connection, rows))
-            self._unkept.clear()
+        return rows
 
     def _write(self, connection: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes, int]]) -> None:
         used = [*self._used, *(key for key, _, _ in rows)]
@@ -148,17 +152,6 @@ class SqliteVectors:
             connection.executemany("DELETE FROM uses WHERE key = ?", keys)
             gone += len(keys)
         return gone
-
-    def _see_that_more_can_be_kept(self) -> None:
-        try:
-            disk = os.statvfs(self._path)
-        except FileNotFoundError:
-            return  # deleted this very moment: the next `put` makes it anew
-        # A file system that tells nothing of its size, as some network mounts, is taken for large enough.
-        if disk.f_blocks and disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES:
-            message = f"the disk of the vector store {self._path} is full: what is embedded now could not be kept"
-            raise ServiceUnavailable(message, remedy="free disk space; work goes on by itself then")
-        self._keep()
 
     def _with_file(self, call: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run a call on the file that lies at the path, whatever has become of the one that was there."""

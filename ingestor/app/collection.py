@@ -98,20 +98,23 @@ def indexed(settings: Settings) -> InstanceRecord | None:
     return running
 
 
-def serve(settings: Settings, stack: AsyncExitStack, *, is_anywhere: bool = False) -> ChromaServer | None:
+def serve(
+    settings: Settings, stack: AsyncExitStack, *, is_anywhere: bool = False, attempts: int = START_ATTEMPTS
+) -> ChromaServer | None:
     """Start the managed server, to be stopped at the end of `stack`; None where the settings name another.
 
-    One that may be anywhere takes a port that is free, whoever has the port of the settings.
+    One that may be anywhere takes a port that is free, whoever has the port of the settings. Raises
+    `ServiceUnavailable` when it does not come up in so many attempts.
     """
     if settings.chroma.mode != "managed":
         return None
     server = ChromaServer(settings.chroma_path, 0 if is_anywhere else settings.chroma.port, SERVER_HOST)
     stack.callback(server.stop)
-    for attempt in range(1, START_ATTEMPTS + 1):
+    for attempt in range(1, attempts + 1):
         try:
             server.start()
         except ServiceUnavailable as error:
-            if attempt == START_ATTEMPTS:
+            if attempt == attempts:
                 raise
             _log.warning("chroma.start_failed", reason=str(error), attempt=attempt)
         else:

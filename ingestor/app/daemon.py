@@ -3,9 +3,10 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -20,17 +21,21 @@ from ingestor.adapters.runtime import SystemRuntime
 from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_client, open_collections, serve
 from ingestor.app.compaction import compactors_of
 from ingestor.app.line import line_of
-from ingestor.app.live import Front, Live
-from ingestor.app.parts import folders_of, pipelines_of, sourced
+from ingestor.app.live import STARTING, Front, Live
+from ingestor.app.parts import Sourced, folders_of, pipelines_of, sourced
 from ingestor.app.rebuild import rebuild_beside
 from ingestor.app.searching import Searchers
-from ingestor.core.errors import ServiceUnavailable
+from ingestor.core.errors import TransientError
+from ingestor.core.shortage import shortage
 from ingestor.engine.daemon import Daemon
 from ingestor.engine.news import happens_within
+from ingestor.engine.pipeline import Pipeline
 from ingestor.settings import Settings
 
-CONNECT_PAUSE_SECONDS = 5.0
-"""Pause of a daemon between two attempts to reach a Chroma server that is elsewhere."""
+_UNREACHABLE, _WAITING = "chroma.unreachable", "start.waiting"
+"""How it is logged that something is away."""
+PAUSE_SECONDS = 2.0
+"""Pause of a daemon that comes up between two attempts to open what is away."""
 
 _T = TypeVar("_T")
 
@@ -43,84 +48,127 @@ async def run(
     """Follow the folders until SIGINT, SIGTERM or SIGHUP, and let others reach what is known of it through `front`.
 
     With `is_rebuild` collections of other settings are rebuilt meanwhile, and followed after the switch. One that
-    `takes_over` claims the collections whosever they are.
+    `takes_over` claims the collections whosever they are. What passes - a disk that is full, a server that does not
+    answer or come up - is waited out.
     """
     async with AsyncExitStack() as stack:
-        notifier = Notifier()
-        stop = _stop_signal()
-        live = Live(settings, stop)
-        folders_of(settings)
-        instance = hold(settings, "run", stack)
-        # The server comes up while its client is imported; what is imported by two threads at once may be seen half.
-        importing = ThreadPoolExecutor(1)
-        stack.callback(importing.shutdown, wait=False)
-        loading = asyncio.get_running_loop().run_in_executor(importing, chroma_client.load)
-        http_url = ""
-        if front is not None:
-            http_url = await stack.enter_async_context(front(live, importing))
-            announce(instance, settings, "run", served=False, http_url=http_url)
-        server = await asyncio.to_thread(serve, settings, stack)
-        await loading
-        if is_rebuild:
-            async with AsyncExitStack() as beside:
-                client = await _reached(open_client, live, beside, stop, server, notifier=notifier)
-                if client is not None:
-                    announce(instance, settings, "run", served=True, http_url=http_url)
-                    live.is_rebuilding = True
-                    await rebuild_beside(settings, client, stop, notifier, server, takes_over=takes_over)
-                    live.is_rebuilding = False
-        opening = partial(open_collections, takes_over=takes_over)
-        sinks = await _reached(opening, live, stack, stop, server, notifier=notifier)
-        if sinks is None:
-            return
-        announce(instance, settings, "run", served=True, http_url=http_url)
-        _log.info(
-            "daemon.started",
-            folder=", ".join(str(each.watch_dir) for each in settings.each()),
-            collection=", ".join(sinks),
-            chroma=endpoint(settings, instance.record),
-        )
-        sources = sourced(settings, sinks)
-        pipelines = await stack.enter_async_context(pipelines_of(sources))
-        lines = [line_of(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
-        compactors = compactors_of(sources, pipelines)
-        supervise = server.ensure if server else None
-        searchers = Searchers(sources, pipelines, instance.record)
-        stack.push_async_callback(searchers.close)
-        live.come_up(lines, searchers)
-        stack.callback(stop.set)  # whatever it ends by, nothing can be asked from here on
-        await Daemon(
-            lines, notifier, SystemRuntime(), supervise=supervise, beside=[each.run for each in compactors]
-        ).run(stop)
+        opening = _Opening(Live(settings, _stop_signal()), Notifier(), stack)
+        with suppress(_ToldToStop):
+            await _follow(opening, settings, is_rebuild=is_rebuild, takes_over=takes_over, front=front)
     _log.info("daemon.stopped")
 
 
-async def _reached(  # noqa: PLR0913 - what is opened, and who is told while it cannot be
-    opening: Callable[[Settings, InstanceRecord | None, AsyncExitStack | ExitStack], _T],
-    live: Live,
-    stack: AsyncExitStack,
-    stop: asyncio.Event,
-    server: ChromaServer | None,
-    *,
-    notifier: Notifier,
-) -> _T | None:
-    """Open the collection, or its database, waiting for a server that is elsewhere; None when told to stop meanwhile.
+async def _follow(
+    opening: "_Opening", settings: Settings, *, is_rebuild: bool, takes_over: bool, front: Front | None
+) -> None:
+    live, stack = opening.live, opening.stack
+    folders_of(settings)
+    instance = await opening.waited(lambda opened: asyncio.to_thread(hold, settings, "run", opened))
+    # The server comes up while its client is imported; what is imported by two threads at once may be seen half.
+    importing = ThreadPoolExecutor(1)
+    stack.callback(importing.shutdown, wait=False)
+    loading = asyncio.get_running_loop().run_in_executor(importing, chroma_client.load)
+    http_url = await stack.enter_async_context(front(live, importing)) if front is not None else ""
 
-    A server of our own that dies just now is started again; raises `ServiceUnavailable` when it dies too often.
-    """
-    settings = live.settings
+    async def announced(_: AsyncExitStack, *, served: bool) -> None:
+        announce(instance, settings, "run", served=served, http_url=http_url)
+
+    if http_url:
+        await opening.waited(partial(announced, served=False))
+    opening.server = await opening.waited(lambda opened: asyncio.to_thread(serve, settings, opened, attempts=1))
+    await loading
     record = InstanceRecord(os.getpid(), "run", "", 0.0, SERVER_HOST, settings.chroma.port)
-    while not stop.is_set():
-        try:
-            return await asyncio.to_thread(opening, settings, record, stack)
-        except ServiceUnavailable as error:
-            _log.error("chroma.unreachable", reason=str(error), remedy=error.remedy)
-            live.trouble = error.sentence
-            notifier.status(error.sentence)
-            await happens_within(stop, CONNECT_PAUSE_SECONDS)
-            if server is not None:
-                await asyncio.to_thread(server.ensure)
-    return None
+
+    async def connected(
+        opens: Callable[[Settings, InstanceRecord | None, AsyncExitStack], _T], opened: AsyncExitStack
+    ) -> _T:
+        return await asyncio.to_thread(opens, settings, record, opened)
+
+    if is_rebuild:
+        async with AsyncExitStack() as beside:
+            client = await opening.waited(partial(connected, open_client), beside, event=_UNREACHABLE)
+            await opening.waited(partial(announced, served=True))
+            live.is_rebuilding = True
+            await rebuild_beside(settings, client, live.stop, opening.notifier, opening.server, takes_over=takes_over)
+            live.is_rebuilding = False
+    claimed = partial(open_collections, takes_over=takes_over)
+    sinks = await opening.waited(partial(connected, claimed), event=_UNREACHABLE)
+    await opening.waited(partial(announced, served=True))
+    _log.info(
+        "daemon.started",
+        folder=", ".join(str(each.watch_dir) for each in settings.each()),
+        collection=", ".join(sinks),
+        chroma=endpoint(settings, instance.record),
+    )
+
+    async def joined(opened: AsyncExitStack) -> tuple[list[Sourced], list[Pipeline]]:
+        sources = sourced(settings, sinks)
+        return sources, await opened.enter_async_context(pipelines_of(sources, patience_seconds=0.0))
+
+    sources, pipelines = await opening.waited(joined)
+    lines = [line_of(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
+    compactors = compactors_of(sources, pipelines)
+    searchers = Searchers(sources, pipelines, instance.record)
+    stack.push_async_callback(searchers.close)
+    live.come_up(lines, searchers)
+    stack.callback(live.stop.set)  # whatever it ends by, nothing can be asked from here on
+    daemon = Daemon(
+        lines,
+        opening.notifier,
+        SystemRuntime(),
+        supervise=opening.server.ensure if opening.server else None,
+        beside=[each.run for each in compactors],
+    )
+    await daemon.run(live.stop)
+
+
+class _ToldToStop(Exception):
+    """A signal came while the daemon was coming up."""
+
+
+@dataclass(eq=False, slots=True)
+class _Opening:
+    """Opens, one after another, what a daemon needs, and waits for what is away."""
+
+    live: Live
+    notifier: Notifier
+    stack: AsyncExitStack
+    """Closes what was opened when the daemon ends."""
+    server: ChromaServer | None = None
+    """Of our own, from when it has come up: started again when it dies."""
+
+    async def waited(
+        self,
+        opened_by: Callable[[AsyncExitStack], Awaitable[_T]],
+        stack: AsyncExitStack | None = None,
+        *,
+        event: str = _WAITING,
+    ) -> _T:
+        """Open something until the end of `stack`, however long that takes; an attempt that fails leaves nothing open.
+
+        Raises `_ToldToStop`, and what passes by itself never.
+        """
+        told = ""
+        while not self.live.stop.is_set():
+            try:
+                if told and self.server is not None:
+                    await asyncio.to_thread(self.server.ensure)
+                async with AsyncExitStack() as opened:
+                    found = await opened_by(opened)
+                    (stack or self.stack).push_async_callback(opened.pop_all().aclose)
+            except (TransientError, OSError) as error:
+                passing = error if isinstance(error, TransientError) else shortage(error)
+                if passing is None:
+                    raise
+                if passing.sentence != told:
+                    _log.error(event, reason=str(passing), remedy=passing.remedy)
+                told = self.live.trouble = passing.sentence
+                self.notifier.status(told)
+                await happens_within(self.live.stop, PAUSE_SECONDS)
+            else:
+                self.live.trouble = STARTING
+                return found
+        raise _ToldToStop
 
 
 def _stop_signal() -> asyncio.Event:

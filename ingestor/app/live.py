@@ -50,6 +50,8 @@ class Live:
             where = f" (source {line.pipeline.name})" if line.pipeline.name else ""
             if not line.compared(of_several=len(self.lines) > 1).is_set():
                 found.append(f"the folder has not been compared with the collection yet{where}")
+            if storage := line.pipeline.storage_outage:
+                found.append(f"{storage}{where}")
             if failing_seconds := line.pipeline.chroma_failing_seconds():
                 found.append(f"Chroma has failed at all it was asked for {failing_seconds:.0f} s{where}")
         return found

@@ -18,7 +18,7 @@ from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.rules import Rules
 from ingestor.adapters.runtime import SystemRuntime
 from ingestor.adapters.vectors import SqliteVectors
-from ingestor.app.embedder import allowance_of, embedder_of, endpoint_of
+from ingestor.app.embedder import allowance_of, embedder_of
 from ingestor.app.upgrade import upgrade_to_look
 from ingestor.core.attaching import Ground
 from ingestor.core.chunking import Cutter
@@ -29,6 +29,7 @@ from ingestor.core.model import ChunkSize
 from ingestor.core.owning import OWNER_KEY
 from ingestor.core.profiles import profile_for
 from ingestor.core.tokens import estimate_tokens
+from ingestor.engine.patience import PATIENCE_SECONDS
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
 from ingestor.ports import Embedder, Source
@@ -191,8 +192,13 @@ class Sourced:
 
 
 @asynccontextmanager
-async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) -> AsyncIterator[list[Pipeline]]:
-    """The engine of each source, in their order; they share the vector store, and a model where it is the same."""
+async def pipelines_of(
+    sources: Sequence[Sourced], *, is_prepared: bool = True, patience_seconds: float = PATIENCE_SECONDS
+) -> AsyncIterator[list[Pipeline]]:
+    """The engine of each source, in their order; they share the vector store, and a model where it is the same.
+
+    While the disk of ledger or vector store is full or fails they wait for so long. Raises `ServiceUnavailable` then.
+    """
     embedders: dict[EmbeddingSettings, Embedder] = {}
     pipelines: list[Pipeline] = []
     async with AsyncExitStack() as stack:
@@ -213,7 +219,6 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
                 runtime=SystemRuntime(),
                 estimate_tokens=estimate_tokens,
                 name=settings.source_name,
-                endpoint=endpoint_of(settings.embedding),
             )
             pipeline = Pipeline(
                 parts,
@@ -221,6 +226,7 @@ async def pipelines_of(sources: Sequence[Sourced], *, is_prepared: bool = True) 
                 limit=limit_of(settings),
                 allowance=allowance_of(settings.embedding),
                 beside=pipelines,
+                patience_seconds=patience_seconds,
             )
             stack.push_async_callback(pipeline.close)
             pipelines.append(pipeline)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ingestor.adapters.disk_room import see_room
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.owner_file import OwnerFile
@@ -19,11 +20,10 @@ from ingestor.app.beside import Beside, kept, next_ledger, unfinished
 from ingestor.app.collection import endpoint
 from ingestor.app.embedder import allowance_of, currency_of, price_of
 from ingestor.app.parts import VECTORS_FILE, ledger_of, path_below
-from ingestor.app.waits import merged
 from ingestor.core.attaching import SETTINGS_FILE
-from ingestor.core.errors import ConfigError, UnusableMetadata
+from ingestor.core.errors import ConfigError, ServiceUnavailable, UnusableMetadata
 from ingestor.core.escaping import spelled
-from ingestor.core.model import Change, Priority, Problem, ServiceWait, Stage
+from ingestor.core.model import Change, Priority, Problem, Stage
 from ingestor.core.paths import is_at_or_below
 from ingestor.engine.account import local_day
 from ingestor.engine.daemon import STATE_NOTE
@@ -94,11 +94,6 @@ class Status:
     """Why the last process that was to fill the collection was refused; empty when it was not."""
 
 
-def waits_of(found: Sequence[Status]) -> list[ServiceWait]:
-    """What documents of all sources wait for."""
-    return merged(wait for each in found if each.totals is not None for wait in each.totals.waits)
-
-
 def status(settings: Settings) -> list[Status]:
     """What the ledgers and the instance record say of each source; takes no lock, asks no service."""
     return [_status(each) for each in settings.each()]
@@ -140,7 +135,7 @@ def _status(settings: Settings) -> Status:
         held_examples=held[:MAX_EXAMPLES],
         unreadable_folders=unreadable,
         watching=str(state.get("watching", "")) if running else "",
-        outage=str(state.get("outage", "")) if running else "",
+        outage=_outage(settings, state) if running else "",
         is_behind=bool(state.get("is_behind")) and running is not None,
         next_call_seconds=state.get("next_call_seconds") if running else None,
         restless=state.get("restless", ()) if running else (),
@@ -149,6 +144,15 @@ def _status(settings: Settings) -> Status:
         owner=own.id,
         refused=own.refused(settings.chroma.collection),
     )
+
+
+def _outage(settings: Settings, state: Mapping[str, Any]) -> str:
+    """What a running daemon waits for. While the disk is full it cannot note that, and others have to look."""
+    try:
+        see_room(settings.data_dir)
+    except ServiceUnavailable as error:
+        return error.sentence
+    return str(state.get("outage", ""))
 
 
 def _cost(chosen: EmbeddingSettings, totals: Totals | None, tokens_today: int) -> Cost:
@@ -205,9 +209,7 @@ def _unlistable(path: str, reason: str, since_seconds: float) -> Problem:
 def queue_again(
     settings: Settings, paths: Sequence[str], place_of: Callable[[Settings, str], str | None] | None = None
 ) -> list[str]:
-    """Queue documents with a fault, or that wait for a service, for now; returns what was queued.
-
-    That is all of them, or those at or below `paths`.
+    """Queue documents with a fault for now: all of them, or those at or below `paths`; returns what was queued.
 
     `place_of` makes a path of a source's documents of one that was given; without it, that is a path as users give it.
 
@@ -233,12 +235,8 @@ def queue_again(
 
 
 def _faulty(settings: Settings) -> list[str]:
-    """What is tried again when it is asked for: what has a fault, and what waits for a service."""
     with ledger_of(settings) as ledger:
-        if ledger is None:
-            return []
-        failed = {path for path, problem in ledger.waiting().items() if problem is not None}
-        return sorted({path for path, _ in ledger.problems()} | failed)
+        return [] if ledger is None else [path for path, _ in ledger.problems()]
 
 
 def relative_path(settings: Settings, wanted: str) -> str:

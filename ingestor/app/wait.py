@@ -56,8 +56,6 @@ class Awaited:
     state: State
     reason: str = ""
     remedy: str = ""
-    waits_for: str = ""
-    """The service that it waits for, where that is what it still waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +234,8 @@ class _Post:
             held = holding_in(ledger).waiting if ledger and self.pending else frozenset[str]()
         for path in self.pending:
             problem = waiting.get(path)
-            reason, remedy, service = (problem.reason, problem.remedy, problem.service) if problem else ("", "", "")
+            reason, remedy = (problem.reason, problem.remedy) if problem else ("", "")
             if path in held:
-                service = ""
                 reason, remedy = "deletions are held back", "run `ingestor approve`"
-            self.done[path] = Awaited(self.settings.source_name, path, State.WAITING, reason, remedy, service)
+            self.done[path] = Awaited(self.settings.source_name, path, State.WAITING, reason, remedy)
         return [self.done[path] for path in sorted(self.done)]

@@ -183,14 +183,7 @@ def _wasted(usage: "Usage") -> dict[str, str]:
 
 
 def _outage(found: "Status") -> dict[str, str]:
-    from ingestor.app.waits import reason_of, told_wait
-
-    waits = found.totals.waits if found.totals else ()
-    rows = {"refused": found.refused} if found.refused else {}
-    if waits:
-        rows["waiting"] = "; ".join(told_wait(wait, is_attended=found.daemon is not None) for wait in waits)
-    if outage := found.outage or next(map(reason_of, waits), ""):
-        rows["outage"] = outage
+    rows = {name: said for name, said in {"refused": found.refused, "outage": found.outage}.items() if said}
     if found.next_call_seconds is not None:
         rows["next call"] = f"{moment(found.next_call_seconds)}, or at once with `ingestor retry`"
     return rows

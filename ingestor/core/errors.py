@@ -25,18 +25,10 @@ class IngestorError(Exception):
         return f"{self} - {self.remedy}" if self.remedy else str(self)
 
 
-CHROMA = "Chroma"
-MACHINE = "this machine"
-NEXT_DAY = "the next day's budget"
-"""What documents wait for, as people are told of it; an embedding endpoint is named by its URL."""
-
-
 class TransientError(IngestorError):
     """It failed now and may succeed later without anybody doing anything."""
 
     exit_code = 4
-    service: str = MACHINE
-    """What has to come back first. Empty: nothing but the document itself."""
 
     def __init__(self, message: str, *, remedy: str = "", retry_after_seconds: float | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -63,8 +55,6 @@ class RateLimited(TransientError):
 class BudgetSpent(TransientError):
     """What the user lets embedding cost in a day is spent; `retry_after_seconds` is the time until the next day."""
 
-    service = NEXT_DAY
-
 
 class ServiceUnavailable(TransientError):
     """An outside service (embedding endpoint, Chroma) is out of reach, times out or answers nonsense."""
@@ -88,8 +78,6 @@ class ServiceUnavailable(TransientError):
 class ChromaUnavailable(ServiceUnavailable):
     """Chroma is out of reach, does not answer in time, or fails at what it was asked."""
 
-    service = CHROMA
-
 
 class UnusableVectors(ServiceUnavailable):
     """The model answers texts of a call with vectors that are none: not finite, zero, or no numbers at all."""
@@ -108,8 +96,6 @@ class DeletionHeld(TransientError):
 
 class UnstableDocument(TransientError):
     """The file changed while it was read, or is still being written."""
-
-    service = ""
 
 
 class DocumentError(IngestorError):

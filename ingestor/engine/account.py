@@ -5,6 +5,7 @@ until the next day begins by local time, so that nothing that waits is looked at
 left.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 
@@ -26,12 +27,24 @@ _log = structlog.get_logger(__name__)
 class Account:
     """Counts what is spent. Without a ledger nothing outlives the process."""
 
-    def __init__(self, ledger: Ledger | None, lane: Lane, clock: Clock, *, tokens_per_day: int | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger | None,
+        lane: Lane,
+        clock: Clock,
+        *,
+        telling_lane: Lane | None = None,
+        tokens_per_day: int | None = None,
+    ) -> None:
         self._ledger = ledger
         self._lane = lane
+        self._telling_lane = telling_lane or lane
+        """The one by which the ledger is told: who gets what was paid for must not wait until the ledger can count."""
         self._clock = clock
         self._tokens_per_day = tokens_per_day
         self._untold = Usage()
+        self._is_kept = True
+        """Whether the ledger took what it was told last."""
         self._day = ""
         self._spent_tokens = 0
         self._reserved_tokens = 0
@@ -117,18 +130,22 @@ class Account:
         self._telling_tokens += telling.tokens
         day = local_day(self._clock.now_seconds())
         try:
-            await self._lane.run(self._ledger.add_usage, telling, day)
+            await self._telling_lane.run(self._ledger.add_usage, telling, day)
         except TransientError as error:
             # What was paid for must reach who asked for it, whatever has become of the ledger.
             self._untold += telling
-            _log.warning("usage.not_kept", reason=str(error), remedy=error.remedy)
+            if self._is_kept:
+                _log.warning("usage.not_kept", reason=str(error), remedy=error.remedy)
+            self._is_kept = False
             return
         finally:
             self._telling_tokens -= telling.tokens
+        self._is_kept = True
         if self._tokens_per_day is not None and day == self._day:
             # Commands of their own spend, too; what is being told just now may be among it, or not.
-            told_tokens = await self._lane.run(self._ledger.tokens_on, day)
-            self._spent_tokens = told_tokens + self._untold.tokens + self._telling_tokens
+            with suppress(TransientError):  # what was counted here stands until then
+                told_tokens = await self._telling_lane.run(self._ledger.tokens_on, day)
+                self._spent_tokens = told_tokens + self._untold.tokens + self._telling_tokens
 
 
 def local_day(now_seconds: float) -> str:

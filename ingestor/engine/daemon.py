@@ -102,6 +102,8 @@ class Daemon:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set; raises the error of a part that died."""
+        for pipeline in self._pipelines:
+            pipeline.wait_for_ledger()
         async with running(self._pipelines) as tasks:
             work, others = set[asyncio.Task[None]](), list[asyncio.Task[None]]()
             for line, patrol in zip(self._lines, self._patrols, strict=True):
@@ -110,6 +112,8 @@ class Daemon:
                     others += (tasks.create_task(line.follower.run()), tasks.create_task(patrol.run()))
             others += [
                 tasks.create_task(self._beat()),
+                tasks.create_task(self._keep_states()),
+                tasks.create_task(self._look_for_room()),
                 tasks.create_task(self._supervise_service()),
                 tasks.create_task(self._announce_ready()),
                 *(tasks.create_task(self._later(each)) for each in self._beside),
@@ -157,7 +161,6 @@ class Daemon:
             if self._notifier.watchdog_seconds is not None:
                 self._notifier.alive()
             self._notifier.status(self._doing())
-            await self._keep_state()
             pause_seconds = min(BEAT_SECONDS, (self._notifier.watchdog_seconds or BEAT_SECONDS * 2) / 2)
             await self._runtime.sleep(pause_seconds)
 
@@ -181,8 +184,15 @@ class Daemon:
             return outage
         return LOOKING if any(line.is_behind for line in self._lines) else IN_STEP
 
+    async def _keep_states(self) -> None:
+        # Apart from the beat: a disk that is full or hangs is no reason to take the loop for dead.
+        while True:
+            await self._keep_state()
+            await self._runtime.sleep(BEAT_SECONDS)
+
     async def _keep_state(self) -> None:
         for line in self._lines:
+            await line.pipeline.account.tell()
             state = json.dumps(
                 {
                     "watching": line.follower.watching,
@@ -192,19 +202,24 @@ class Daemon:
                     "next_call_seconds": _minute_of(line.pipeline.next_call_seconds),
                 }
             )
-            try:
-                await line.pipeline.account.tell()
-                # Written when it changes only: an idle daemon leaves the disk alone.
-                if state != line.told_state:
-                    await line.pipeline.set_note(STATE_NOTE, state)
-                    line.told_state = state
-            except TransientError as error:
-                _log.warning("daemon.state_not_kept", reason=str(error), remedy=error.remedy)
+            # Written when it changes only: an idle daemon leaves the disk alone.
+            if state != line.told_state:
+                await line.pipeline.set_note(STATE_NOTE, state)
+                line.told_state = state
+
+    async def _look_for_room(self) -> None:
+        """Have what waits for room on the disk tried again as soon as there is some."""
+        while True:
+            await self._runtime.sleep(BEAT_SECONDS)
+            # Those that share a model share its vectors.
+            if any([await pipeline.embedding.has_room_again() for pipeline in self._pipelines]):
+                for pipeline in self._pipelines:
+                    await pipeline.hasten()
 
     async def _supervise_service(self) -> None:
         if self._supervise is None:
             return
-        patience_seconds = STUCK_SECONDS
+        patience_seconds, told = STUCK_SECONDS, ""
         while True:
             await self._runtime.sleep(SUPERVISE_SECONDS)
             failing_seconds = max(pipeline.chroma_stuck_seconds() for pipeline in self._pipelines)
@@ -215,13 +230,17 @@ class Daemon:
                 complaint = f"it has failed at all it was asked for {failing_seconds:.0f} s"
                 patience_seconds *= 4
             try:
-                if await self._runtime.in_thread(self._supervise, complaint):
+                was_restarted = await self._runtime.in_thread(self._supervise, complaint)
+                told = ""
+                if was_restarted:
                     for patrol in self._patrols:
                         patrol.doubt()
                     for pipeline in self._pipelines:
                         await pipeline.hasten()
             except TransientError as error:
-                _log.error("service.down", reason=str(error), remedy=error.remedy)
+                if str(error) != told:
+                    _log.error("service.down", reason=str(error), remedy=error.remedy)
+                told = str(error)
                 await self._runtime.sleep(error.retry_after_seconds or SUPERVISE_SECONDS)
 
 

@@ -34,6 +34,7 @@ from ingestor.engine.account import Account
 from ingestor.engine.calls import Calls, Suspected
 from ingestor.engine.news import happens_within
 from ingestor.engine.pace import Pace
+from ingestor.engine.patience import Patience
 from ingestor.ports import BACKFILL_SHARE, Clock, Embedder, Lane, Vector, VectorStore
 
 LINGER_SECONDS = 0.5
@@ -42,6 +43,8 @@ SUSPECTS_SHARE = 32
 """Of so many turns at least one goes to a text that has failed, so that it comes to an end however much waits."""
 LIVE_LINGER_SECONDS = 0.1
 """How long one with live texts waits for other live documents that are being read."""
+_UNKNOWN_DIMENSIONS = 4_096
+"""Taken for the length of a vector before the model has given one."""
 
 _log = structlog.get_logger(__name__)
 
@@ -92,6 +95,7 @@ class Embedding:
         account: Account,
         estimate_tokens: Callable[[str], int],
     ) -> None:
+        self._embedder = embedder
         self._calls = Calls(embedder, clock, pace=pace, account=account)
         # As configured: the keys must not change when a model's own dimension becomes known.
         self._recipe = embedder.recipe
@@ -101,6 +105,12 @@ class Embedding:
         self._pace = pace
         self._account = account
         self._estimate_tokens = estimate_tokens
+        self._store = Patience(clock)
+        """Waits while the vector store cannot be asked."""
+        self._room = Patience(clock)
+        """Waits while what is paid for could not be kept."""
+        self._on_their_way = 0
+        """Texts that are paid for, or about to be, and whose vectors are not kept yet; for these there is room."""
         self._line: Precedence[bytes, _Waiting] = Precedence(BACKFILL_SHARE)
         self._suspects: Suspects[bytes, tuple[_Waiting, Case]] = Suspects(SUSPECTS_SHARE)
         self._resting: dict[bytes, _Waiting] = {}
@@ -119,14 +129,26 @@ class Embedding:
         """What was spent since the start of this process."""
         return self._account.usage
 
-    @property
-    def is_down(self) -> bool:
-        """Whether the provider is taken for down, which was told."""
-        return self._pace.is_given_up
-
     def waits_for(self) -> str:
         """What calls wait for just now, for people; empty while they go out."""
-        return self._pace.waits_for()
+        return self.storage_outage or self._pace.waits_for()
+
+    @property
+    def storage_outage(self) -> str:
+        """Why no vector can be kept or found just now; empty when they can."""
+        error = self._room.error or self._store.error
+        return error.sentence if error else ""
+
+    async def has_room_again(self) -> bool:
+        """Whether there was no room for vectors when it was looked last, and now there is."""
+        if self._room.error is None:
+            return False
+        try:
+            await self._lane.run(self._vectors.see_room, self._on_their_way, self._dimensions)
+        except TransientError:
+            return False
+        self._room.end()
+        return True
 
     @property
     def next_call_seconds(self) -> float | None:
@@ -159,7 +181,7 @@ class Embedding:
         """Ask for the vectors of texts, equal ones allowed; returns when they are in the line."""
         sent = {text: self._recipe.text_to_send(text, purpose) for text in texts}
         keys = {text: vector_key(self._recipe, sent_text) for text, sent_text in sent.items()}
-        known = await self._lane.run(self._vectors.get, keys.values()) if keys else {}
+        known = await self._store.outlast(lambda: self._lane.run(self._vectors.get, keys.values())) if keys else {}
         self._account.count(Usage(lookups=len(keys), hits=len(known)))
         awaited: dict[bytes, asyncio.Future[Vector]] = {}
         embedded = 0
@@ -363,10 +385,17 @@ class Embedding:
     async def _embed(
         self, batch: Sequence[_Waiting], case: Case, *, is_urgent: bool = False, is_last_call: bool = False
     ) -> None:
-        texts = [waiting.sent_text for waiting in batch]
-        vectors = await self._calls.embed(texts, sum(_tokens(batch)), case, is_urgent=is_urgent)
-        pairs = {waiting.key: vector for waiting, vector in zip(batch, vectors, strict=True)}
-        await self._lane.run(self._vectors.put, pairs)
+        # A question may be asked whatever becomes of its vector: it costs next to nothing.
+        room = 0 if is_urgent else len(batch)
+        if room:
+            await self._room.outlast(lambda: self._take_room(room))
+        try:
+            texts = [waiting.sent_text for waiting in batch]
+            vectors = await self._calls.embed(texts, sum(_tokens(batch)), case, is_urgent=is_urgent)
+            pairs = {waiting.key: vector for waiting, vector in zip(batch, vectors, strict=True)}
+            await self._lane.run(self._vectors.put, pairs)
+        finally:
+            self._on_their_way -= room
         self._kept += is_last_call
         self._news.set()
         for waiting in batch:
@@ -378,6 +407,19 @@ class Embedding:
             await self._account.tell()
         finally:
             self._kept -= is_last_call
+
+    async def _take_room(self, texts: int) -> None:
+        """Raise `ServiceUnavailable` while so many texts more could not be kept: nothing is to be paid for them."""
+        self._on_their_way += texts
+        try:
+            await self._lane.run(self._vectors.see_room, self._on_their_way, self._dimensions)
+        except BaseException:
+            self._on_their_way -= texts
+            raise
+
+    @property
+    def _dimensions(self) -> int:
+        return self._embedder.recipe.dimensions or _UNKNOWN_DIMENSIONS
 
     def _fail_with_line(self, batch: Sequence[_Waiting], error: IngestorError) -> None:
         rested = [waiting for waiting, _ in self._suspects]

@@ -17,7 +17,7 @@ import structlog
 
 from ingestor.core.auditing import forgotten
 from ingestor.core.backoff import Backoff
-from ingestor.core.errors import CHROMA, ServiceUnavailable, TransientError
+from ingestor.core.errors import ServiceUnavailable, TransientError
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.owning import BEAT_SECONDS
 from ingestor.core.pacing import Allowance
@@ -30,6 +30,7 @@ from ingestor.engine.intake import Intake
 from ingestor.engine.looking import Looker
 from ingestor.engine.measured import MeasuredEmbedder, MeasuredSink
 from ingestor.engine.pace import Pace
+from ingestor.engine.patience import PATIENCE_SECONDS, Patience, PatientLane
 from ingestor.engine.reading import Reader
 from ingestor.engine.reconcile import Reconciled, Reconciler
 from ingestor.engine.sync import Protocol
@@ -62,8 +63,6 @@ class Parts:
     estimate_tokens: Callable[[str], int]
     name: str = ""
     """Of the source, where there are several: the documents of two sources may share a collection."""
-    endpoint: str = "the embedding model"
-    """What gives vectors, as people are told of it: the URL of an endpoint, or a model of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class Services:
 class Pipeline:
     """Queue in, records out. `beside` are pipelines of this process that were made before, and are closed after it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the settings of a source, named one by one
         self,
         parts: Parts,
         *,
@@ -91,14 +90,15 @@ class Pipeline:
         limit: DeletionLimit,
         allowance: Allowance = _UNLIMITED,
         beside: "Sequence[Pipeline]" = (),
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._parts = parts
         self.name = parts.name
         self.runtime = parts.runtime
         self.rescan_seconds = rescan_seconds
         self.tally = Tally()
-        self._ledger_lane = parts.runtime.lane("ledger")
-        self._owned_lanes = {"ledger": self._ledger_lane}
+        self._ledger_lane = PatientLane(parts.runtime.lane("ledger"), Patience(parts.runtime, patience_seconds))
+        self._owned_lanes: dict[str, Lane] = {"ledger": self._ledger_lane}
         same = [other.services for other in beside if other.services.embedder is parts.embedder]
         self.has_own_model = not same
         """Whether it is the first one of those that share its model."""
@@ -159,8 +159,14 @@ class Pipeline:
         if shared is None:
             self._owned_lanes |= {name: parts.runtime.lane(name) for name in ("vectors", "chroma")}
         vectors_lane = shared.vectors_lane if shared else self._owned_lanes["vectors"]
-        account = Account(parts.ledger, self._ledger_lane, parts.runtime, tokens_per_day=allowance.tokens_per_day)
-        calls = MeasuredEmbedder(parts.embedder, parts.runtime, parts.endpoint)
+        account = Account(
+            parts.ledger,
+            self._ledger_lane,
+            parts.runtime,
+            telling_lane=self._ledger_lane.impatient,
+            tokens_per_day=allowance.tokens_per_day,
+        )
+        calls = MeasuredEmbedder(parts.embedder, parts.runtime)
         pace = Pace(parts.runtime, EMBEDDING_RETRY, allowance, max_calls=parts.embedder.max_concurrency)
         embedding = Embedding(
             calls,
@@ -261,8 +267,18 @@ class Pipeline:
 
     @property
     def outage(self) -> str:
-        """What an outside service said that work, or whoever asks, has to wait for; empty when there is none."""
-        return self.tally.outage or (self.tally.chroma_away if self.is_chroma_away else "")
+        """What work, or whoever asks, has to wait for, as it was said last; empty when there is nothing."""
+        return self.storage_outage or self.tally.outage or (self.tally.chroma_away if self.is_chroma_away else "")
+
+    @property
+    def storage_outage(self) -> str:
+        """Why nothing can be kept on our own disk just now; empty when it can."""
+        error = self._ledger_lane.patience.error
+        return error.sentence if error else self.embedding.storage_outage
+
+    def wait_for_ledger(self) -> None:
+        """From now on wait for the ledger however long its disk is full or fails: without it nothing can be done."""
+        self._ledger_lane.patience.most_seconds = float("inf")
 
     @property
     def next_call_seconds(self) -> float | None:
@@ -286,8 +302,8 @@ class Pipeline:
         return 0.0 if since_seconds is None else self.runtime.monotonic_seconds() - since_seconds
 
     async def hasten(self) -> None:
-        """Have what waits for Chroma tried again now: it is back."""
-        await self._ledger_lane.run(self._parts.ledger.hasten, self.runtime.now_seconds(), CHROMA)
+        """Have what waits for an outside service tried again now: the service is back."""
+        await self._ledger_lane.run(self._parts.ledger.hasten, self.runtime.now_seconds())
         self.worker.wake()
 
     async def queued(self) -> int:

@@ -1,48 +1,82 @@
-"""How people are told of documents that wait for a service."""
+"""How long a provider that asks to be left alone is believed, whatever it writes."""
 
-import re
-import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ingestor.app.waits import merged, told_wait
-from ingestor.core.errors import CHROMA, MACHINE, NEXT_DAY
-from ingestor.core.model import ServiceWait
-from ingestor.language import translated
+from ingestor.core.backoff import Backoff
+from ingestor.core.waits import (
+    MAX_QUOTA_WAIT_SECONDS,
+    MAX_WAIT_SECONDS,
+    asked_wait_seconds,
+    bounded_wait_seconds,
+    duration_seconds,
+)
 
-NOW = time.time()
-AWAY = ServiceWait("http://localhost:1/v1", 499, "it is out of reach", "look at the network", NOW - 0.1, NOW + 3600.0)
-
-
-def test_a_wait_is_told_in_one_sentence_with_its_times() -> None:
-    told = told_wait(AWAY, is_attended=True)
-    moment = r"(?:\d{4}-\d\d-\d\d )?\d\d:\d\d"
-    form = rf"499 documents wait for http://localhost:1/v1 \(since {moment}, next try {moment}\)"
-    assert re.fullmatch(form, told)
-    assert told_wait(AWAY, is_attended=False).endswith("next try at the next start)")
-    past = ServiceWait(CHROMA, 1, "away", "", NOW - 86_400.0 * 2, NOW - 1.0)
-    assert re.fullmatch(
-        r"1 document waits for Chroma \(since \d{4}-\d\d-\d\d \d\d:\d\d, next try now\): away",
-        told_wait(past, is_attended=True, has_reason=True),
-    )
+NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+NOW_SECONDS = NOW.timestamp()
 
 
 @pytest.mark.parametrize(
-    ("service", "said"), [(AWAY.service, AWAY.service), (CHROMA, CHROMA), (MACHINE, "本机"), (NEXT_DAY, "次日的预算")]
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        ("0.25", 0.25),
+        ("-3", 0.0),
+        ("999999999", 999_999_999.0),
+        (str(NOW_SECONDS + 20), 20.0),
+        (str(NOW_SECONDS - 20), 0.0),
+        (f"{(NOW_SECONDS + 20) * 1_000:.0f}", 20.0),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
+        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0.0),
+        ("Mon, 23 Nov 2026 09:00:30 -0000", 30.0),
+        ("2026-11-23T09:00:30Z", 30.0),
+        ("1m30s", 90.0),
+        ("120ms", 0.12),
+        ("soon", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e999", None),
+        ("Mon, 99 Nov 2026 09:00:30 GMT", None),
+        ("", None),
+    ],
 )
-def test_a_wait_is_told_in_chinese(service: str, said: str) -> None:
-    wait = ServiceWait(service, 499, "the ledger is locked", "", NOW, NOW)
-    for has_reason in (False, True):
-        told = translated(told_wait(wait, is_attended=False, has_reason=has_reason), "zh")
-        assert told.startswith("499 个文档正在等待")
-        assert said in told
-        assert "下次启动时" in told
+def test_a_wait_is_a_number_a_duration_or_a_moment(value: str, seconds: float | None) -> None:
+    found = asked_wait_seconds({"retry-after": value}, NOW_SECONDS)
+    assert found == pytest.approx(seconds) if seconds is not None else found is None
 
 
-def test_waits_of_several_sources_are_told_as_one() -> None:
-    other = ServiceWait(AWAY.service, 1, "later words", "", NOW - 50.0, AWAY.next_try_seconds + 1.0)
-    chroma = ServiceWait(CHROMA, 2, "away", "", NOW, NOW)
-    assert merged([AWAY, chroma, other]) == [
-        chroma,
-        ServiceWait(AWAY.service, 500, "later words", "", NOW - 50.0, AWAY.next_try_seconds),
-    ]
+def test_milliseconds_are_believed_before_seconds() -> None:
+    assert asked_wait_seconds({"retry-after-ms": "1500", "retry-after": "7"}, NOW_SECONDS) == 1.5
+    assert asked_wait_seconds({"retry-after-ms": "soon", "retry-after": "7"}, NOW_SECONDS) == 7.0
+    assert asked_wait_seconds({"retry-after-ms": f"{(NOW_SECONDS + 20) * 1_000:.0f}"}, NOW_SECONDS) == 20.0
+    assert asked_wait_seconds({}, NOW_SECONDS) is None
+
+
+def test_a_duration_has_hours_minutes_and_seconds() -> None:
+    assert duration_seconds("1h2m3.5s") == 3_723.5
+    assert duration_seconds("6m0s") == 360.0
+    assert duration_seconds("2h") == 7_200.0
+    assert duration_seconds("10 minutes") is None
+    assert duration_seconds("") is None
+
+
+@given(st.text() | st.floats().map(str) | st.integers().map(str), st.booleans())
+def test_no_wait_is_longer_than_its_ceiling_whatever_was_written(
+    value: str,
+    is_quota: bool,  # noqa: FBT001 - given by position
+) -> None:
+    asked_seconds = asked_wait_seconds({"retry-after": value}, NOW_SECONDS)
+    bounded_seconds = bounded_wait_seconds(asked_seconds, is_quota=is_quota)
+    ceiling_seconds = MAX_QUOTA_WAIT_SECONDS if is_quota else MAX_WAIT_SECONDS
+    assert bounded_seconds is None or 0 <= bounded_seconds <= ceiling_seconds
+    assert (bounded_seconds is None) == (asked_seconds is None)
+
+
+@pytest.mark.parametrize("asked_seconds", [1_796_064_491.0, float("inf"), float("nan"), -5.0])
+def test_no_pause_before_an_attempt_is_longer_than_a_day(asked_seconds: float) -> None:
+    pause_seconds = Backoff(first_seconds=1.0, max_seconds=8.0, max_attempts=3).pause_seconds(1, 0.5, asked_seconds)
+    assert 0 < pause_seconds <= MAX_QUOTA_WAIT_SECONDS

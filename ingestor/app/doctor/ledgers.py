@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from ingestor.adapters.ledger_schema import is_behind
 from ingestor.app.doctor.premises import Premises
 from ingestor.app.parts import ledger_of
-from ingestor.app.waits import reason_of, told_wait
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
 from ingestor.core.errors import IngestorError
 from ingestor.engine.daemon import STATE_NOTE
@@ -48,9 +47,6 @@ def _of(settings: Settings, *, is_attended: bool) -> Iterator[Finding]:
     if held:
         remedy = "see that the folder is complete, then run `ingestor approve`"
         yield warning(_NAME, f"deletions that are held back: {held:,}", remedy, held=held)
-    for wait in totals.waits if not outage else ():
-        sentence = told_wait(wait, is_attended=is_attended)
-        yield warning(_NAME, sentence, reason_of(wait), waits=wait.documents)
     if outage:
         yield warning(_NAME, f"the daemon waits: {outage}", "it tries again by itself", outage=outage)
 
