@@ -171,9 +171,9 @@ class Daemon:
                 return f"the folder is watched {watching}"
         waiting = sum(pipeline.tally.expected - pipeline.tally.finished for pipeline in self._pipelines)
         outage = next((pipeline.outage for pipeline in self._pipelines if pipeline.outage), "")
-        # A path that is hinted at again while it is in work is expected once, and finished twice.
+        # The tally tells how much about: a path may be expected once and finished twice, or taken out of the queue.
         waiting = max(waiting, sum(pipeline.worker.in_work for pipeline in self._pipelines))
-        if waiting > 0:
+        if waiting > 0 and not all(pipeline.worker.is_idle for pipeline in self._pipelines):
             doing = counted(waiting, "1 change to do", f"{waiting} changes to do")
             return f"{doing}, waiting: {outage}" if outage else doing
         if not all(line.compared(of_several=len(self._lines) > 1).is_set() for line in self._lines):

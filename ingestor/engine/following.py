@@ -192,7 +192,8 @@ class Follower:
             doubt = await self._runtime.in_thread(self._watch.doubt)
             if doubt is not None:
                 return doubt
-            if self._reconciler.held and await self._reconciler.is_approved():
+            # Whatever the last comparison held: one of a part may have met the approval, and left the rest to this.
+            if await self._reconciler.is_approved():
                 self._doubt = Doubt("deletions were approved", DoubtKind.APPROVED)
                 continue
             rescan_at_seconds = min(rescan_at_seconds, self._next_rescan_seconds())

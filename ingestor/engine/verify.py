@@ -171,7 +171,7 @@ class Auditor:
 
     async def entries_of(self, document_ids: Iterable[str]) -> list[Entry]:
         """The entries of this source's ledger that have one of these ids."""
-        return await self._ledger_lane.run(self._ledger.entries_of, set(document_ids))
+        return await self._ledger_lane.run(self._ledger.entries_of, sorted(set(document_ids)))
 
     async def chunks(self) -> int:
         """How many records the collection should hold of this source."""

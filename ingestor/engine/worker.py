@@ -230,6 +230,9 @@ class Worker:
                     continue
                 due_seconds = await self._due_seconds(least) if room else float("inf")
                 self._is_queue_empty = least is Priority.BACKFILL and due_seconds == float("inf")
+                if self.is_idle:
+                    # What waited may be gone, or was had without the service that it waited for.
+                    self._tally.outage = ""
                 if until_idle and not self.in_work and due_seconds > IDLE_SECONDS:
                     return
                 await self._wait_for_news(least, min(due_seconds, POLL_SECONDS))

@@ -23,6 +23,7 @@ from ingestor.engine import daemon as daemon_module
 from ingestor.engine import patrol
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine.daemon import IN_STEP, LOOKING, STATE_NOTE, Daemon, Line
+from ingestor.engine.guard import APPROVED_NOTE
 from ingestor.engine.worker import RETRY_NOTE
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_watch import ScriptedWatch
@@ -174,8 +175,23 @@ async def test_it_is_not_in_step_while_a_file_that_was_done_twice_is_in_work(wor
     life.heard.states.clear()
     await until(lambda: life.heard.states.count("alive") > 3)
     assert IN_STEP not in life.heard.states
+    # Expected, and taken out of the queue by who found that there is nothing to do.
+    life.pipeline.tally.expected += 5
     gate.set()
     await until(lambda: life.heard.states[-1] == IN_STEP)
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_an_outage_ends_with_the_last_change_that_waited_for_it(world: World) -> None:
+    world.embedder.faults.append(ServiceUnavailable("the endpoint is away", retry_after_seconds=3600.0))
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: "1 change to do, waiting: the endpoint is away" in life.heard.states)
+    world.folder.delete("a.md")
+    life.watch.emit(Hint("a.md"))
+    await until(lambda: life.heard.states[-1] == IN_STEP)
+    assert not life.pipeline.outage
     life.stop.set()
     await asyncio.wait_for(running, 10)
 
@@ -191,6 +207,25 @@ async def test_it_is_not_in_step_while_deletions_wait_for_approval(world: World)
     running = asyncio.create_task(life.run())
     await until(lambda: "4 deletions wait for approval" in life.heard.states)
     assert IN_STEP not in life.heard.states
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_an_approval_is_heeded_although_a_comparison_of_a_part_held_nothing(world: World) -> None:
+    for name in ("b", "c", "d"):
+        world.folder.write(name, name.encode())
+    world.approves = False
+    await world.sync()
+    world.folder.delete("")
+    world.embedder.is_closed = False
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: life.pipeline.reconciler.held == 4)
+    # A comparison of a part, in between, has counted what it misses itself.
+    life.pipeline.reconciler._guard.held = 0
+    world.ledger.approve(world.ledger.held())
+    world.ledger.set_note(APPROVED_NOTE, "4")
+    await until(lambda: not world.records())
     life.stop.set()
     await asyncio.wait_for(running, 10)
 
