@@ -1,7 +1,7 @@
 """A `Source` in memory, for tests of the loop: the contract suite holds it to what `Folder` does."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ingestor.adapters.rules import RULES_FILE, Rules, Scope
@@ -32,11 +32,17 @@ class MemoryFolder:
     """Files as a mapping. Folders are there as long as a file lies below them.
 
     Faults, set by a test: `is_missing` (the root is gone), `unreadable` (folder -> reason), `read_faults` (path -> what
-    its next read raises), `unsettled` (paths still being written), `closed` (files that may not be read).
+    its next read raises), `unsettled` (paths still being written), `closed` (files that may not be read). Without a
+    clock, `now_ns`, a second passes with each change.
     """
 
     def __init__(
-        self, rules: Rules | None = None, *, max_file_bytes: int = 1 << 20, ground: Ground | None = None
+        self,
+        rules: Rules | None = None,
+        *,
+        max_file_bytes: int = 1 << 20,
+        ground: Ground | None = None,
+        now_ns: Callable[[], int] | None = None,
     ) -> None:
         self.ground = ground or Ground()
         self.converters: Mapping[Format, str] = {}
@@ -47,34 +53,83 @@ class MemoryFolder:
         self.read_faults: dict[str, IngestorError] = {}
         self.unsettled: set[str] = set()
         self.closed: set[str] = set()
+        self.links: set[str] = set()
         self.reads: list[str] = []
         self._contents: dict[str, tuple[Stat, bytes]] = {}
+        self._now_ns = now_ns
+        self._wanted: dict[str, bool] = {}
+        """Path -> whether the rules want it; the rules are many, and are asked again and again."""
+        self._scopes: dict[str, Scope] = {}
         self._ticks = 1_700_000_000_000_000_000
+
+    @property
+    def paths(self) -> list[str]:
+        """Everything that lies in it, whether it belongs or not; symbolic links apart."""
+        return list(self._contents)
+
+    def raw(self, path: str) -> bytes:
+        """What a file holds, whoever may read it."""
+        return self._contents[path][1]
+
+    def inode(self, path: str) -> int:
+        """What identifies a file, whatever it is called."""
+        return self._contents[path][0].inode
+
+    def path_of(self, inode: int) -> str | None:
+        """Where a file is now; None when it is gone."""
+        return next((path for path, (stat, _) in self._contents.items() if stat.inode == inode), None)
 
     def write(self, path: str, raw: bytes = b"", *, is_regular: bool = True) -> None:
         """Make or overwrite a file; an overwritten one keeps its inode."""
-        self._ticks += 1_000_000_000
+        self._tick()
         known = self._contents.get(path)
         inode = known[0].inode if known else self._ticks
         self._contents[path] = (Stat(len(raw), self._ticks, self._ticks, 1, inode, is_regular), raw)
+        self._forget_rules([path])
+
+    def link(self, path: str) -> None:
+        """Make a symbolic link, which is left out."""
+        self.links.add(path)
 
     def delete(self, path: str) -> None:
-        """Remove a file, or a folder with all below it."""
-        for each in [each for each in self._contents if _covers(path, each)]:
+        """Remove a file, a link, or a folder with all below it."""
+        gone = [each for each in self._contents if _covers(path, each)]
+        for each in gone:
             del self._contents[each]
+        self._forget_rules(gone)
+        for kept in (self.links, self.closed, self.unsettled):
+            kept.difference_update([each for each in kept if _covers(path, each)])
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file or a folder: times of change grow, times of modification and inodes stay."""
-        self._ticks += 1_000_000_000
-        for each in [each for each in self._contents if _covers(old, each)]:
+        self._tick()
+        moving = [each for each in self._contents if _covers(old, each)]
+        self._forget_rules([*moving, new])
+        for each in moving:
             stat, raw = self._contents.pop(each)
             self._contents[new + each.removeprefix(old)] = (replace(stat, ctime_ns=self._ticks), raw)
+        for kept in (self.links, self.closed, self.unsettled):
+            moved = {each for each in kept if _covers(old, each)}
+            kept.difference_update(moved, [each for each in kept if _covers(new, each)])
+            kept.update(new + each.removeprefix(old) for each in moved)
 
     def touch(self, path: str) -> None:
         """New times, same content."""
-        self._ticks += 1_000_000_000
+        self._tick()
         stat, raw = self._contents[path]
         self._contents[path] = (replace(stat, mtime_ns=self._ticks, ctime_ns=self._ticks), raw)
+
+    def lock(self, path: str) -> None:
+        """Take everybody's right to open a file."""
+        self._tick()
+        stat, raw = self._contents[path]
+        self._contents[path] = (replace(stat, ctime_ns=self._ticks), raw)
+        self.closed.add(path)
+
+    def unlock(self, path: str) -> None:
+        """Give the right back."""
+        self.lock(path)
+        self.closed.discard(path)
 
     def scan(self, below: str = "") -> Snapshot:
         """See the port."""
@@ -93,7 +148,9 @@ class MemoryFolder:
         return Snapshot(
             files=files,
             unreadable=hidden,
-            skipped=self._refused_lines() | dict.fromkeys(orphans, "a sidecar without a file"),
+            skipped=self._refused_lines()
+            | dict.fromkeys(orphans, "a sidecar without a file")
+            | dict.fromkeys(sorted(link for link in self.links if _covers(below, link)), "a symbolic link"),
             attached={path: name for path in files if (name := self._attached(path))},
         )
 
@@ -126,6 +183,8 @@ class MemoryFolder:
             path.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UnreadableDocument("the name of the file is not valid UTF-8") from error
+        if path in self.links:
+            raise UnreadableDocument("it is a symbolic link, not a regular file")
         if path not in self._contents:
             raise UnstableDocument("the file vanished before it was read", retry_after_seconds=0.2)
         stat, raw = self._contents[path]
@@ -137,6 +196,11 @@ class MemoryFolder:
             raise OversizeDocument("the file is too large")
         if path in self.unsettled:
             raise UnstableDocument("the file was written a moment ago", retry_after_seconds=0.1)
+        return self.content(path)
+
+    def content(self, path: str) -> Content:
+        """What a read gives that nothing keeps from it."""
+        stat, raw = self._contents[path]
         sidecar = self._sidecar(path)
         return Content(
             replace(stat, attached=self._attached(path)),
@@ -146,11 +210,25 @@ class MemoryFolder:
             sidecar=sidecar[1] if sidecar else None,
         )
 
+    def _forget_rules(self, changed: Sequence[str]) -> None:
+        if any(path.rpartition("/")[2] in {RULES_FILE, SETTINGS_FILE} for path in changed):
+            self._wanted.clear()
+            self._scopes.clear()
+
+    def _tick(self) -> None:
+        next_ns = self._ticks + 1_000_000_000 if self._now_ns is None else self._now_ns()
+        self._ticks = max(self._ticks + 1, next_ns)
+
     def _check_root(self) -> None:
         if self.is_missing:
             raise ServiceUnavailable("the watched folder is not there")
 
     def _belongs(self, path: str) -> bool:
+        if path not in self._wanted:
+            self._wanted[path] = self._is_wanted(path)
+        return self._wanted[path]
+
+    def _is_wanted(self, path: str) -> bool:
         *folders, name = path.split("/")
         if name.endswith(SIDECAR_END) or name == SETTINGS_FILE:
             return False
@@ -184,6 +262,12 @@ class MemoryFolder:
 
     def _scope(self, path: str) -> Scope:
         """What holds in the folder of a file."""
+        folder = path.rpartition("/")[0]
+        if folder not in self._scopes:
+            self._scopes[folder] = self._deepest(path)
+        return self._scopes[folder]
+
+    def _deepest(self, path: str) -> Scope:
         scope = self._entered("", self._root_scope)
         names = path.split("/")[:-1]
         for depth in range(1, len(names) + 1):
@@ -198,8 +282,10 @@ class MemoryFolder:
 
     def _sidecar(self, path: str) -> tuple[Stat, bytes] | None:
         sidecar = path + SIDECAR_END
+        if sidecar not in self._contents:
+            return None
         is_left_out = self._scope(path).leaves_out(sidecar, sidecar.rpartition("/")[2], is_folder=False)
-        return None if is_left_out else self._contents.get(sidecar)
+        return None if is_left_out else self._contents[sidecar]
 
     def _faults(self) -> dict[str, str]:
         """Settings files with a fault: by their own path, or by their folder where they may leave files out."""

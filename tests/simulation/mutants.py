@@ -1,0 +1,208 @@
+"""Faults put into the engine on purpose: each has to be found out by some seed.
+
+A mutant is one function of the engine (or of a double, where it stands for what SQLite does) with a piece of its text
+replaced. Whoever changes that piece of the engine changes the mutant with it: one whose piece is not found is an error.
+"""
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ingestor.engine import embedding, following, in_work, intake, patrol, pipeline, sync, worker, writer
+from tests import doubles_ledger
+from tests.simulation.world import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`old`, which occurs once in a method of `owner`, becomes `new`; found in the seeds from `seed` on."""
+
+    name: str
+    owner: type
+    method: str
+    old: str
+    new: str
+    seed: int = 1
+    scenario: Mapping[str, Any] = field(default_factory=dict)
+    """What is otherwise in the scenario than usually."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    @contextmanager
+    def living(self) -> Iterator[None]:
+        """Let the engine be the mutant for a while."""
+        original: Callable[..., object] = self.owner.__dict__[self.method]
+        source = textwrap.dedent(inspect.getsource(original))
+        if source.count(self.old) != 1:
+            message = f"{self.name}: {self.old!r} is not once in {self.owner.__name__}.{self.method}"
+            raise LookupError(message)
+        names: dict[str, Any] = {}
+        code = compile(source.replace(self.old, self.new), f"<{self.name}>", "exec")
+        function = inspect.unwrap(original) if inspect.isfunction(original) else original
+        exec(code, function.__globals__, names)  # noqa: S102 - the product's own text, but for a piece of it
+        setattr(self.owner, self.method, names[self.method])
+        try:
+            yield
+        finally:
+            setattr(self.owner, self.method, original)
+
+    def at_large(self, scenario: Scenario) -> Scenario:
+        """The scenario that it is looked for in."""
+        operations = {**scenario.operations, **self.scenario.get("operations", {})}
+        return replace(scenario, **{**self.scenario, "operations": operations})
+
+
+_Claim, _Worker, _Writer = worker._Claim, worker.Worker, writer.Writer
+_Ledger = doubles_ledger.MemoryLedger
+_RENAMES = {"operations": {"rename": 12, "swap": 12, "rename a folder": 8, "edit": 12, "delete": 6}}
+_SLOW_CHROMA = {"only": frozenset({"chroma slow"}), "faults": 2.0}
+_SLOW_LEDGER = {"only": frozenset({"ledger slow", "thread slow"}), "faults": 2.0}
+_CHROMA_AWAY = {"only": frozenset({"chroma fails"}), "faults": 2.0}
+_ENDPOINT_AWAY = {"only": frozenset({"endpoint"}), "faults": 2.0, "operations": {"edit": 12, "delete": 12}}
+_HOLDS = {"operations": {"replace everything": 6}, "deaths": 2.0}
+_OVERFLOWS = {"only": frozenset({"watch overflow", "thread slow"}), "faults": 4.0}
+
+MUTANTS = (
+    # A path is in work by one task, and a document belongs to one
+    Mutant(
+        "a claim of another's document",
+        _Claim,
+        "try_take",
+        "return held is None or held.path == self._path",
+        "return True",
+    ),
+    Mutant("a document is taken from a file that is there", _Worker, "_before", "if look == (None, None)", "if True"),
+    # Windows between an await and its commit; look-again
+    Mutant("no look before a commit", _Writer, "_commit", "if found is not Standing.AS_PLANNED", "if False"),
+    Mutant(
+        "what was overtaken is not looked at again",
+        _Worker,
+        "_write",
+        "if standing is not Standing.AS_PLANNED:\n",
+        "if False:\n",
+    ),
+    Mutant(
+        "what is gone is prepared to its end",
+        intake.Intake,
+        "take_gone",
+        "turn.cut_short()",
+        "pass",
+        scenario=_ENDPOINT_AWAY,
+    ),
+    Mutant(
+        "a path in work is never missed",
+        in_work.Turn,
+        "misses",
+        "return self._goes_by is _Sight.UNKNOWN or self._goes_by != found",
+        "return False",
+        scenario=_ENDPOINT_AWAY,
+    ),
+    # Requeue and acknowledge
+    Mutant(
+        "a change is acknowledged before it is done",
+        sync.Protocol,
+        "mark",
+        "if plans or removed:",
+        "await self._ledger_lane.run(self._ledger.commit, [], [write.change for write in group])\n"
+        "    if plans or removed:",
+    ),
+    Mutant(
+        "a gone path that is unknown stays in the queue",
+        _Worker,
+        "_finish_unknown",
+        "await self._acknowledge([task.change for task in gone])",
+        "pass",
+    ),
+    Mutant(
+        "a dead process keeps its leases",
+        pipeline.Pipeline,
+        "prepare",
+        "await self._ledger_lane.run(ledger.release_all)",
+        "pass",
+    ),
+    Mutant(
+        "nobody hears that a service is back",
+        _Worker,
+        "_write",
+        "await self._ledger_lane.run(self._ledger.hasten, self._runtime.now_seconds())",
+        "pass",
+        scenario=_CHROMA_AWAY,
+    ),
+    # The write protocol
+    Mutant("nothing is marked", sync.Protocol, "mark", "if plans or removed:", "if False:"),
+    Mutant(
+        "old records go before new ones come",
+        sync.Protocol,
+        "apply",
+        "records = [record for plan in plans for record in plan.embed]",
+        "await self._sink_lane.run(self._sink.drop, [id_ for plan in plans for id_ in plan.before.tags])"
+        " if all(plan.before for plan in plans) else None\n"
+        "    records = [record for plan in plans for record in plan.embed]",
+    ),
+    Mutant("metadata is not renewed", sync.Protocol, "apply", "if retagged:", "if False:"),
+    Mutant(
+        "a group is committed although it failed",
+        _Writer,
+        "_carry_out",
+        "except IngestorError as error:\n        _settle(group, error)",
+        "except IngestorError as error:\n        self._applied += group\n        self._is_applied.set()",
+        scenario=_CHROMA_AWAY,
+    ),
+    # Following
+    Mutant(
+        "hints of the time of a scan are forgotten",
+        following.Follower,
+        "_reconcile_all",
+        "await self._reconciler.reconcile()",
+        "await self._reconciler.reconcile()\n        self._settling.clear()",
+        scenario=_OVERFLOWS,
+    ),
+    Mutant(
+        "the folder is not compared after a doubt",
+        following.Follower,
+        "run",
+        "await self._reconcile_all()",
+        "self.reconciled.set() or self.begun.set()",
+    ),
+    Mutant(
+        "what rests is forgotten",
+        following.Follower,
+        "_look_at_files",
+        "self._settling.postpone(",
+        "(lambda *_: None)(",
+    ),
+    Mutant(
+        "what is looked at is in step",
+        following.Follower,
+        "_looking",
+        "self._is_looking = True",
+        "pass",
+        scenario=_SLOW_LEDGER,
+    ),
+    # What is held back
+    Mutant("what is held is deleted", _Ledger, "hold", "self.holding.setdefault(path, False)", "pass", scenario=_HOLDS),
+    # Money
+    Mutant(
+        "a text is in two calls at once", embedding.Embedding, "request", "if key not in self._promised:", "if True:"
+    ),
+    Mutant(
+        "a vector is handed out and not kept",
+        embedding.Embedding,
+        "_embed",
+        "await self._lane.run(self._vectors.put, pairs)",
+        "pass",
+    ),
+    # What others do to the collection
+    Mutant(
+        "nobody patrols",
+        patrol.Patrol,
+        "_go_round",
+        "if found.corrections:",
+        "if False:",
+        scenario={"only": frozenset({"chroma late"}), "faults": 4.0, "deaths": 3.0},
+    ),
+)

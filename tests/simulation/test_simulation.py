@@ -1,0 +1,77 @@
+"""A minute of seeds, that a seed is exact, and that faults put into the engine are found out."""
+
+import os
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Tell
+from tests.simulation.history import Figures
+from tests.simulation.mutants import MUTANTS, Mutant
+from tests.simulation.running import OPEN, Failure, simulate
+from tests.simulation.world import Scenario
+
+SECONDS = 60.0
+FOUND_SECONDS = 60.0
+USUAL = Scenario(without=frozenset(OPEN))
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.timeout(300)
+def test_nothing_is_wrong_in_a_minute_of_seeds(tell: Tell) -> None:
+    began_seconds, total = time.monotonic(), Figures()
+    for seed in count(1):
+        found = simulate(seed, USUAL)
+        assert not isinstance(found, Failure), f"python -m tests.simulation --seed {seed} --only\n{found}"
+        total.add(found.figures)
+        if time.monotonic() > began_seconds + SECONDS:
+            break
+    tell(str(total))
+
+
+def test_a_seed_is_the_same_whenever_it_is_run() -> None:
+    for seed in range(1, 6):
+        assert simulate(seed, USUAL) == simulate(seed, USUAL)
+
+
+def test_a_seed_is_the_same_in_every_process() -> None:
+    told = set()
+    for hashes in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.simulation", "--seed", "7", "--only"],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"PYTHONHASHSEED": hashes},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told.add(done.stdout)
+    assert len(told) == 1
+    assert "trace" in told.pop()
+
+
+def test_the_trace_of_a_seed_can_be_listened_to() -> None:
+    heard: list[str] = []
+    found = simulate(3, USUAL, heard.append)
+    assert found.digest == simulate(3, USUAL).digest
+    assert any("at rest" in line for line in heard)
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+def test_a_fault_of_the_engine_is_found(mutant: Mutant, tell: Tell) -> None:
+    began_seconds = time.monotonic()
+    with mutant.living():
+        for seed in count(mutant.seed):
+            found = simulate(seed, mutant.at_large(USUAL))
+            seconds = time.monotonic() - began_seconds
+            if isinstance(found, Failure):
+                tell(f"{mutant}: seed {seed}, {seconds:.1f} s: {found.reason[:100]}")
+                break
+            assert seconds < FOUND_SECONDS, f"{seed - mutant.seed + 1} seeds have not found: {mutant}"
+    assert not isinstance(simulate(seed, mutant.at_large(USUAL)), Failure), "without the fault all is well"
