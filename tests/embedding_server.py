@@ -37,6 +37,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 DEFAULT_DIMENSIONS = 64
+SAMPLE_TEXT = "The folder is the collection. 文件夹就是集合。"
+"""By which the product sees that the model is the same still; test_gate.py holds it to the product's own."""
 _FIRST_CJK = 0x2E80
 _DRIP_SECONDS = 0.05
 _HELD_SECONDS = 0.02
@@ -197,6 +199,11 @@ class EmbeddingServer:
         self.held_dimensions = 0
         self.reject_marker = reject_marker
         self.spoil_marker = spoil_marker
+        self.is_another_model = False
+        """Whether vectors are those of another model than before."""
+        self.samples = 0
+        """Requests for the vector of `SAMPLE_TEXT`, which are counted here alone, as are its tokens."""
+        self.sample_tokens = 0
         self.received: list[Received] = []
         self.counters = Counters()
         self._faults: deque[Fault] = deque()
@@ -431,6 +438,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _embeddings(self, body: bytes) -> None:
         request = json.loads(body)
         texts = [request["input"]] if isinstance(request["input"], str) else list(request["input"])
+        if len(texts) == 1 and texts[0].endswith(SAMPLE_TEXT):
+            self._answer_sample(request, texts)
+            return
         self.owner.arrive(
             Received(
                 texts=tuple(texts),
@@ -447,6 +457,22 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.owner.leave()
 
+    def _answer_sample(self, request: dict[str, Any], texts: list[str]) -> None:
+        """Answer what asks whether the model is the same still: beside the counters, the limits and the faults."""
+        self.owner.samples += 1
+        try:
+            dimensions = self._checked(request, texts)
+            self.owner.sample_tokens += tokens_of(texts)
+            self._send_json(200, self._moved(_answer_of(texts, request["model"], dimensions, None)))
+        except _Refusal as refusal:
+            self._send_error(refusal.status, str(refusal), refusal.code)
+
+    def _moved(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """An answer as another model gives it, if that has taken the place of the one before."""
+        for row in answer["data"] if self.owner.is_another_model else ():
+            row["embedding"] = row["embedding"][1:] + row["embedding"][:1]
+        return answer
+
     def _answer(self, request: dict[str, Any], texts: list[str], fault: Fault | None) -> None:
         owner = self.owner
         with owner.places:
@@ -459,7 +485,7 @@ class _Handler(BaseHTTPRequestHandler):
         dimensions = self._checked(request, texts)
         if self._is_too_fast(texts):
             return
-        answer = _answer_of(texts, request["model"], dimensions, fault.kind if fault else None)
+        answer = self._moved(_answer_of(texts, request["model"], dimensions, fault.kind if fault else None))
         for row, text in zip(answer["data"], texts, strict=False):
             if owner.spoil_marker and owner.spoil_marker in text:
                 row["embedding"] = [float("nan")] * dimensions

@@ -52,6 +52,7 @@ NOT_TOLD: Final[dict[str, tuple[str, ...]]] = {
     "a program": (chroma_server._COMMAND.strip(),),
     "part of what Python says of broken text, which is looked for": ("unexpected end of data",),
     "the text that a new engine is tried with": ("query: the folder is the collection 文件夹就是集合",),
+    "the text that a model is known again by": ("The folder is the collection. 文件夹就是集合。",),
     "a name in the ledger": ("tokens of",),
     "part of what SQLite says, which is looked for": ("Could not decode",),
     "SQL": (

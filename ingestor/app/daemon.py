@@ -20,11 +20,13 @@ from ingestor.adapters.notify import Notifier
 from ingestor.adapters.runtime import SystemRuntime
 from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_client, open_collections, serve
 from ingestor.app.compaction import compactors_of
+from ingestor.app.costing import hold_costly
 from ingestor.app.line import line_of
 from ingestor.app.live import STARTING, Front, Live
 from ingestor.app.parts import Sourced, folders_of, pipelines_of, sourced
 from ingestor.app.rebuild import rebuild_beside
 from ingestor.app.searching import Searchers
+from ingestor.app.suggesting import first_suggestions
 from ingestor.core.errors import TransientError
 from ingestor.core.shortage import shortage
 from ingestor.engine.daemon import Daemon
@@ -100,6 +102,13 @@ async def _follow(
         collection=", ".join(sinks),
         chroma=endpoint(settings, instance.record),
     )
+
+    async def weighed(_: AsyncExitStack) -> None:
+        await asyncio.to_thread(hold_costly, settings, sinks)
+
+    await opening.waited(weighed)
+    for suggestion in await asyncio.to_thread(first_suggestions, settings):
+        _log.warning("folder.suggestion", suggestion=suggestion)
 
     async def joined(opened: AsyncExitStack) -> tuple[list[Sourced], list[Pipeline]]:
         sources = sourced(settings, sinks)

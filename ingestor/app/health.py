@@ -52,6 +52,8 @@ def _trouble(found: Status) -> Health | None:
             "1 deletion is held back until `ingestor approve`, or the file comes back",
             f"{found.held_deletions} deletions are held back until `ingestor approve`, or the files come back",
         )
+    elif found.undecided:
+        sentence = found.undecided
     elif found.daemon and found.watching.startswith(NOT_NOW):
         sentence = f"the folder is watched {found.watching}"
     elif faulty:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -70,6 +70,8 @@ class Begun:
     has_key: bool
     outranked: Mapping[str, str]
     """Settings of the file that something else goes before, with its name."""
+    suggestions: Sequence[str]
+    """What of the folder could be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,8 @@ def _make(folder: Path) -> None:
 
 
 def _begun(file: Path, watch_dir: Path, key_variable: str, chosen: Mapping[str, Any], loaded: Loaded) -> Begun:
+    from ingestor.app.suggesting import first_suggestions  # noqa: PLC0415 - half the program, once a file is written
+
     settings = loaded.settings
     needed, secret = key_variable, settings.embedding.api_key
     if not key_variable and settings.chroma.mode == "cloud":
@@ -167,6 +171,7 @@ def _begun(file: Path, watch_dir: Path, key_variable: str, chosen: Mapping[str, 
             for name in chosen
             if (origin := loaded.origins.get(name, str(file))) != str(file)
         },
+        suggestions=first_suggestions(settings),
     )
 
 

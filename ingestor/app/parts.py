@@ -27,7 +27,7 @@ from ingestor.core.formats import Format
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import ChunkSize
 from ingestor.core.owning import OWNER_KEY
-from ingestor.core.profiles import profile_for
+from ingestor.core.profiles import PROVIDERS, profile_for
 from ingestor.core.tokens import estimate_tokens
 from ingestor.engine.patience import PATIENCE_SECONDS
 from ingestor.engine.pipeline import Parts, Pipeline
@@ -219,6 +219,7 @@ async def pipelines_of(
                 runtime=SystemRuntime(),
                 estimate_tokens=estimate_tokens,
                 name=settings.source_name,
+                is_sampled=not PROVIDERS[settings.embedding.provider].is_in_process,
             )
             pipeline = Pipeline(
                 parts,

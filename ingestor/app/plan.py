@@ -6,7 +6,7 @@ Takes no lock, asks no service, needs no key, and writes nothing: a file that is
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.vectors import SqliteVectors
 from ingestor.app.embedder import allowance_of, currency_of, max_batch_inputs_of, price_of, recipe_of
 from ingestor.app.parts import VECTORS_FILE, folder_of, ledger_of, limit_of, reader_of
+from ingestor.app.suggesting import suggestions
 from ingestor.core.estimating import Duration, Load, Packing, cost_of, days_of, duration_of
 from ingestor.core.model import Usage
 from ingestor.core.pacing import Allowance
@@ -49,6 +50,8 @@ class Planned:
     """Over how many days `limited_by` spreads it: 1 is today, None is never."""
     limited_by: str
     """The setting that limits what embedding may cost in a day; empty when none does."""
+    suggestions: Sequence[str]
+    """What of the folder could be left out."""
     caveat: str
     """Why the sync may have less to do than is told here; empty when nothing stands in the way of an exact answer."""
 
@@ -73,6 +76,7 @@ class Planned:
             },
             "price": asdict(self.price),
             "time": asdict(self.duration) | {"days": self.days, "limited_by": self.limited_by},
+            "suggestions": list(self.suggestions),
             "caveat": self.caveat,
         }
 
@@ -111,6 +115,7 @@ def plan(settings: Settings, tell: Callable[[int, int], None]) -> Planned:
         ),
         days=days_of(tokens, allowance.tokens_per_day, spent_tokens),
         limited_by=_limiting(chosen, allowance),
+        suggestions=suggestions(settings),
         caveat=_caveat(settings, is_known=ledger is not None),
     )
 

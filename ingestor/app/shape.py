@@ -46,6 +46,7 @@ def status_json(found: Status) -> dict[str, Any]:
         "last_reconcile": found.last_reconcile,
         "watching": found.watching,
         "outage": found.outage,
+        "undecided": found.undecided,
         "next_call_seconds": found.next_call_seconds,
         "restless": [spelled(path) for path in found.restless],
         "owner": found.owner,

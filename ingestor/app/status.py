@@ -21,12 +21,13 @@ from ingestor.app.collection import endpoint
 from ingestor.app.embedder import allowance_of, currency_of, price_of
 from ingestor.app.parts import VECTORS_FILE, ledger_of, path_below
 from ingestor.core.attaching import SETTINGS_FILE
-from ingestor.core.errors import ConfigError, ServiceUnavailable, UnusableMetadata
+from ingestor.core.errors import ConfigError, IngestorError, ServiceUnavailable, UnusableMetadata
 from ingestor.core.escaping import spelled
 from ingestor.core.model import Change, Priority, Problem, Stage
 from ingestor.core.paths import is_at_or_below
 from ingestor.engine.account import local_day
 from ingestor.engine.daemon import STATE_NOTE
+from ingestor.engine.gate import COST_APPROVED_NOTE, SAMPLE_NOTE, UNDECIDED_NOTE, held_by
 from ingestor.engine.guard import APPROVED_NOTE
 from ingestor.engine.reconcile import LAST_RECONCILE_NOTE, UNREADABLE_NOTE
 from ingestor.engine.worker import RETRY_NOTE
@@ -84,6 +85,8 @@ class Status:
     """When the provider is asked again, since the epoch, where it keeps all waiting for longer than a moment."""
     restless: Sequence[str]
     """Some of the files that change all the time, and are looked at once a minute at most."""
+    undecided: str
+    """What keeps new texts from being embedded until somebody decides; empty when nothing does."""
     unfinished: Beside | None
     """The collection that a rebuild is filling."""
     kept: Beside | None
@@ -107,12 +110,14 @@ def _status(settings: Settings) -> Status:
     state: Mapping[str, Any] = {}
     held = held_paths(settings)
     unreadable = tokens_today = tombstones = 0
+    undecided: IngestorError | None = None
     with ledger_of(settings) as ledger:
         if ledger is not None:
             totals = ledger.totals()
             reconcile = json.loads(ledger.note(LAST_RECONCILE_NOTE) or "null")
             state = json.loads(ledger.note(STATE_NOTE) or "{}")
             tombstones = ledger.tombstones()
+            undecided = held_by(ledger.note(UNDECIDED_NOTE))
             unreadable = len(_unreadable(ledger))
             tokens_today = ledger.tokens_on(local_day(time.time()))
     if totals is not None and running is None:
@@ -139,6 +144,7 @@ def _status(settings: Settings) -> Status:
         is_behind=bool(state.get("is_behind")) and running is not None,
         next_call_seconds=state.get("next_call_seconds") if running else None,
         restless=state.get("restless", ()) if running else (),
+        undecided=undecided.sentence if undecided else "",
         unfinished=unfinished(settings),
         kept=kept(settings),
         owner=own.id,
@@ -305,6 +311,24 @@ def approve(settings: Settings, shown: Mapping[str, Sequence[str]]) -> int:
 def _with_next(settings: Settings) -> tuple[Settings, Settings]:
     """A source as it serves, and as a rebuild fills it anew."""
     return settings, settings.varied(ledger_file=next_ledger(settings), collection=settings.chroma.collection)
+
+
+def approve_embedding(settings: Settings) -> list[str]:
+    """Let new texts be embedded that wait for a decision; returns what was decided.
+
+    What the first sync costs is agreed to, and the model that answers now is taken for the right one. A running daemon
+    goes on within a second.
+    """
+    decided = []
+    for each in settings.each():
+        with ledger_of(each) as ledger:
+            undecided = held_by(ledger.note(UNDECIDED_NOTE)) if ledger is not None else None
+            if ledger is not None and undecided is not None:
+                decided.append(str(undecided))
+                for note, value in ((COST_APPROVED_NOTE, "yes"), (SAMPLE_NOTE, ""), (UNDECIDED_NOTE, "")):
+                    ledger.set_note(note, value)
+                ledger.hasten(time.time())
+    return decided
 
 
 def is_daemon_running(settings: Settings) -> bool:

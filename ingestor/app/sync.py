@@ -22,6 +22,7 @@ from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.instance import Instance, InstanceRecord
 from ingestor.app.collection import SERVER_HOST, announce, hold, open_collections, serve
+from ingestor.app.costing import hold_costly
 from ingestor.app.embedder import currency_of, price_of
 from ingestor.app.parts import folders_of, pipelines_of, sourced
 from ingestor.core.errors import ServiceUnavailable
@@ -104,6 +105,7 @@ async def sync(
         folders_of(settings)
         instance = hold(settings, "sync", stack)
         sinks, server = await _opened(settings, instance, stack, takes_over=takes_over)
+        await asyncio.to_thread(hold_costly, settings, sinks)
         pipelines = await stack.enter_async_context(pipelines_of(sourced(settings, sinks)))
         scanned = Scanned()
         revived = asyncio.Event()

@@ -1,16 +1,27 @@
 """`ingestor run` and `ingestor sync`: the commands that write the collection."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ingestor.cli.options import ConfigOption, DebugOption, FolderArgument, JsonOption, TakeOverOption, settings_of
-from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, err, errors_explained, out, print_json, shown
+from ingestor.cli.output import (
+    EXIT_OUT_OF_REACH,
+    EXIT_PROBLEMS,
+    err,
+    errors_explained,
+    out,
+    print_json,
+    says_yes,
+    shown,
+)
 from ingestor.cli.progress import progress_told
 from ingestor.cli.signals import run_in_order
 
 if TYPE_CHECKING:
     from ingestor.app.sync import Report
+    from ingestor.settings import Settings
 
 
 def run(
@@ -48,10 +59,27 @@ def sync(
         # On a terminal the bar tells what the lines would, and lines would tear it apart.
         loaded = settings_of(config, debug=debug, folder=folder, is_quiet=err.is_terminal)
         from ingestor.app import sync as app
+        from ingestor.app.suggesting import first_suggestions
 
+        for suggestion in first_suggestions(loaded.settings):
+            err.print(f"[yellow]{shown(suggestion)}[/]")
+        if err.is_terminal and sys.stdin.isatty() and not as_json:
+            _ask(loaded.settings)
         with progress_told() as tell:
             report = run_in_order(app.sync(loaded.settings, tell, takes_over=take_over))
         finish(report, as_json=as_json)
+
+
+def _ask(settings: "Settings") -> None:
+    """Ask whether a first sync may cost what it is about to. Raises `typer.Abort` when it may not."""
+    from ingestor.app.costing import agree, costly
+
+    if reasons := [str(held) for held in costly(settings).values()]:
+        for reason in reasons:
+            err.print(shown(reason))
+        if not says_yes("Go on?"):
+            raise typer.Abort
+        agree(settings)
 
 
 def finish(report: "Report", *, as_json: bool) -> None:

@@ -75,7 +75,7 @@ def approve(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Let deletions happen that were held back because there were suspiciously many.
+    """Let deletions happen that were held back, and new texts be embedded that wait for a decision.
 
     What goes missing later is held back anew.
     """
@@ -89,11 +89,15 @@ def approve(
             _list_held(places, as_json=as_json)
             return
         count = app.approve(loaded.settings, held)
+        decided = app.approve_embedding(loaded.settings)
         if as_json:
-            print_json({"approved": count})
-        elif not count:
+            print_json({"approved": count} | ({"decided": decided} if decided else {}))
+            return
+        for reason in decided:
+            out.print(f"new texts are embedded again, although {shown(reason)}")
+        if not count and not decided:
             out.print("nothing is held back")
-        else:
+        elif count:
             if app.is_daemon_running(loaded.settings):
                 out.print(f"{count} deletions approved; the daemon carries them out now")
             else:

@@ -129,6 +129,7 @@ def _warn(begun: "Begun") -> None:
     if not begun.has_folder:
         warnings.append(f"the folder {begun.watch_dir} does not exist yet: make it, or name another in the file")
     warnings += [f"{origin} goes before {name} of the file" for name, origin in begun.outranked.items()]
+    warnings += begun.suggestions
     for warning in warnings:
         err.print(f"[bold yellow]warning:[/] {shown(translated(warning))}")
 
@@ -151,5 +152,6 @@ def _as_json(begun: "Begun") -> dict[str, Any]:
         "key_variable": begun.key_variable or None,
         "has_key": begun.has_key,
         "outranked": dict(begun.outranked),
+        "suggestions": list(begun.suggestions),
         "next": _next(begun),
     }

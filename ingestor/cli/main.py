@@ -140,7 +140,7 @@ _COMMANDS: Mapping[str, tuple[Command, ...]] = {
             "Wait until files are searchable.",
             ("ingestor wait report.md", "ingestor wait docs/ --timeout-seconds 60"),
         ),
-        Command("approve", documents.approve, "Let deletions happen that were held back."),
+        Command("approve", documents.approve, "Let deletions and embedding go on that wait for you."),
     ),
     "Records by hand": (
         Command("count", records.count, "Count the records of a collection."),

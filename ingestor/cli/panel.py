@@ -182,8 +182,12 @@ def _wasted(usage: "Usage") -> dict[str, str]:
     return {"wasted": f"{usage.wasted_requests} requests, {usage.wasted_tokens} tokens, for answers of no use"}
 
 
+def _waits(found: "Status") -> dict[str, str]:
+    return {"refused": found.refused, "undecided": found.undecided, "outage": found.outage}
+
+
 def _outage(found: "Status") -> dict[str, str]:
-    rows = {name: said for name, said in {"refused": found.refused, "outage": found.outage}.items() if said}
+    rows = {name: said for name, said in _waits(found).items() if said}
     if found.next_call_seconds is not None:
         rows["next call"] = f"{moment(found.next_call_seconds)}, or at once with `ingestor retry`"
     return rows

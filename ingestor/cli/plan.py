@@ -69,6 +69,8 @@ def _print(planned: "Planned") -> None:
     if planned.caveat:
         rows["mind"] = planned.caveat
     print_rows(rows)
+    for suggestion in planned.suggestions:
+        out.print(f"[yellow]{shown(suggestion)}[/]")
     if forecast.kinds:
         out.print()
         out.print(_kinds(planned))

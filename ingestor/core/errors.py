@@ -56,6 +56,10 @@ class BudgetSpent(TransientError):
     """What the user lets embedding cost in a day is spent; `retry_after_seconds` is the time until the next day."""
 
 
+class Undecided(TransientError):
+    """Somebody has to decide before new texts are embedded; `retry_after_seconds` is when it is looked at again."""
+
+
 class ServiceUnavailable(TransientError):
     """An outside service (embedding endpoint, Chroma) is out of reach, times out or answers nonsense."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from ingestor.core.errors import (
+    BudgetSpent,
     CallTooLarge,
     FatalError,
     IngestorError,
@@ -105,6 +106,19 @@ class Calls:
             await self._clock.sleep(pause_seconds)
             if not is_urgent:
                 self._account.see_that_it_may_cost()
+
+    async def sample(self, text: str, tokens: int) -> Vectors:
+        """The vector of one text, by a request that is not repeated and waits for nobody. Raises what it meets."""
+        if self._pace.hold_seconds:
+            raise ServiceUnavailable(self._pace.waits_for())
+        left_tokens = await self._account.left_tokens()
+        if left_tokens is not None and left_tokens < tokens:
+            raise BudgetSpent("what embedding may cost in a day is spent")  # which need not be so for a smaller text
+        with self._pace.call(tokens):
+            answer = await self._ask([text], tokens)
+        if isinstance(answer, IngestorError):
+            raise answer
+        return answer
 
     def were_not_at_fault(self, began_seconds: float = float("inf")) -> None:
         """A call that began then, or lately, has failed, and all of its texts have got vectors afterwards."""

@@ -116,6 +116,7 @@ class Daemon:
                 tasks.create_task(self._look_for_room()),
                 tasks.create_task(self._supervise_service()),
                 tasks.create_task(self._announce_ready()),
+                *(tasks.create_task(self._later(each.watch_model)) for each in self._pipelines),
                 *(tasks.create_task(self._later(each)) for each in self._beside),
             ]
             await stop.wait()

@@ -16,7 +16,7 @@ halving.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -94,6 +94,7 @@ class Embedding:
         pace: Pace,
         account: Account,
         estimate_tokens: Callable[[str], int],
+        held: Callable[[], Awaitable[TransientError | None]] | None = None,
     ) -> None:
         self._embedder = embedder
         self._calls = Calls(embedder, clock, pace=pace, account=account)
@@ -105,6 +106,8 @@ class Embedding:
         self._pace = pace
         self._account = account
         self._estimate_tokens = estimate_tokens
+        self._held = held
+        """What has to be decided before new texts go out, asked before each call; None: nothing ever has."""
         self._store = Patience(clock)
         """Waits while the vector store cannot be asked."""
         self._room = Patience(clock)
@@ -212,6 +215,12 @@ class Embedding:
         await self._embed([waiting], Case(), is_urgent=True)
         return waiting.vector.result()
 
+    async def sample(self, text: str) -> Vector:
+        """Vector of a text, by one call of its own that is not repeated. Raises what the call raises."""
+        sent_text = self._recipe.text_to_send(text)
+        vector: Vector = (await self._calls.sample(sent_text, self._estimate_tokens(sent_text)))[0]
+        return vector
+
     async def run(self) -> None:
         """Serve the line until cancelled; what still waits then is cancelled too."""
         try:
@@ -247,6 +256,9 @@ class Embedding:
             left_tokens = await self._account.left_tokens()
             is_free = self._serving - self._kept < self._pace.calls
             if is_free and (suspect := self._suspect(left_tokens)):
+                if self._held is not None and (error := await self._held()) is not None:
+                    self._fail_with_line(suspect[0], error)
+                    continue
                 return suspect
             budgets = (self._limits.max_tokens, self._pace.max_call_tokens, left_tokens)
             # Live texts go by themselves: the time of a call grows with what it carries.
@@ -261,6 +273,9 @@ class Embedding:
             is_full = length < len(foremost) or length >= self._limits.max_inputs
             is_wanted = bool(foremost) and (is_full or now_seconds >= deadline_seconds)
             if is_wanted and is_free:
+                if self._held is not None and (error := await self._held()) is not None:
+                    self._fail_with_line([], error)
+                    continue
                 if left_tokens is None or next(iter(foremost)).tokens <= left_tokens:
                     self._suspects.pass_over()
                     return self._line.take(length), Case()

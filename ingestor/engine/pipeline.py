@@ -24,6 +24,7 @@ from ingestor.core.pacing import Allowance
 from ingestor.engine.account import Account
 from ingestor.engine.embedding import Embedding
 from ingestor.engine.following import Follower
+from ingestor.engine.gate import Gate
 from ingestor.engine.guard import holding_in
 from ingestor.engine.in_work import InWork
 from ingestor.engine.intake import Intake
@@ -63,6 +64,8 @@ class Parts:
     estimate_tokens: Callable[[str], int]
     name: str = ""
     """Of the source, where there are several: the documents of two sources may share a collection."""
+    is_sampled: bool = False
+    """Whether the model may become another one behind its name, and is watched for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Services:
     calls: MeasuredEmbedder
     """The same one, as `embedding` asks it."""
     embedding: Embedding
+    gate: Gate
     pace: Pace
     account: Account
     vectors_lane: Lane
@@ -176,9 +180,12 @@ class Pipeline:
             pace=pace,
             account=account,
             estimate_tokens=parts.estimate_tokens,
+            held=lambda: gate.held(),  # noqa: PLW0108 - the gate is made below: it needs what embeds
         )
+        sample = embedding.sample if parts.is_sampled else None
+        gate = Gate(parts.ledger, self._ledger_lane, parts.runtime, parts.embedder.recipe, sample)
         sink_lane = shared.sink_lane if shared else self._owned_lanes["chroma"]
-        return Services(parts.embedder, calls, embedding, pace, account, vectors_lane, sink_lane)
+        return Services(parts.embedder, calls, embedding, gate, pace, account, vectors_lane, sink_lane)
 
     def follower(self, watch: Watch, *, quiet_seconds: float, rules_file: str) -> Follower:
         """Make the part that follows a watch."""
@@ -359,6 +366,11 @@ class Pipeline:
     async def open_embedder(self) -> None:
         """Get the model ready for its first call, as far as that takes neither money nor much memory."""
         await self._parts.embedder.open()
+
+    async def watch_model(self) -> None:
+        """See that it is the same model still, until cancelled; of several that share it, the first one does."""
+        if self.has_own_model:
+            await self.services.gate.watch_model()
 
     async def set_note(self, name: str, value: str) -> None:
         """Keep a note in the ledger."""

@@ -50,6 +50,7 @@ from ingestor.core.errors import (
     TransientError,
     UnconvertibleDocument,
     UncuttableDocument,
+    Undecided,
     UndecodableDocument,
     UnstableDocument,
 )
@@ -560,8 +561,8 @@ class Worker:
     async def _postpone(self, task: _Task, error: TransientError) -> None:
         change = task.change
         is_outage = not isinstance(error, UnstableDocument)
-        # Nothing was attempted that could have failed when the day's budget is spent.
-        attempts = change.attempts + (not isinstance(error, BudgetSpent))
+        # Nothing was attempted that could have failed.
+        attempts = change.attempts + (not isinstance(error, BudgetSpent | Undecided))
         pause_seconds = self._pause_seconds(error, attempts)
         now_seconds = self._runtime.now_seconds()
         self._tally.postponed[type(error).__name__] += 1
@@ -590,7 +591,7 @@ class Worker:
         await self._ledger_lane.run(self._ledger.release, [postponed])
 
     def _pause_seconds(self, error: TransientError, attempts: int) -> float:
-        if isinstance(error, BudgetSpent):
+        if isinstance(error, BudgetSpent | Undecided):
             return error.retry_after_seconds or self._rescan_seconds
         if isinstance(error, UnstableDocument) and attempts == 1 and error.retry_after_seconds is not None:
             return error.retry_after_seconds

@@ -10,6 +10,7 @@ from ingestor.core.errors import (
     DocumentError,
     RateLimited,
     ServiceUnavailable,
+    Undecided,
     UnstableDocument,
     UnusableVectors,
 )
@@ -28,7 +29,15 @@ from ingestor.metrics.family import (
     one,
 )
 
-_POSTPONING = (UnstableDocument, ServiceUnavailable, ChromaUnavailable, RateLimited, UnusableVectors, BudgetSpent)
+_POSTPONING = (
+    UnstableDocument,
+    ServiceUnavailable,
+    ChromaUnavailable,
+    RateLimited,
+    UnusableVectors,
+    BudgetSpent,
+    Undecided,
+)
 _CHUNKS = ("embedded", "reused", "retagged", "dropped")
 
 

@@ -17,7 +17,7 @@ from ingestor.settings.variables import provider_key
 
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
 _AZURE_DEPLOYMENT = "/openai/deployments/"
-_ANYBODYS = ("max_concurrency", "timeout_seconds", "proxy", "ca_file")
+_ANYBODYS = ("max_concurrency", "timeout_seconds", "proxy", "ca_file", "confirm_above_cost")
 """Settings of a model that hold for another provider, too."""
 _OF_THE_MODEL: Mapping[str, Any] = {"dimensions": None, "price_per_million_tokens": None, "max_cost_per_day": None}
 """Settings that speak of the configured model alone."""
@@ -60,6 +60,8 @@ class EmbeddingSettings(Group):
     """Most tokens of a day, local time; then documents that need the model wait for the next day."""
     max_cost_per_day: float | None = Field(default=None, ge=0, le=10**9)
     """Most money of a day, in the currency of the price; needs a price."""
+    confirm_above_cost: float = Field(default=5.0, ge=0, le=10**9)
+    """Money, in the currency of the price, above which a first sync asks, or waits for `ingestor approve`."""
     price_per_million_tokens: float | None = Field(default=None, ge=0, le=10**9)
     """Price of a million tokens; empty: the list price that `ingestor models` shows."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3600)

@@ -100,6 +100,8 @@ class SourceStatus(Counts):
     last_reconcile: dict[str, Any] | None
     watching: str
     outage: str
+    undecided: str
+    """What keeps new texts from being embedded until `ingestor approve`; empty when nothing does."""
     restless: list[str]
     """Files that change all the time, and are looked at once a minute at most."""
     next_call_seconds: float | None

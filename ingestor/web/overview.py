@@ -20,6 +20,7 @@ _MOODS: Final = {
     "starting": "is-busy",
     "outage": "is-bad",
     "unwatched": "is-bad",
+    "undecided": "is-warn",
     "held": "is-warn",
     "problems": "is-warn",
     "busy": "is-busy",
@@ -154,6 +155,7 @@ def _notices(live: Live, found: Sequence[Status], held: int, words: Words) -> Se
     notices += [Notice("outage", "is-bad", sentence) for sentence in outages]
     away = dict.fromkeys(each.watching for each in found if each.watching.startswith(NOT_NOW))
     notices += [Notice("unwatched", "is-bad", sentence) for sentence in away]
+    notices += [Notice("undecided", "is-warn", each.undecided) for each in found if each.undecided]
     if held:
         examples = listed([path for each in found for path in each.held_examples][:MAX_EXAMPLES], held)
         notices.append(Notice("held", "is-warn", words("held.how", count=held, examples=examples)))

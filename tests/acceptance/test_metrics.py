@@ -77,11 +77,13 @@ def test_what_was_there_at_the_start_is_backfill_and_costs_what_the_provider_has
     assert told.value("file_to_searchable_seconds_count", priority="live") == 0
     assert told.value("last_reconcile_paths", kind="present") == 2
     assert told.value("reconcile_seconds_count") == 1
-    counters = watched.server.counters
-    assert told.value("embedding_requests_total") == watched.server.requests
-    assert told.value("embedding_texts_total") == counters.texts == 2
-    assert told.value("embedding_tokens_total") == told.value("embedding_today_tokens") == counters.tokens
-    assert told.value("embedding_cost_total") == pytest.approx(counters.tokens * 2.5 / 1_000_000)
+    server = watched.server
+    tokens = server.counters.tokens + server.sample_tokens
+    assert server.samples == 1
+    assert told.value("embedding_requests_total") == server.requests + 1
+    assert told.value("embedding_texts_total") == server.texts + 1 == 2 + 1
+    assert told.value("embedding_tokens_total") == told.value("embedding_today_tokens") == tokens
+    assert told.value("embedding_cost_total") == pytest.approx(tokens * 2.5 / 1_000_000)
     assert told.value("vector_store_lookups_total") == 2
     assert told.value("source_info", collection="documents", provider="openai", model="unheard-of-model") == 1
 
@@ -268,9 +270,11 @@ def test_sources_are_told_apart_and_what_they_share_is_told_by_the_first_of_them
 
     told = several.until(lambda told: documents(told) == [1, 3])
     assert told.value("source_info", source=second, collection=second, provider="openai", model="unheard-of-model")
-    assert told.value("embedding_texts_total", source=first) == 4
+    assert told.value("embedding_texts_total", source=first) == 4 + several.server.samples
     assert told.value("embedding_texts_total", source=second) is None
-    assert told.value("embedding_cost_total", source=first) == pytest.approx(several.server.counters.tokens * 3e-6)
+    assert told.value("embedding_cost_total", source=first) == pytest.approx(
+        (several.server.counters.tokens + several.server.sample_tokens) * 3e-6
+    )
     assert told.value("embedding_day_limit_tokens", source=first) == 120
     assert told.value("embedding_day_spent", source=first) == 0
     assert told.value("drift_documents_total", source=second) == 0

@@ -40,6 +40,7 @@ QUIET = Status(
     is_behind=False,
     next_call_seconds=None,
     restless=(),
+    undecided="",
     unfinished=None,
     kept=None,
 )

@@ -57,7 +57,18 @@ def test_defaults_need_nothing() -> None:
 
 
 def test_every_setting_has_a_description_and_says_its_unit() -> None:
-    units = ("_seconds", "_bytes", "_tokens", "_inputs", "_threads", "_documents", "_ratio", "_per_minute", "_per_day")
+    units = (
+        "_seconds",
+        "_bytes",
+        "_tokens",
+        "_inputs",
+        "_threads",
+        "_documents",
+        "_ratio",
+        "_per_minute",
+        "_per_day",
+        "_cost",
+    )
     without_unit = {"chroma.port", "http.port", "embedding.dimensions", "embedding.max_concurrency"}
     without_unit |= {f"chroma.hnsw.{name}" for name in ("ef_search", "ef_construction", "max_neighbors")}
     described = dict(descriptions())

@@ -9,6 +9,7 @@ from ingestor.app.parts import ledger_of
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
 from ingestor.core.errors import IngestorError
 from ingestor.engine.daemon import STATE_NOTE
+from ingestor.engine.gate import UNDECIDED_NOTE, held_by
 from ingestor.engine.guard import holding_in
 from ingestor.ports import Totals
 from ingestor.settings import Settings
@@ -39,6 +40,7 @@ def _of(settings: Settings, *, is_attended: bool) -> Iterator[Finding]:
             yield well(_NAME, "nothing has been indexed yet")
             return
         totals = ledger.totals()
+        undecided = held_by(ledger.note(UNDECIDED_NOTE))
         held = len(holding_in(ledger).waiting)
         outage = str(json.loads(ledger.note(STATE_NOTE) or "{}").get("outage", "")) if is_attended else ""
     sentence = f"{file} can be read: documents {totals.documents:,}, waiting {totals.queued:,}"
@@ -47,7 +49,9 @@ def _of(settings: Settings, *, is_attended: bool) -> Iterator[Finding]:
     if held:
         remedy = "see that the folder is complete, then run `ingestor approve`"
         yield warning(_NAME, f"deletions that are held back: {held:,}", remedy, held=held)
-    if outage:
+    if undecided:
+        yield warning(_NAME, f"new texts are not embedded: {undecided}", undecided.remedy)
+    if outage and not undecided:
         yield warning(_NAME, f"the daemon waits: {outage}", "it tries again by itself", outage=outage)
 
 
