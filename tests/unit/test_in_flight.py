@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -29,8 +30,8 @@ from tests.doubles_watch import ScriptedWatch
 from tests.world import World
 
 PAUSE_SECONDS = 0.01
-HELD_SECONDS = 0.08
-"""How long the way is held open at the point, so that what happens there is heard of before it goes on."""
+HELD_SECONDS = 5.0
+"""How long the way is held open at the point, at most: until what has happened there was heard of and looked at."""
 F = "d/f.md"
 OLD, NEW = b"kept\nold", b"kept\nsecret"
 
@@ -38,6 +39,7 @@ OLD, NEW = b"kept\nold", b"kept\nsecret"
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settling, "PAUSE_SECONDS", PAUSE_SECONDS)
+    monkeypatch.setattr(following, "SUPERVISE_SECONDS", 10 * PAUSE_SECONDS)
     for module in (settling, following, reconcile, worker_module):
         monkeypatch.setattr(module, "GONE_SECONDS", 2 * PAUSE_SECONDS)
 
@@ -45,10 +47,11 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Point:
     """A point of the way, at which something happens once."""
 
-    def __init__(self, name: str, path: str, happens: Callable[[], None]) -> None:
+    def __init__(self, name: str, path: str, happens: Callable[[], None], is_answered: Callable[[], bool]) -> None:
         self.name = name
         self.path = path
         self._happens = happens
+        self._is_answered = is_answered
         self._lock = threading.Lock()
         self.is_armed = False
         self.has_passed = threading.Event()
@@ -61,7 +64,9 @@ class Point:
                 self.is_armed = False
                 self._happens()
         if is_here:
-            time.sleep(hold_seconds)
+            until_seconds = time.monotonic() + hold_seconds
+            while time.monotonic() < until_seconds and not self._is_answered():
+                time.sleep(PAUSE_SECONDS)
             self.has_passed.set()
 
 
@@ -71,6 +76,8 @@ class SharedFolder(MemoryFolder):
     def __init__(self, point: Point | None = None) -> None:
         super().__init__()
         self.point = point
+        self.seen = 0
+        """How often it was looked at the path: after its hint, at its lease, before its write, before its commit."""
         self._lock = threading.RLock()
 
     def write(self, path: str, raw: bytes = b"", *, is_regular: bool = True) -> None:
@@ -92,8 +99,11 @@ class SharedFolder(MemoryFolder):
     def look(self, path: str) -> Stat | None:
         with self._lock:
             found = super().look(path)
-        if self.point:
-            self.point.passes("looked", path)
+        if self.point and self.point.is_armed and path == self.point.path:
+            self.seen += 1
+            # The first look is that of who follows the folder, and answers nothing else meanwhile.
+            hold_seconds = HELD_SECONDS if self.seen > 1 else 2 * PAUSE_SECONDS
+            self.point.passes(f"looked at, time {self.seen}", path, hold_seconds=hold_seconds)
         return found
 
     def read(self, path: str) -> Content:
@@ -138,10 +148,16 @@ class WatchedSink(MemorySink):
 
     point: Point
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: set[str] = set()
+        """Paths of which something was ever written."""
+
     def add(self, records: Sequence[Record], vectors: Vectors | Sequence[Vector]) -> None:
         for path in {str(record.metadata["source"]) for record in records}:
             self.point.passes("about to be added", path)
         super().add(records, vectors)
+        self.written.update(str(record.metadata["source"]) for record in records)
         for path in {str(record.metadata["source"]) for record in records}:
             self.point.passes("added", path)
 
@@ -223,18 +239,21 @@ HAPPENINGS = {
     ),
 }
 POINTS = (
+    "looked at, time 1",
     "leased",
-    "looked",
+    "looked at, time 2",
     "read",
     "planned",
     "embedded",
+    "looked at, time 3",
     "about to be marked",
     "about to be added",
     "added",
+    "looked at, time 4",
     "about to be committed",
     "committed",
 )
-LAST_LOOK = "about to be committed"
+LAST_LOOK = "looked at, time 4"
 """From here on nothing but a hint or a comparison can tell."""
 
 
@@ -244,17 +263,19 @@ class Scene:
     def __init__(self, point: str, happening: Happening, *, told_by: str = "hint", is_known: bool = False) -> None:
         self.happening = happening
         self.told_by = told_by
-        self.point = Point(point, F, self._happens)
+        self.point = Point(point, F, self._happens, self._is_answered)
+        self._quiet = 0
         self.world = World()
         self.world.folder = self.folder = SharedFolder(self.point)
         self.world.ledger = WatchedLedger()
         self.world.ledger.point = self.point
-        self.world.sink = WatchedSink()
-        self.world.sink.point = self.point
+        self.sink = self.world.sink = WatchedSink()
+        self.sink.point = self.point
         self.world.embedder = SlowEmbedder(max_batch_inputs=4)
         self.world.embedder.point = self.point
         self.watch = ScriptedWatch()
         self.is_known = is_known
+        self.content = NEW
         for path, raw in {"else.md": b"elsewhere", "d/more.md": b"more", **happening.before}.items():
             self.folder.write(path, raw)
         if is_known:
@@ -271,6 +292,11 @@ class Scene:
         elif self.told_by == "scan":
             assert self.follower is not None
             self._loop.call_soon_threadsafe(self.follower.rescan, "a test")
+
+    def _is_answered(self) -> bool:
+        """Whether nothing that was heard of waits to be looked at, and has not for a while."""
+        self._quiet = 0 if self.follower is None or self.follower.is_behind else self._quiet + 1
+        return self._quiet > 3 or self.told_by == "nobody"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Pipeline]:
@@ -300,7 +326,7 @@ class Scene:
     async def sent_on_its_way(self) -> None:
         """Write the file, and wait until what happens to it has happened, and all rests again."""
         self.point.is_armed = True
-        self.folder.write(F, NEW)
+        self.folder.write(F, self.content)
         self.watch.emit(Hint(F, is_closed=True))
         async with asyncio.timeout(20):
             while not self.point.has_passed.is_set():
@@ -349,7 +375,144 @@ async def test_what_changes_while_it_is_in_work_is_what_the_collection_ends_with
             return ""
         return f"{'known' if is_known else 'new'} file, when it is {point}: {told}, not {expected}; paid {paid}"
 
+    # Each scene holds a thread, and those who look meanwhile need others.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(64))
     found = await asyncio.gather(
         *(outcome(point, is_known=is_known) for point in _points(told_by) for is_known in (False, True))
     )
     assert not list(filter(None, found))
+
+
+def _queued(world: World, path: str, priority: Priority = Priority.LIVE) -> None:
+    now_seconds = time.time()
+    world.ledger.enqueue([path], Change("", priority, now_seconds, now_seconds))
+
+
+@asynccontextmanager
+async def working(world: World) -> AsyncIterator[Pipeline]:
+    """A worker that works on what is queued until the block ends."""
+    pipeline = world.pipeline()
+    await pipeline.prepare()
+    async with pipeline.running() as tasks:
+        task = tasks.create_task(pipeline.worker.run())
+        yield pipeline
+        task.cancel()
+    await pipeline.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("told_by", ["hint", "scan"])
+@pytest.mark.parametrize("content", [b"", b"\0"], ids=["empty", "binary"])
+async def test_a_file_without_records_that_goes_after_the_last_look_at_it_leaves_no_entry(
+    content: bytes, told_by: str
+) -> None:
+    """The ledger does not name it before its commit, so that only the register of what is in work can tell."""
+    scene = Scene(LAST_LOOK, HAPPENINGS["deleted"], told_by=told_by)
+    scene.content = content
+    async with scene.running():
+        await scene.sent_on_its_way()
+    assert F not in scene.world.ledger.glances()
+
+
+async def test_what_is_known_to_be_gone_is_not_even_written() -> None:
+    scene = Scene("embedded", HAPPENINGS["deleted"], told_by="nobody")
+    async with scene.running():
+        await scene.sent_on_its_way()
+    assert F not in scene.sink.written
+    assert "secret" in scene.world.embedded_texts(), "its vector was paid for, and is kept"
+
+
+async def test_a_file_that_changes_each_time_is_written_all_the_same() -> None:
+    world = World()
+    world.folder.write("log", b"0")
+    rounds = iter(range(1, 5))
+    embed = world.embedder.embed
+
+    async def changing(texts: Sequence[str]) -> tuple[Vectors, object]:
+        if (number := next(rounds, None)) is not None:
+            world.folder.write("log", str(number).encode())
+        return await embed(texts)
+
+    world.embedder.embed = changing  # type: ignore[assignment,method-assign]
+    _queued(world, "log")
+    async with working(world):
+        await until(lambda: len(world.sink.held) > 0)
+        assert next(rounds, None) is not None, "it is found before it rests"
+        await until(lambda: not world.ledger.queue)
+    assert world.records() == world.expected()
+
+
+async def test_a_known_file_that_goes_while_its_edit_waits_for_the_model_is_found_no_more() -> None:
+    """Whenever the model answers: what was indexed of it goes at once."""
+    scene = Scene("nowhere", HAPPENINGS["deleted"], is_known=True)
+    async with scene.running():
+        scene.world.embedder.gate = gate = asyncio.Event()
+        scene.folder.write(F, NEW)
+        scene.watch.emit(Hint(F, is_closed=True))
+        await until(lambda: scene.world.embedder.in_flight == 1)
+        scene.folder.delete(F)
+        scene.watch.emit(Hint(F))
+        await until(lambda: F not in {path for path, _, _ in scene.told()})
+        assert not gate.is_set()
+        await until(lambda: not scene.world.ledger.queue)
+        gate.set()
+
+
+async def test_what_is_deleted_waits_for_no_place_that_files_have_which_wait_for_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "MAX_DOCUMENTS", 4)
+    monkeypatch.setattr(worker_module, "MIN_ROOM", 2)
+    monkeypatch.setattr(worker_module, "LIVE_ROOM", 2)
+    world = World()
+    world.folder.write("old.md", b"an old text")
+    await world.sync()
+    gate = asyncio.Event()
+    world.embedder = HashEmbedder(gate=gate)
+    async with working(world) as pipeline:
+        for number in range(20):
+            world.folder.write(f"{number}.md", f"text {number}".encode())
+            _queued(world, f"{number}.md")
+        pipeline.worker.wake()
+        await until(lambda: pipeline.worker.in_work == 6)
+        world.folder.delete("old.md")
+        _queued(world, "old.md", Priority.GONE)
+        pipeline.worker.wake()
+        await until(lambda: not world.records())
+        gate.set()
+        await until(lambda: not world.ledger.queue)
+    assert world.records() == world.expected()
+
+
+async def test_what_is_deleted_does_not_wait_long_for_files_that_it_may_have_been_renamed_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "RIVAL_SECONDS", 0.1)
+    world = World()
+    world.folder.write("old.md", b"an old text")
+    await world.sync()
+    world.embedder.is_closed = False
+    may_read, read = threading.Event(), world.folder.read
+
+    def slow(path: str) -> Content:
+        assert path != "new.md" or may_read.wait(10)
+        return read(path)
+
+    monkeypatch.setattr(world.folder, "read", slow)
+    async with working(world) as pipeline:
+        world.folder.write("new.md", b"another one")
+        _queued(world, "new.md")
+        pipeline.worker.wake()
+        await until(lambda: pipeline.worker.in_work == 1)
+        world.folder.delete("old.md")
+        _queued(world, "old.md", Priority.GONE)
+        pipeline.worker.wake()
+        await until(lambda: not world.records())
+        may_read.set()
+        await until(lambda: not world.ledger.queue)
+    assert world.records() == world.expected()
