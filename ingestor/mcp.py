@@ -99,6 +99,14 @@ class Document(BaseModel):
     next_chunk: int | None = Field(default=None, description="Ask from there for more; none: this was the end.")
 
 
+class Wait(BaseModel):
+    """Changes that wait for one service that is away."""
+
+    service: str
+    documents: int
+    reason: str
+
+
 class Folder(BaseModel):
     """How far one watched folder is."""
 
@@ -109,6 +117,7 @@ class Folder(BaseModel):
     waiting: int = Field(description="Changes that are not in the collection yet.")
     is_followed: bool = Field(description="Whether a daemon follows the folder; if not, it may have changed since.")
     outage: str = Field(description="What an outside service said when work last had to wait for it.")
+    waits: list[Wait] = Field(description="The services that changes wait for; they go on by themselves.")
 
 
 class Trouble(BaseModel):
@@ -233,6 +242,10 @@ class Tools:
                     waiting=each.totals.queued + each.totals.in_flight if each.totals else 0,
                     is_followed=each.daemon is not None,
                     outage=each.outage,
+                    waits=[
+                        Wait(service=wait.service, documents=wait.documents, reason=wait.reason)
+                        for wait in (each.totals.waits if each.totals else ())
+                    ],
                 )
                 for each in found
             ],

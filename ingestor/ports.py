@@ -26,6 +26,7 @@ from ingestor.core.model import (
     Recipe,
     Record,
     Retag,
+    ServiceWait,
     Snapshot,
     Stat,
     Usage,
@@ -231,7 +232,10 @@ class Totals:
     in_flight: int
     problems: int
     retrying: int
+    """Queued changes that have failed at least once for a reason of their own."""
     usage: Usage
+    waits: tuple[ServiceWait, ...] = ()
+    """Queued changes that wait for a service, by its name."""
 
 
 BACKFILL_SHARE = 4
@@ -318,8 +322,8 @@ class Ledger(Protocol):
         meanwhile is due as the hint says.
         """
 
-    def hasten(self, now_seconds: float) -> None:
-        """Make every change due that waits because an outside service failed: the service is back."""
+    def hasten(self, now_seconds: float, service: str) -> None:
+        """Make every change due that waits for a service, and let it wait for it no more: the service is back."""
 
     def release_all(self) -> None:
         """Void every lease and make all due: called by the one process that holds the lock, at its start."""
@@ -358,7 +362,7 @@ class Ledger(Protocol):
         """The paths in the queue, leased ones included, with what made the last attempt fail."""
 
     def problems(self) -> list[tuple[str, Problem]]:
-        """Documents with a Problem, and queued changes that have failed at least once, by path."""
+        """Documents with a Problem, and queued changes that have failed for a reason of their own, by path."""
 
     def totals(self) -> Totals:
         """Counts for `status`."""

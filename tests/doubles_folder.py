@@ -44,7 +44,7 @@ class MemoryFolder:
         ground: Ground | None = None,
         now_ns: Callable[[], int] | None = None,
     ) -> None:
-        self.ground = ground or Ground()
+        self._ground = ground or Ground()
         self.converters: Mapping[Format, str] = {}
         self.rules = rules or Rules([], [])
         self.max_file_bytes = max_file_bytes
@@ -61,6 +61,17 @@ class MemoryFolder:
         """Path -> whether the rules want it; the rules are many, and are asked again and again."""
         self._scopes: dict[str, Scope] = {}
         self._ticks = 1_700_000_000_000_000_000
+
+    @property
+    def ground(self) -> Ground:
+        """What the settings say of every folder."""
+        return self._ground
+
+    @ground.setter
+    def ground(self, ground: Ground) -> None:
+        self._ground = ground
+        self._wanted.clear()
+        self._scopes.clear()
 
     @property
     def paths(self) -> list[str]:

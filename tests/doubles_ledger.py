@@ -1,13 +1,13 @@
 """In-memory ledger and vector store, held to the contracts of the real ones by `tests/contract`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ingestor.core.errors import DeletionHeld
-from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, Stat, Usage
+from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, ServiceWait, Stat, Usage
 from ingestor.core.planning import settled
 from ingestor.ports import BACKFILL_SHARE, Totals, Vector
 
@@ -182,10 +182,11 @@ class MemoryLedger:
                 self.queue[change.path] = replace(queued, priority=priority, attempts=0, problem=change.problem)
             self.leased.discard(change.path)
 
-    def hasten(self, now_seconds: float) -> None:
+    def hasten(self, now_seconds: float, service: str) -> None:
         for path, change in self.queue.items():
-            if change.problem is not None and change.not_before_seconds > now_seconds:
-                self.queue[path] = replace(change, not_before_seconds=now_seconds)
+            if change.problem is not None and change.problem.service == service:
+                due_seconds = min(change.not_before_seconds, now_seconds)
+                self.queue[path] = replace(change, not_before_seconds=due_seconds, problem=None)
 
     def release_all(self) -> None:
         self.leased.clear()
@@ -232,7 +233,9 @@ class MemoryLedger:
 
     def problems(self) -> list[tuple[str, Problem]]:
         found = {entry.path: entry.problem for entry in self.documents.values() if entry.problem}
-        found |= {path: change.problem for path, change in self.queue.items() if change.problem}
+        found |= {
+            path: change.problem for path, change in self.queue.items() if change.problem and not change.problem.service
+        }
         return sorted(found.items())
 
     def totals(self) -> Totals:
@@ -243,9 +246,19 @@ class MemoryLedger:
             queued=len(self.queue.keys() - self.leased),
             in_flight=len(self.leased),
             problems=len(self.documents) - len(sound),
-            retrying=sum(1 for change in self.queue.values() if change.problem),
+            retrying=sum(1 for change in self.queue.values() if change.problem and not change.problem.service),
             usage=self.usage,
+            waits=tuple(self._waits()),
         )
+
+    def _waits(self) -> Iterator[ServiceWait]:
+        failed = [change.problem for change in self.queue.values() if change.problem]
+        for service in sorted({problem.service for problem in failed} - {""}):
+            problems = [problem for problem in failed if problem.service == service]
+            latest = max(problems, key=lambda problem: problem.next_try_seconds or 0.0)
+            since_seconds = min(problem.since_seconds for problem in problems)
+            next_try_seconds = min(problem.next_try_seconds or 0.0 for problem in problems)
+            yield ServiceWait(service, len(problems), latest.reason, latest.remedy, since_seconds, next_try_seconds)
 
     def rewrite(self, change: Callable[[Entry], Entry]) -> None:
         self.documents = {document_id: change(entry) for document_id, entry in self.documents.items()}

@@ -54,7 +54,7 @@ NOT_TOLD: Final[dict[str, tuple[str, ...]]] = {
     "the text that a new engine is tried with": ("query: the folder is the collection 文件夹就是集合",),
     "the text that a model is known again by": ("The folder is the collection. 文件夹就是集合。",),
     "a name in the ledger": ("tokens of",),
-    "part of what SQLite says, which is looked for": ("Could not decode",),
+    "part of what SQLite says, which is looked for": ("Could not decode", "malformed JSON"),
     "SQL": (
         "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
         "SELECT 1 FROM sqlite_master WHERE name = 'uses'",

@@ -22,11 +22,11 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import Insert, insert
 
-from ingestor.adapters.ledger_listing import at_or_below, matching
+from ingestor.adapters.ledger_listing import at_or_below, matching, service_of
 from ingestor.adapters.ledger_schema import SCHEMA_NOTE, SCHEMA_VERSION, refuse_other
 from ingestor.core.errors import DeletionHeld, LedgerCorrupt, ServiceUnavailable
 from ingestor.core.listing import Listed, Listing, State, Wanted
-from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, Stage, Stat, Usage
+from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, ServiceWait, Stage, Stat, Usage
 from ingestor.core.planning import settled
 from ingestor.ports import BACKFILL_SHARE, Totals
 
@@ -106,8 +106,8 @@ DAY_TOKENS = "tokens of "
 """What the counter of a day's tokens is named by, before the day."""
 TOMBSTONES = "tombstones"
 UNUSABLE_REMEDY = "free disk space, check the folder's permissions, or end the process that locks the file"
-_UNDECODABLE = "Could not decode"
-"""How SQLite's client begins when a text of a row is no text any more: an operational error, by its class."""
+_UNREADABLE = ("Could not decode", "malformed JSON")
+"""How SQLite and its client begin when a text of a row is no text any more: an operational error, by its class."""
 
 _GLANCE = (
     _documents.c.path,
@@ -381,11 +381,12 @@ class SqliteLedger:
         with self._writing(_NORMAL) as connection:
             connection.execute(statement, rows)
 
-    def hasten(self, now_seconds: float) -> None:
+    def hasten(self, now_seconds: float, service: str) -> None:
         """See `ports.Ledger.hasten`."""
-        waits = sa.and_(_queue.c.problem.is_not(None), _queue.c.not_before_seconds > now_seconds)
+        at_once = sa.func.min(_queue.c.not_before_seconds, now_seconds)
         with self._writing() as connection:
-            connection.execute(sa.update(_queue).where(waits).values(not_before_seconds=now_seconds))
+            waits = sa.update(_queue).where(service_of(_queue.c.problem) == service)
+            connection.execute(waits.values(not_before_seconds=at_once, problem=None))
 
     def release_all(self) -> None:
         """See `ports.Ledger.release_all`."""
@@ -460,7 +461,7 @@ class SqliteLedger:
                 os.fsdecode(row.path): problem
                 for table in (_documents, _queue)
                 for row in connection.execute(
-                    sa.select(table.c.path, table.c.problem).where(table.c.problem.is_not(None))
+                    sa.select(table.c.path, table.c.problem).where(service_of(table.c.problem) == "")
                 )
                 if (problem := _load_problem(row.problem)) is not None
             }
@@ -486,8 +487,9 @@ class SqliteLedger:
                 queued=_count(connection, _queue, _queue.c.is_leased.is_(False)),
                 in_flight=_count(connection, _queue, _queue.c.is_leased.is_(True)),
                 problems=_count(connection, _documents, sa.not_(is_sound)),
-                retrying=_count(connection, _queue, _queue.c.problem.is_not(None)),
+                retrying=_count(connection, _queue, service_of(_queue.c.problem) == ""),
                 usage=Usage(**{name: counters.get(name, 0) for name in asdict(Usage())}),
+                waits=_waits(connection),
             )
 
     def rewrite(self, change: Callable[[Entry], Entry]) -> None:
@@ -547,7 +549,7 @@ class SqliteLedger:
         try:
             yield
         except sa.exc.OperationalError as error:
-            if str(error.orig).startswith(_UNDECODABLE):
+            if str(error.orig).startswith(_UNREADABLE):
                 raise self._damaged(error.orig) from error
             message = f"the ledger {self._path} cannot be used: {error.orig}"
             raise ServiceUnavailable(message, remedy=UNUSABLE_REMEDY) from error
@@ -607,6 +609,29 @@ def _count(connection: sa.Connection, table: sa.Table, *where: sa.ColumnElement[
 def _due(connection: sa.Connection, priority: Priority, limit: int, now_seconds: float) -> list[sa.Row[Any]]:
     wanted = {"priority": PRIORITIES[priority], "now": now_seconds, "most": limit}
     return list(connection.execute(_DUE, wanted))
+
+
+def _waits(connection: sa.Connection) -> tuple[ServiceWait, ...]:
+    service = service_of(_queue.c.problem)
+    since, next_try = (
+        sa.func.coalesce(sa.func.min(sa.func.json_extract(_queue.c.problem, f"$.{name}")), 0.0)
+        for name in ("since_seconds", "next_try_seconds")
+    )
+    query = sa.select(service, sa.func.count(), since, next_try).where(service != "").group_by(service)
+    return tuple(_wait(connection, row) for row in connection.execute(query.order_by(service)))
+
+
+def _wait(connection: sa.Connection, row: Sequence[Any]) -> ServiceWait:
+    service, documents, since_seconds, next_try_seconds = row
+    latest = (
+        sa.select(_queue.c.problem)
+        .where(service_of(_queue.c.problem) == service)
+        .order_by(sa.func.json_extract(_queue.c.problem, "$.next_try_seconds").desc())
+        .limit(1)
+    )
+    problem = _load_problem(connection.execute(latest).scalar_one())
+    reason, remedy = (problem.reason, problem.remedy) if problem else ("", "")
+    return ServiceWait(service, documents, reason, remedy, since_seconds, next_try_seconds)
 
 
 def _note(connection: sa.Connection, name: str) -> str | None:
@@ -700,6 +725,8 @@ def _entry(row: sa.Row[Any]) -> Entry:
 
 def _listed(row: sa.Row[Any]) -> Listed:
     problem = _load_problem(row.problem)
+    service = problem.service if problem else ""
+    problem = None if service else problem
     sound = State.QUEUED if row.is_queued else State.INDEXED
     return Listed(
         path=os.fsdecode(row.path),
@@ -709,6 +736,7 @@ def _listed(row: sa.Row[Any]) -> Listed:
         modified_seconds=None if row.mtime_ns is None else row.mtime_ns / 1e9,
         state=sound if problem is None else State.PROBLEM,
         problem=problem,
+        waits_for=service,
     )
 
 

@@ -55,14 +55,20 @@ def _conditions(rows: sa.Subquery, wanted: Wanted) -> list[sa.ColumnElement[bool
         found.append(at_or_below(rows.c.path, wanted.folder))
     if wanted.text:
         found.append(sa.cast(rows.c.path, sa.Text).contains(wanted.text, autoescape=True))
+    is_faulty = sa.func.coalesce(service_of(rows.c.problem) == "", sa.false())
     match wanted.state:
         case State.PROBLEM:
-            found.append(rows.c.problem.is_not(None))
+            found.append(is_faulty)
         case State.QUEUED:
-            found += [rows.c.problem.is_(None), rows.c.is_queued]
+            found += [sa.not_(is_faulty), rows.c.is_queued]
         case State.INDEXED:
-            found += [rows.c.problem.is_(None), sa.not_(rows.c.is_queued)]
+            found += [sa.not_(is_faulty), sa.not_(rows.c.is_queued)]
     return found
+
+
+def service_of(problem: sa.ColumnElement[str | None]) -> sa.ColumnElement[str | None]:
+    """What is waited for where something failed: "" for nothing but the document, NULL where nothing failed."""
+    return sa.case((problem.is_not(None), sa.func.coalesce(sa.func.json_extract(problem, "$.service"), "")))
 
 
 def at_or_below(column: sa.ColumnElement[bytes], folder: str) -> sa.ColumnElement[bool]:

@@ -49,6 +49,8 @@ def _name_held_deletions(connection: sqlite3.Connection) -> None:
     )
     # It spoke of a number: which files were meant cannot be told any more.
     connection.execute("DELETE FROM notes WHERE name = 'approved_deletions'")
+    # What waits for a service names it from now on. It is tried at the next start, and names it then.
+    connection.execute('UPDATE queue SET problem = NULL WHERE problem NOT LIKE \'%"kind": "UnstableDocument"%\'')
 
 
 STEPS: tuple[Step, ...] = (_name_held_deletions,)

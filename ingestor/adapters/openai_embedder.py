@@ -136,7 +136,7 @@ class OpenAIEmbedder:
         self._recipe = recipe
         self._base_url = base_url
         self._route = route
-        self._place = route.described(_shown(base_url))
+        self._place = route.described(shown_url(base_url))
         self._api_key = _checked_key(api_key, key_setting)
         self._max_batch_inputs = max_batch_inputs
         self._max_batch_tokens = max_batch_tokens
@@ -247,7 +247,7 @@ class OpenAIEmbedder:
             return self._refusal(error.status_code, error.response.headers, error.body)
         except openai.APIConnectionError as error:
             if fault := tls.certificate_fault(error):
-                return await asyncio.to_thread(tls.distrust, _shown(self._base_url), self._route, fault, _CA_SETTING)
+                return await asyncio.to_thread(tls.distrust, shown_url(self._base_url), self._route, fault, _CA_SETTING)
             cause = error.__cause__ or error
             return ServiceUnavailable(
                 f"{self._place} is out of reach: {self._redacted(str(cause) or type(cause).__name__)}",
@@ -438,7 +438,7 @@ def load() -> None:
     importlib.import_module("openai.resources.embeddings")
 
 
-def _shown(base_url: str) -> str:
+def shown_url(base_url: str) -> str:
     """The base URL without user, password and query. Raises `ConfigError` when it is no URL."""
     try:
         parts = urlsplit(base_url)

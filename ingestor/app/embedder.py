@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from ingestor.adapters.chroma_embedder import ChromaEmbedder
 from ingestor.adapters.local_embedder import LocalEmbedder
-from ingestor.adapters.openai_embedder import OpenAIEmbedder
+from ingestor.adapters.openai_embedder import OpenAIEmbedder, shown_url
 from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.asking import Function, function_for
 from ingestor.core.errors import ConfigError
@@ -34,6 +34,11 @@ def max_batch_inputs_of(chosen: EmbeddingSettings) -> int:
     """How many texts a call may carry: the user's own limit, else the model's as far as it does not stall us."""
     profile = profile_for(chosen.provider, chosen.model_name)
     return chosen.max_batch_inputs or min(profile.max_batch_inputs, MAX_BATCH_INPUTS)
+
+
+def endpoint_of(chosen: EmbeddingSettings) -> str:
+    """What gives vectors, as people are told of it: a URL without user and password, or a model of this machine."""
+    return shown_url(chosen.endpoint_url) if chosen.endpoint_url else f"the model {chosen.model_name}"
 
 
 def embedder_of(chosen: EmbeddingSettings) -> Embedder:

@@ -247,7 +247,8 @@ class _Judge:
             are_compared = all(reconciled.is_set() for reconciled in self._reconciled)
             if not are_compared or not await self._following[0].is_idle():
                 continue
-            if any([(await pipeline.totals()).retrying for pipeline in self._following]):
+            totals = [await pipeline.totals() for pipeline in self._following]
+            if any(its.retrying or its.waits for its in totals):
                 if self._is_patient or await asyncio.to_thread(self._due_seconds) < PATIENCE_SECONDS:
                     continue
                 outages = (pipeline.tally.outage for pipeline in self._following)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ingestor.app.status import Status
+from ingestor.app.waits import told_wait
 from ingestor.core.counting import counted
 from ingestor.engine.daemon import IN_STEP, LOOKING
 from ingestor.engine.following import NOT_NOW
@@ -84,6 +85,8 @@ def _stopped(found: Status) -> Health | None:
 
 
 def _waiting(found: Status) -> Health | None:
+    if found.totals and found.totals.waits:
+        return Health(State.WAITING, told_wait(found.totals.waits[0], is_attended=found.daemon is not None))
     if found.outage:
         return Health(State.WAITING, found.outage)
     if found.totals and found.totals.retrying:

@@ -18,7 +18,7 @@ from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.rules import Rules
 from ingestor.adapters.runtime import SystemRuntime
 from ingestor.adapters.vectors import SqliteVectors
-from ingestor.app.embedder import allowance_of, embedder_of
+from ingestor.app.embedder import allowance_of, embedder_of, endpoint_of
 from ingestor.app.upgrade import upgrade_to_look
 from ingestor.core.attaching import Ground
 from ingestor.core.chunking import Cutter
@@ -219,6 +219,7 @@ async def pipelines_of(
                 runtime=SystemRuntime(),
                 estimate_tokens=estimate_tokens,
                 name=settings.source_name,
+                endpoint=endpoint_of(settings.embedding),
                 is_sampled=not PROVIDERS[settings.embedding.provider].is_in_process,
             )
             pipeline = Pipeline(

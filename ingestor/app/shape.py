@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ingestor.app.status import Status
+from ingestor.app.status import Status, waits_of
 from ingestor.core.escaping import spelled
 from ingestor.core.listing import Listed
 from ingestor.core.model import Hit, Problem, Usage
@@ -20,7 +20,8 @@ def statuses_json(found: Sequence[Status]) -> dict[str, Any]:
     each = {status.source: status_json(status) for status in found}
     shared = {name: next(iter(each.values()))[name] for name in _SHARED}
     sums = {name: sum(fields[name] for fields in each.values()) for name in _SUMMED}
-    return shared | sums | {"sources": each}
+    waits = [asdict(wait) for wait in waits_of(found)]
+    return shared | sums | {"waits": waits, "sources": each}
 
 
 def status_json(found: Status) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def status_json(found: Status) -> dict[str, Any]:
         "queued": totals.queued if totals else 0,
         "in_flight": totals.in_flight if totals else 0,
         "problems": totals.problems + totals.retrying + found.unreadable_folders if totals else 0,
+        "waits": [asdict(wait) for wait in totals.waits] if totals else [],
         "embedding": asdict(totals.usage if totals else Usage()),
         "cost": asdict(found.cost),
         "vectors": {"bytes": found.vectors_bytes, "max_bytes": found.max_vectors_bytes},
@@ -60,7 +62,12 @@ def status_json(found: Status) -> dict[str, Any]:
 
 def problem_json(source: str, path: str, problem: Problem) -> dict[str, Any]:
     """A fault and where it is; the source where there are several."""
-    return {**({"source": source} if source else {}), "path": spelled(path), **asdict(problem)}
+    return {**({"source": source} if source else {}), "path": spelled(path), **_problem_json(problem)}
+
+
+def _problem_json(problem: Problem) -> dict[str, Any]:
+    # A fault of a document waits for no service.
+    return {name: value for name, value in asdict(problem).items() if name != "service"}
 
 
 def hit_json(hit: Hit) -> dict[str, Any]:
@@ -90,5 +97,6 @@ def document_json(source: str, file_type: str, found: Listed) -> dict[str, Any]:
         "modified_seconds": found.modified_seconds,
         "file_type": file_type,
         "state": found.state.value,
-        "problem": asdict(found.problem) if found.problem else None,
+        "problem": _problem_json(found.problem) if found.problem else None,
+        "waits_for": found.waits_for,
     }

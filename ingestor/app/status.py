@@ -20,10 +20,11 @@ from ingestor.app.beside import Beside, kept, next_ledger, unfinished
 from ingestor.app.collection import endpoint
 from ingestor.app.embedder import allowance_of, currency_of, price_of
 from ingestor.app.parts import VECTORS_FILE, ledger_of, path_below
+from ingestor.app.waits import merged
 from ingestor.core.attaching import SETTINGS_FILE
-from ingestor.core.errors import ConfigError, IngestorError, ServiceUnavailable, UnusableMetadata
+from ingestor.core.errors import DECISION, ConfigError, IngestorError, ServiceUnavailable, UnusableMetadata
 from ingestor.core.escaping import spelled
-from ingestor.core.model import Change, Priority, Problem, Stage
+from ingestor.core.model import Change, Priority, Problem, ServiceWait, Stage
 from ingestor.core.paths import is_at_or_below
 from ingestor.engine.account import local_day
 from ingestor.engine.daemon import STATE_NOTE
@@ -95,6 +96,11 @@ class Status:
     """The id by which collections name this data folder; empty while it has filled none."""
     refused: str = ""
     """Why the last process that was to fill the collection was refused; empty when it was not."""
+
+
+def waits_of(found: Sequence[Status]) -> list[ServiceWait]:
+    """What documents of all sources wait for."""
+    return merged(wait for each in found if each.totals is not None for wait in each.totals.waits)
 
 
 def status(settings: Settings) -> list[Status]:
@@ -215,7 +221,9 @@ def _unlistable(path: str, reason: str, since_seconds: float) -> Problem:
 def queue_again(
     settings: Settings, paths: Sequence[str], place_of: Callable[[Settings, str], str | None] | None = None
 ) -> list[str]:
-    """Queue documents with a fault for now: all of them, or those at or below `paths`; returns what was queued.
+    """Queue documents with a fault, or that wait for a service, for now; returns what was queued.
+
+    That is all of them, or those at or below `paths`.
 
     `place_of` makes a path of a source's documents of one that was given; without it, that is a path as users give it.
 
@@ -241,8 +249,12 @@ def queue_again(
 
 
 def _faulty(settings: Settings) -> list[str]:
+    """What is tried again when it is asked for: what has a fault, and what waits for a service."""
     with ledger_of(settings) as ledger:
-        return [] if ledger is None else [path for path, _ in ledger.problems()]
+        if ledger is None:
+            return []
+        failed = {path for path, problem in ledger.waiting().items() if problem is not None}
+        return sorted({path for path, _ in ledger.problems()} | failed)
 
 
 def relative_path(settings: Settings, wanted: str) -> str:
@@ -327,7 +339,7 @@ def approve_embedding(settings: Settings) -> list[str]:
                 decided.append(str(undecided))
                 for note, value in ((COST_APPROVED_NOTE, "yes"), (SAMPLE_NOTE, ""), (UNDECIDED_NOTE, "")):
                     ledger.set_note(note, value)
-                ledger.hasten(time.time())
+                ledger.hasten(time.time(), DECISION)
     return decided
 
 

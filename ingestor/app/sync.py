@@ -25,8 +25,9 @@ from ingestor.app.collection import SERVER_HOST, announce, hold, open_collection
 from ingestor.app.costing import hold_costly
 from ingestor.app.embedder import currency_of, price_of
 from ingestor.app.parts import folders_of, pipelines_of, sourced
+from ingestor.app.waits import merged, reason_of
 from ingestor.core.errors import ServiceUnavailable
-from ingestor.core.model import Outcome, Usage
+from ingestor.core.model import Outcome, ServiceWait, Usage
 from ingestor.core.profiles import PROVIDERS
 from ingestor.engine.pipeline import Pipeline, running
 from ingestor.engine.tally import Tally
@@ -80,15 +81,18 @@ class Report:
     """What an outside service said last, when documents still wait for it."""
     held_deletions: int
     """Deletions that wait for `ingestor approve`."""
+    waits: Sequence[ServiceWait]
+    """What documents wait for that could not be done."""
 
     def as_json(self) -> dict[str, Any]:
-        """Documents, chunks, both by source, embedding, held deletions, seconds."""
+        """Documents, chunks, both by source, embedding, held deletions, waits, seconds."""
         return {
             "documents": dict(self.documents),
             "chunks": dict(self.chunks),
             **({"sources": dict(self.sources)} if self.sources else {}),
             "embedding": dict(self.embedding),
             "held_deletions": self.held_deletions,
+            "waits": [asdict(wait) for wait in self.waits],
             "seconds": self.seconds,
         }
 
@@ -251,15 +255,16 @@ def _report(
     counts = sum(each.values(), Counter[str]())
     documents = {name: counts[name] for name in _DOCUMENTS}
     documents["problems"] += scanned.unreadable
-    outages = [pipeline.tally.outage for pipeline, its in zip(pipelines, totals, strict=True) if its.retrying]
+    waits = merged(wait for its in totals for wait in its.waits)
     return Report(
         documents=documents,
         chunks={name: counts[name] for name in _CHUNKS},
         sources={} if len(each) == 1 else {name: dict(found) for name, found in each.items()},
         embedding=asdict(usage_of(pipelines)),
         seconds=round(seconds, 3),
-        outage=next(filter(None, [scanned.away, *outages]), ""),
+        outage=next(filter(None, [scanned.away, *map(reason_of, waits)]), ""),
         held_deletions=held,
+        waits=waits,
     )
 
 

@@ -56,6 +56,8 @@ class Awaited:
     state: State
     reason: str = ""
     remedy: str = ""
+    waits_for: str = ""
+    """The service that it waits for, where that is what it still waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +236,9 @@ class _Post:
             held = holding_in(ledger).waiting if ledger and self.pending else frozenset[str]()
         for path in self.pending:
             problem = waiting.get(path)
-            reason, remedy = (problem.reason, problem.remedy) if problem else ("", "")
+            reason, remedy, service = (problem.reason, problem.remedy, problem.service) if problem else ("", "", "")
             if path in held:
+                service = ""
                 reason, remedy = "deletions are held back", "run `ingestor approve`"
-            self.done[path] = Awaited(self.settings.source_name, path, State.WAITING, reason, remedy)
+            self.done[path] = Awaited(self.settings.source_name, path, State.WAITING, reason, remedy, service)
         return [self.done[path] for path in sorted(self.done)]

@@ -84,6 +84,8 @@ def _ask(settings: "Settings") -> None:
 
 def finish(report: "Report", *, as_json: bool) -> None:
     """Print what a sync has done, and end with its exit code."""
+    from ingestor.app.waits import told_wait
+
     if as_json:
         print_json(report.as_json())
     else:
@@ -97,8 +99,12 @@ def finish(report: "Report", *, as_json: bool) -> None:
             "see that the folder is what it should be (mounted, complete), then run `ingestor approve` and sync again; "
             "`ingestor approve --list` names them"
         )
-    if report.outage:
+    for wait in report.waits:
+        told = told_wait(wait, is_attended=False, has_reason=True)
+        err.print(f"[bold red]error:[/] not all is done: {shown(told)}")
+    if report.outage and not report.waits:
         err.print(f"[bold red]error:[/] not all is done: {shown(report.outage)}")
+    if report.outage:
         raise typer.Exit(EXIT_OUT_OF_REACH)
     if report.documents["problems"]:
         err.print("some documents have a problem: `ingestor problems` lists them")

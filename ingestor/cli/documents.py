@@ -8,18 +8,19 @@ import typer
 from ingestor.cli.completion import problem_paths
 from ingestor.cli.daemon import finish
 from ingestor.cli.options import ConfigOption, DebugOption, JsonOption, settings_of
-from ingestor.cli.output import EXIT_PROBLEMS, errors_explained, moment, out, print_json, shown
+from ingestor.cli.output import EXIT_OUT_OF_REACH, EXIT_PROBLEMS, errors_explained, moment, out, print_json, shown
 from ingestor.cli.signals import run_in_order
 from ingestor.core.escaping import spelled
 from ingestor.language import translated
 
 
 def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False) -> None:
-    """List the documents that could not be indexed, with reason and remedy. Exit code 3 when there are any."""
+    """List the documents that could not be indexed, and why. Exit code 3: some could not; 4: some wait."""
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug)
         from ingestor.app import status as app
         from ingestor.app.shape import problem_json
+        from ingestor.app.waits import told_wait
         from ingestor.cli.panel import told_restless
 
         found = app.problems(loaded.settings)
@@ -33,11 +34,17 @@ def problems(config: ConfigOption = None, as_json: JsonOption = False, debug: De
             plural = "s" if problem.attempts > 1 else ""
             history = f"{problem.attempts} attempt{plural} since {moment(problem.since_seconds)}, {when}"
             out.print_verbatim(f"       {translated(problem.stage.value)}, {problem.kind}, {translated(history)}")
-        for each in app.status(loaded.settings) if not as_json else ():
-            if each.restless:
-                out.print_verbatim(shown(translated(told_restless(each.restless))))
-        if found:
-            raise typer.Exit(EXIT_PROBLEMS)
+        stated = app.status(loaded.settings)
+        waits = app.waits_of(stated)
+        if not as_json:
+            for wait in waits:
+                told = told_wait(wait, is_attended=stated[0].daemon is not None, has_reason=True)
+                out.print_verbatim(shown(translated(told)))
+            for each in stated:
+                if each.restless:
+                    out.print_verbatim(shown(translated(told_restless(each.restless))))
+        if found or waits:
+            raise typer.Exit(EXIT_PROBLEMS if found else EXIT_OUT_OF_REACH)
         if not as_json:
             out.print("no problems")
 

@@ -182,12 +182,16 @@ def _wasted(usage: "Usage") -> dict[str, str]:
     return {"wasted": f"{usage.wasted_requests} requests, {usage.wasted_tokens} tokens, for answers of no use"}
 
 
-def _waits(found: "Status") -> dict[str, str]:
-    return {"refused": found.refused, "undecided": found.undecided, "outage": found.outage}
-
-
 def _outage(found: "Status") -> dict[str, str]:
-    rows = {name: said for name, said in _waits(found).items() if said}
+    from ingestor.app.waits import reason_of, told_wait
+
+    waits = found.totals.waits if found.totals else ()
+    told = {"refused": found.refused, "undecided": found.undecided}
+    rows = {name: said for name, said in told.items() if said}
+    if waits:
+        rows["waiting"] = "; ".join(told_wait(wait, is_attended=found.daemon is not None) for wait in waits)
+    if outage := found.outage or next(map(reason_of, waits), ""):
+        rows["outage"] = outage
     if found.next_call_seconds is not None:
         rows["next call"] = f"{moment(found.next_call_seconds)}, or at once with `ingestor retry`"
     return rows

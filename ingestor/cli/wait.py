@@ -52,7 +52,8 @@ def wait(
             out.print(f"{told}; {waited.seconds:.1f} s")
         _tell(waited.of(app.State.PROBLEM))
         waiting = waited.of(app.State.WAITING)
-        _tell(waiting)
+        _tell([each for each in waiting if not each.waits_for])
+        _tell_services([each for each in waiting if each.waits_for])
         if waiting:
             remedy = "see `ingestor status`, or wait longer with --timeout-seconds"
             if not waited.is_attended:
@@ -77,6 +78,18 @@ def _tell(paths: "Sequence[Awaited]") -> None:
         err.print(f"and {len(paths) - _MAX_TOLD:,} more")
 
 
+def _tell_services(paths: "Sequence[Awaited]") -> None:
+    """What waits for a service is told once for each service."""
+    from ingestor.core.counting import counted
+
+    services = {each.waits_for: each for each in paths}
+    for service, latest in sorted(services.items()):
+        count = sum(each.waits_for == service for each in paths)
+        told = translated(counted(count, f"1 file waits for {service}", f"{count} files wait for {service}"))
+        why = translated(" - ".join(filter(None, (latest.reason, latest.remedy))))
+        err.print_verbatim(f"[bold]{translated(latest.state.value)}[/]  {shown(told)}: {shown(why)}")
+
+
 def _as_json(waited: "Waited") -> dict[str, Any]:
     return {
         "is_attended": waited.is_attended,
@@ -88,6 +101,7 @@ def _as_json(waited: "Waited") -> dict[str, Any]:
                 "state": each.state.value,
                 "reason": spelled(each.reason),
                 "remedy": each.remedy,
+                "waits_for": each.waits_for,
             }
             for each in waited.paths
         ],

@@ -25,10 +25,19 @@ class IngestorError(Exception):
         return f"{self} - {self.remedy}" if self.remedy else str(self)
 
 
+CHROMA = "Chroma"
+MACHINE = "this machine"
+NEXT_DAY = "the next day's budget"
+DECISION = "a decision"
+"""What documents wait for, as people are told of it; an embedding endpoint is named by its URL."""
+
+
 class TransientError(IngestorError):
     """It failed now and may succeed later without anybody doing anything."""
 
     exit_code = 4
+    service: str = MACHINE
+    """What has to come back first. Empty: nothing but the document itself."""
 
     def __init__(self, message: str, *, remedy: str = "", retry_after_seconds: float | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -55,9 +64,13 @@ class RateLimited(TransientError):
 class BudgetSpent(TransientError):
     """What the user lets embedding cost in a day is spent; `retry_after_seconds` is the time until the next day."""
 
+    service = NEXT_DAY
+
 
 class Undecided(TransientError):
     """Somebody has to decide before new texts are embedded; `retry_after_seconds` is when it is looked at again."""
+
+    service = DECISION
 
 
 class ServiceUnavailable(TransientError):
@@ -82,6 +95,8 @@ class ServiceUnavailable(TransientError):
 class ChromaUnavailable(ServiceUnavailable):
     """Chroma is out of reach, does not answer in time, or fails at what it was asked."""
 
+    service = CHROMA
+
 
 class UnusableVectors(ServiceUnavailable):
     """The model answers texts of a call with vectors that are none: not finite, zero, or no numbers at all."""
@@ -97,9 +112,13 @@ class UnusableVectors(ServiceUnavailable):
 class DeletionHeld(TransientError):
     """The deletion waits for somebody's approval, and is not carried out meanwhile."""
 
+    service = ""
+
 
 class UnstableDocument(TransientError):
     """The file changed while it was read, or is still being written."""
+
+    service = ""
 
 
 class DocumentError(IngestorError):

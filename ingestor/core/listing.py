@@ -12,7 +12,7 @@ class State(StrEnum):
 
     INDEXED = "indexed"
     PROBLEM = "problem"
-    """It could not be indexed, or not yet: what failed is told beside it."""
+    """It could not be indexed: what failed is told beside it."""
     QUEUED = "queued"
 
 
@@ -41,6 +41,8 @@ class Listed:
     """Seconds since the epoch."""
     state: State
     problem: Problem | None
+    waits_for: str = ""
+    """The service that a queued one waits for; empty where it waits for its turn."""
 
 
 @dataclass(frozen=True, slots=True)

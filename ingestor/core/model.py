@@ -250,6 +250,23 @@ class Problem:
     since_seconds: float
     next_try_seconds: float | None = None
     """None: tried again when the file changes, or on `ingestor retry`."""
+    service: str = ""
+    """What has failed in place of the document, and is waited for; empty for a fault of the document."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceWait:
+    """Documents that wait for one service to come back; times in seconds since the epoch."""
+
+    service: str
+    documents: int
+    reason: str
+    """What the service said last, or what was said of it."""
+    remedy: str
+    since_seconds: float
+    """Since when the first of them waits."""
+    next_try_seconds: float
+    """When the next one is tried."""
 
 
 DAMAGED = "damaged"

@@ -76,6 +76,7 @@ class Calls:
         self._pace = pace
         self._account = account
         self._witnesses = Witnesses()
+        self._told_reason = ""
         self._asking = asyncio.Lock()
         self._probe = embedder.recipe.text_to_send(PROBE, Purpose.DOCUMENT)
 
@@ -100,12 +101,17 @@ class Calls:
                     self.were_not_at_fault(call.began_seconds)
                 return answer
             pause_seconds = await self._judge(call, answer)
-            _log.warning(
-                "embedding.retry", reason=str(answer), attempt=call.attempts, pause_seconds=round(pause_seconds, 1)
-            )
+            self._tell_retry(str(answer), call.attempts, pause_seconds)
             await self._clock.sleep(pause_seconds)
             if not is_urgent:
                 self._account.see_that_it_may_cost()
+
+    def _tell_retry(self, reason: str, attempts: int, pause_seconds: float) -> None:
+        """That a provider is down is told when it goes down; what it answers again and again then is no news."""
+        is_news = reason != self._told_reason or not self._pace.is_given_up
+        self._told_reason = reason
+        tell = _log.warning if is_news else _log.debug
+        tell("embedding.retry", reason=reason, attempt=attempts, pause_seconds=round(pause_seconds, 1))
 
     async def sample(self, text: str, tokens: int) -> Vectors:
         """The vector of one text, by a request that is not repeated and waits for nobody. Raises what it meets."""

@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from ingestor.core.counting import counted
-from ingestor.core.errors import TransientError
+from ingestor.core.errors import MACHINE, TransientError
 from ingestor.engine.following import NOT_NOW, Follower
 from ingestor.engine.patrol import Patrol
 from ingestor.engine.pipeline import Pipeline, running
@@ -215,7 +215,7 @@ class Daemon:
             # Those that share a model share its vectors.
             if any([await pipeline.embedding.has_room_again() for pipeline in self._pipelines]):
                 for pipeline in self._pipelines:
-                    await pipeline.hasten()
+                    await pipeline.hasten(MACHINE)
 
     async def _supervise_service(self) -> None:
         if self._supervise is None:

@@ -132,6 +132,11 @@ class Embedding:
         """What was spent since the start of this process."""
         return self._account.usage
 
+    @property
+    def is_down(self) -> bool:
+        """Whether the provider is taken for down, which was told."""
+        return self._pace.is_given_up
+
     def waits_for(self) -> str:
         """What calls wait for just now, for people; empty while they go out."""
         return self.storage_outage or self._pace.waits_for()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ingestor.core.auditing import Held
+from ingestor.core.errors import CHROMA, TransientError
 from ingestor.core.latency import Spread
 from ingestor.core.model import Hit, Recipe, Record, Retag, Usage
 from ingestor.core.owning import Ours
@@ -32,11 +33,12 @@ OPERATIONS = (
 
 
 class Failures(Counter[str]):
-    """How often calls failed, by the name of the error class."""
+    """How often calls of a service failed, by the name of the error class; what they raise names the service."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, service: str) -> None:
         super().__init__()
         self._clock = clock
+        self._service = service
 
     @contextmanager
     def counted(self, spread: Spread) -> Iterator[None]:
@@ -46,6 +48,8 @@ class Failures(Counter[str]):
             yield
         except Exception as error:
             self[type(error).__name__] += 1
+            if isinstance(error, TransientError):
+                error.service = self._service
             raise
         finally:
             spread.add(self._clock.monotonic_seconds() - began_seconds)
@@ -54,10 +58,10 @@ class Failures(Counter[str]):
 class MeasuredEmbedder:
     """`ports.Embedder` over another one."""
 
-    def __init__(self, embedder: Embedder, clock: Clock) -> None:
+    def __init__(self, embedder: Embedder, clock: Clock, service: str) -> None:
         self._embedder = embedder
         self.seconds = Spread()
-        self.failures = Failures(clock)
+        self.failures = Failures(clock, service)
 
     @property
     def recipe(self) -> Recipe:
@@ -100,7 +104,7 @@ class MeasuredSink:
         self._sink = sink
         self._clock = clock
         self.seconds = {operation: Spread() for operation in OPERATIONS}
-        self.failures = Failures(clock)
+        self.failures = Failures(clock, CHROMA)
 
     def beside(self, sink: Sink) -> "MeasuredSink":
         """Measure another way to the same collection, and count its calls here."""

@@ -215,5 +215,6 @@ class Pace:
 def _again_in(reason: TransientError, seconds: float) -> TransientError:
     """The error that a provider gave, for somebody who did not ask it because it said when to come again."""
     again = ServiceUnavailable(str(reason), remedy=reason.remedy, retry_after_seconds=seconds)
+    again.service = reason.service
     again.__cause__ = reason
     return again

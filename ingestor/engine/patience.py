@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from ingestor.core.errors import TransientError
+from ingestor.core.errors import ServiceUnavailable
 from ingestor.ports import Clock, Lane
 
 RETRY_SECONDS = 1.0
@@ -34,21 +34,22 @@ class Patience:
         self._clock = clock
         self.most_seconds = most_seconds
         """How long an outage is waited out."""
-        self._error: TransientError | None = None
+        self._error: ServiceUnavailable | None = None
         self._since_seconds = 0.0
         self._is_asked = False
         """Whether a call is out, or about to go out, that finds out whether the outage is over."""
         self._answered = asyncio.Event()
 
     @property
-    def error(self) -> TransientError | None:
+    def error(self) -> ServiceUnavailable | None:
         """What was said last of the outage that lasts; None when there is none."""
         return self._error
 
     async def outlast(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Carry out an attempt, again and again while it fails and time is left.
 
-        Raises the `TransientError` of an outage that has lasted for `most_seconds`, and at once what else it raises.
+        Raises the `ServiceUnavailable` of an outage that has lasted for `most_seconds`, and at once whatever else it
+        raises: a deletion that is held back is no outage of the ledger that says so.
         """
         is_asking = False
         try:
@@ -59,7 +60,7 @@ class Patience:
                         raise self._error
                 try:
                     result = await attempt()
-                except TransientError as error:
+                except ServiceUnavailable as error:
                     if self._is_asked and not is_asking:
                         continue  # it was on its way already: the other one's answer holds for it as well
                     is_asking = True
@@ -80,7 +81,7 @@ class Patience:
     def _is_exhausted(self) -> bool:
         return self._clock.monotonic_seconds() - self._since_seconds >= self.most_seconds
 
-    def _ask(self, error: TransientError) -> None:
+    def _ask(self, error: ServiceUnavailable) -> None:
         self._is_asked = True
         self._answered.clear()
         if self._error is None:
@@ -107,7 +108,7 @@ class PatientLane:
         self.patience = patience
 
     async def run(self, call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """See `ports.Lane.run`; raises a `TransientError` of the call when its outage lasts too long."""
+        """See `ports.Lane.run`; raises a `ServiceUnavailable` of the call when its outage lasts too long."""
         return await self.patience.outlast(lambda: self._lane.run(call, *args, **kwargs))
 
     def close(self) -> bool:

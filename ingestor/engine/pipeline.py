@@ -17,7 +17,7 @@ import structlog
 
 from ingestor.core.auditing import forgotten
 from ingestor.core.backoff import Backoff
-from ingestor.core.errors import ServiceUnavailable, TransientError
+from ingestor.core.errors import CHROMA, ServiceUnavailable, TransientError
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.owning import BEAT_SECONDS
 from ingestor.core.pacing import Allowance
@@ -64,6 +64,8 @@ class Parts:
     estimate_tokens: Callable[[str], int]
     name: str = ""
     """Of the source, where there are several: the documents of two sources may share a collection."""
+    endpoint: str = "the embedding model"
+    """What gives vectors, as people are told of it: the URL of an endpoint, or a model of this machine."""
     is_sampled: bool = False
     """Whether the model may become another one behind its name, and is watched for that."""
 
@@ -170,7 +172,7 @@ class Pipeline:
             telling_lane=self._ledger_lane.impatient,
             tokens_per_day=allowance.tokens_per_day,
         )
-        calls = MeasuredEmbedder(parts.embedder, parts.runtime)
+        calls = MeasuredEmbedder(parts.embedder, parts.runtime, parts.endpoint)
         pace = Pace(parts.runtime, EMBEDDING_RETRY, allowance, max_calls=parts.embedder.max_concurrency)
         embedding = Embedding(
             calls,
@@ -308,9 +310,9 @@ class Pipeline:
     def _passed_seconds(self, since_seconds: float | None) -> float:
         return 0.0 if since_seconds is None else self.runtime.monotonic_seconds() - since_seconds
 
-    async def hasten(self) -> None:
-        """Have what waits for an outside service tried again now: the service is back."""
-        await self._ledger_lane.run(self._parts.ledger.hasten, self.runtime.now_seconds())
+    async def hasten(self, service: str = CHROMA) -> None:
+        """Have what waits for a service tried again now: it is back."""
+        await self._ledger_lane.run(self._parts.ledger.hasten, self.runtime.now_seconds(), service)
         self.worker.wake()
 
     async def queued(self) -> int:

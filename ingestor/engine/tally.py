@@ -39,8 +39,8 @@ class Tally:
     """Since when, by that clock, it has not answered who only looks; None when it does."""
     chroma_away: str = ""
     """What was said of that."""
-    outage: str = ""
-    """What an outside service said when a document last had to wait for it; empty when none did."""
+    outages: dict[str, str] = field(default_factory=dict)
+    """What was said when a document last had to wait for a service that is away, by its name; the latest one last."""
     waits: dict[Priority, Spread] = field(default_factory=_waits)
     """From the last change of a file until the collection holds it, or holds it no more."""
     postponed: Counter[str] = field(default_factory=Counter)
@@ -61,3 +61,8 @@ class Tally:
     """Paths that a comparison, of a part or the whole, has found new or different."""
     gone: int = 0
     """Documents whose files a comparison has missed."""
+
+    @property
+    def outage(self) -> str:
+        """What was said when a document last had to wait for a service; empty when none is away."""
+        return next(reversed(self.outages.values()), "")

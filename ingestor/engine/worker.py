@@ -198,7 +198,10 @@ class Worker:
         self._clock_lead_seconds = runtime.now_seconds() - runtime.monotonic_seconds()
         self._is_stopping = False
         self._is_queue_empty = False
-        self._outage_stage = Stage.READ
+        self._away_stages: dict[str, Stage] = {}
+        """Where on its way a document last failed for want of a service, by the service."""
+        self._told_away: dict[str, float] = {}
+        """Since when services are away that the log was told of here, by the monotonic clock."""
         self._heeded_seconds = runtime.now_seconds()
         """When somebody last asked for a retry that this process knows of."""
 
@@ -233,7 +236,7 @@ class Worker:
                 self._is_queue_empty = least is Priority.BACKFILL and due_seconds == float("inf")
                 if self.is_idle:
                     # What waited may be gone, or was had without the service that it waited for.
-                    self._tally.outage = ""
+                    await self._are_back(list(self._away_stages))
                 if until_idle and not self.in_work and due_seconds > IDLE_SECONDS:
                     return
                 await self._wait_for_news(least, min(due_seconds, POLL_SECONDS))
@@ -560,7 +563,6 @@ class Worker:
 
     async def _postpone(self, task: _Task, error: TransientError) -> None:
         change = task.change
-        is_outage = not isinstance(error, UnstableDocument)
         # Nothing was attempted that could have failed.
         attempts = change.attempts + (not isinstance(error, BudgetSpent | Undecided))
         pause_seconds = self._pause_seconds(error, attempts)
@@ -572,23 +574,43 @@ class Worker:
             reason=str(error),
             remedy=error.remedy,
             attempts=attempts,
-            since_seconds=change.problem.since_seconds if change.problem else now_seconds,
+            since_seconds=_since_seconds(change, error.service, now_seconds),
             next_try_seconds=now_seconds + pause_seconds,
+            service=error.service,
         )
         if isinstance(error, ChromaUnavailable) and self._tally.chroma_fails_since_seconds is None:
             self._tally.chroma_fails_since_seconds = self._runtime.monotonic_seconds()
-        if is_outage:
-            self._tally.outage = error.sentence
-            self._outage_stage = task.stage
-            _log.warning(
-                "document.postponed",
-                path=change.path,
-                reason=str(error),
-                remedy=error.remedy,
-                pause_seconds=round(pause_seconds, 1),
-            )
+        if error.service:
+            self._note_outage(error, task.stage)
+        _log.debug("document.postponed", path=change.path, reason=str(error), pause_seconds=round(pause_seconds, 1))
         postponed = replace(change, attempts=attempts, problem=problem, not_before_seconds=now_seconds + pause_seconds)
         await self._ledger_lane.run(self._ledger.release, [postponed])
+
+    def _note_outage(self, error: TransientError, stage: Stage) -> None:
+        """Say once that a service is away, however many documents wait for it."""
+        service = error.service
+        if service not in self._tally.outages and not (stage is Stage.EMBED and self._embedding.is_down):
+            self._told_away[service] = self._runtime.monotonic_seconds()
+            _log.warning("service.away", service=service, reason=str(error), remedy=error.remedy)
+        self._tally.outages.pop(service, None)
+        self._tally.outages[service] = error.sentence
+        self._away_stages[service] = stage
+
+    async def _see_what_is_back(self, plan: Plan, embedded: int) -> None:
+        """Let what waits for a service be tried at once when what was just done shows that it is back."""
+        await self._are_back(
+            [service for service, stage in self._away_stages.items() if _is_proof(plan, embedded, stage)]
+        )
+
+    async def _are_back(self, services: Sequence[str]) -> None:
+        # Nothing is awaited before all of them are noted: another task may see the same.
+        for service in services:
+            del self._tally.outages[service], self._away_stages[service]
+            if (since_seconds := self._told_away.pop(service, None)) is not None:
+                seconds = self._runtime.monotonic_seconds() - since_seconds
+                _log.info("service.back", service=service, seconds=round(seconds, 1))
+        for service in services:
+            await self._ledger_lane.run(self._ledger.hasten, self._runtime.now_seconds(), service)
 
     def _pause_seconds(self, error: TransientError, attempts: int) -> float:
         if isinstance(error, BudgetSpent | Undecided):
@@ -616,22 +638,10 @@ class Worker:
         if plan.outcome in _CARRIED_OUT and standing is Standing.AS_PLANNED:
             stat = plan.after.stat if plan.after else None
             tally.waits[write.change.priority].add(waited_seconds(write.change, stat, self._runtime.now_seconds()))
-        if tally.outage and self._is_over(plan, embedded):
-            tally.outage = ""
-            await self._ledger_lane.run(self._ledger.hasten, self._runtime.now_seconds())
+        await self._see_what_is_back(plan, embedded)
         self._tell(plan, embedded, self._runtime.monotonic_seconds() - began_seconds)
         if standing is not Standing.AS_PLANNED:
             raise Overtaken(plan.path, is_gone=standing is Standing.GONE)
-
-    def _is_over(self, plan: Plan, embedded: int) -> bool:
-        """Whether what was just done shows that the service that failed is back."""
-        match self._outage_stage:
-            case Stage.EMBED:
-                return embedded > 0
-            case Stage.WRITE:
-                return plan.touches_chroma
-            case _:
-                return True
 
     def _tell(self, plan: Plan, embedded: int, seconds: float) -> None:
         entry = plan.after or plan.before
@@ -683,6 +693,23 @@ class _Held:
 
     path: str
     left: "asyncio.Future[None]"
+
+
+def _is_proof(plan: Plan, embedded: int, stage: Stage) -> bool:
+    """Whether what was just done shows that a service is back for whose want that stage failed."""
+    match stage:
+        case Stage.EMBED:
+            return embedded > 0
+        case Stage.WRITE:
+            return plan.touches_chroma
+        case _:
+            return True
+
+
+def _since_seconds(change: Change, service: str, now_seconds: float) -> float:
+    """Since when a change fails for want of a service, or for a reason of its own."""
+    is_the_same = change.problem is not None and change.problem.service == service
+    return change.problem.since_seconds if change.problem and is_the_same else now_seconds
 
 
 class _Claim:

@@ -72,6 +72,17 @@ class Rebuild(_Told):
     kept: dict[str, Any] | None
 
 
+class Wait(_Told):
+    """Documents that wait for a service; times in seconds since the epoch."""
+
+    service: str
+    documents: int
+    reason: str
+    remedy: str
+    since_seconds: float
+    next_try_seconds: float
+
+
 class Counts(_Told):
     """What is counted of a source, or of all."""
 
@@ -84,6 +95,8 @@ class Counts(_Told):
     in_flight: int
     problems: int
     held_deletions: int
+    waits: list[Wait]
+    """What documents wait for; those are no problems."""
     vectors: Store
     owner: str
 
@@ -147,6 +160,8 @@ class DocumentRow(_Told):
     file_type: str
     state: State
     problem: Trouble | None
+    waits_for: str
+    """The service that a queued one waits for; empty where it waits for its turn."""
 
 
 class Documents(_Told):

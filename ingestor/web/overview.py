@@ -8,7 +8,8 @@ from typing import Final
 
 from ingestor.app.freshness import oldest_change_seconds
 from ingestor.app.live import Live
-from ingestor.app.status import MAX_EXAMPLES, Cost, Status, status
+from ingestor.app.status import MAX_EXAMPLES, Cost, Status, status, waits_of
+from ingestor.app.waits import told_wait
 from ingestor.core.escaping import listed, spelled
 from ingestor.engine.following import NOT_NOW
 from ingestor.web.words import Words
@@ -151,7 +152,9 @@ def _notices(live: Live, found: Sequence[Status], held: int, words: Words) -> Se
         is_failing = any(line.pipeline.chroma_failing_seconds() for line in live.lines)
         name, mood = ("outage", "is-bad") if is_failing else ("starting", "")
         notices.append(Notice(name, mood, faults[0]))
-    outages = dict.fromkeys(each.outage for each in found if each.outage)
+    waits = waits_of(found)
+    notices += [Notice("outage", "is-bad", told_wait(wait, is_attended=True, has_reason=True)) for wait in waits]
+    outages = dict.fromkeys(each.outage for each in found if each.outage and not waits)
     notices += [Notice("outage", "is-bad", sentence) for sentence in outages]
     away = dict.fromkeys(each.watching for each in found if each.watching.startswith(NOT_NOW))
     notices += [Notice("unwatched", "is-bad", sentence) for sentence in away]

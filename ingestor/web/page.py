@@ -222,7 +222,7 @@ def _listing_of(total: int, found: Sequence[Listed], query: QueryParams, offset:
                 "path": each.document.path,
                 "state": each.document.state.value,
                 "mood": _MOODS[each.document.state],
-                "reason": each.document.problem.reason if each.document.problem else "",
+                "reason": _reason(each),
                 "chunks": each.document.chunks,
                 "size_bytes": each.document.size_bytes,
                 "file_type": each.file_type,
@@ -231,6 +231,13 @@ def _listing_of(total: int, found: Sequence[Listed], query: QueryParams, offset:
             for each in found
         ],
     }
+
+
+def _reason(found: Listed) -> str:
+    """Why a document is not indexed, or not yet."""
+    if found.document.waits_for:
+        return f"it waits for {found.document.waits_for}"
+    return found.document.problem.reason if found.document.problem else ""
 
 
 def _problems(live: Live) -> dict[str, Any]:

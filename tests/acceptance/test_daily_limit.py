@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,8 @@ def billed_tokens(server: EmbeddingServer) -> int:
 def test_the_daemon_waits_for_the_next_day_says_so_and_loses_nothing(site: Site, server: EmbeddingServer) -> None:
     daemon = site.start("run").wait_ready()
 
-    def told() -> dict[str, object]:
-        status: dict[str, object] = site.command("status", "--json").json()
+    def told() -> dict[str, Any]:
+        status: dict[str, Any] = site.command("status", "--json").json()
         return status
 
     eventually(lambda: "in a day is spent" in str(told()["outage"]) and not told()["in_flight"], daemon.log)
@@ -54,7 +55,11 @@ def test_the_daemon_waits_for_the_next_day_says_so_and_loses_nothing(site: Site,
         "tokens_per_day": TOKENS_PER_DAY,
     }
     assert status["documents"] == server.texts
-    assert status["queued"] == FILES - server.texts == status["problems"]
+    assert status["queued"] == FILES - server.texts
+    assert status["problems"] == 0
+    (wait,) = status["waits"]
+    assert (wait["service"], wait["documents"]) == ("the next day's budget", FILES - server.texts)
+    assert site.command("problems").code == 4
     shown = site.command("status").out
     assert f"{billed_tokens(server)} of {TOKENS_PER_DAY} tokens" in shown
     assert "embedding.max_tokens_per_day" in shown

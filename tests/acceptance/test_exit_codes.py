@@ -150,18 +150,44 @@ def test_a_retry_beside_a_running_daemon_is_done_by_the_daemon(site: Site, serve
 
 def test_an_endpoint_out_of_reach_ends_a_sync_and_loses_nothing(site: Site) -> None:
     site.sync()
-    (site.folder / "late.txt").write_text("This one comes while the endpoint is away.", encoding="utf-8")
+    names = {f"late-{number:02}.txt" for number in range(40)}
+    for name in names:
+        (site.folder / name).write_text(f"{name} comes while the endpoint is away.", encoding="utf-8")
+    endpoint = f"http://127.0.0.1:{free_port()}/v1"
 
-    done = site.command("sync", INGESTOR_EMBEDDING__BASE_URL=f"http://127.0.0.1:{free_port()}/v1")
+    done = site.command("sync", INGESTOR_EMBEDDING__BASE_URL=endpoint)
 
     assert done.code == 4, done.err
     *_, line = done.err.splitlines()
-    assert line.startswith("error: ")
+    assert line.startswith(f"error: not all is done: 40 documents wait for {endpoint} (since ")
+    assert done.err.count("out of reach") <= 12, "the outage is told once, not once for each document"
+    assert "0 problems" in done.out
     assert "Traceback" not in done.err
     assert document_ids(site.at_rest()).keys() == {"good.txt"}
-    (waiting,) = site.command("problems", "--json").json()
-    assert (waiting["path"], waiting["kind"]) == ("late.txt", "ServiceUnavailable")
-    assert waiting["next_try_seconds"] is not None
+
+    # Waiting is a state of the service, told once everywhere; a problem is a fault of a document.
+    listed = site.command("problems")
+    assert listed.code == 4
+    (told,) = listed.out.splitlines()
+    assert told.startswith(f"40 documents wait for {endpoint} (since ")
+    assert ", next try at the next start): " in told
+    assert site.command("problems", "--json").json() == []
+    status = site.command("status", "--json").json()
+    (wait,) = status["waits"]
+    assert (wait["service"], wait["documents"], status["problems"], status["queued"]) == (endpoint, 40, 0, 40)
+    assert f"40 documents wait for {endpoint}" in site.command("status").out
+    waited = site.command("wait", str(site.folder), "--timeout-seconds", "0")
+    assert waited.code == 4
+    assert f"40 files wait for {endpoint}" in waited.err
+    assert "late-01" not in waited.err
+
+    (site.folder / "bad.txt").write_bytes(b"\0\0binary")
+    done = site.command("sync", "--json", INGESTOR_EMBEDDING__BASE_URL=endpoint)
+    assert done.code == 4
+    assert (done.json()["documents"]["problems"], done.json()["waits"][0]["documents"]) == (1, 40)
+    assert site.command("problems").code == 3
+    (site.folder / "bad.txt").unlink()
+    assert len(site.command("retry", "--json", INGESTOR_EMBEDDING__BASE_URL=endpoint).json()) > 0
 
     site.sync()
 

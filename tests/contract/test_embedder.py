@@ -34,7 +34,7 @@ async def embedder(
     if request.param == "double":
         yield HashEmbedder()
     elif request.param == "measured":
-        yield MeasuredEmbedder(HashEmbedder(), SystemRuntime())
+        yield MeasuredEmbedder(HashEmbedder(), SystemRuntime(), "the double")
     elif request.param == "chroma-default":
         put_model(tmp_path / FOLDER)
         monkeypatch.setattr(ONNXMiniLM_L6_V2, "DOWNLOAD_PATH", (tmp_path / FOLDER).parent)

@@ -11,11 +11,14 @@ import sqlalchemy as sa
 
 from ingestor.adapters.ledger import SqliteLedger, note_in
 from ingestor.core.errors import DeletionHeld, LedgerCorrupt
-from ingestor.core.model import Change, Entry, Outcome, Plan, Priority, Problem, Stage, Stat, Usage
+from ingestor.core.model import Change, Entry, Outcome, Plan, Priority, Problem, ServiceWait, Stage, Stat, Usage
 from ingestor.ports import Ledger
 from tests.doubles_ledger import MemoryLedger
 
 STAT = Stat(size_bytes=10, mtime_ns=5, ctime_ns=6, device=2**63 + 1, inode=2**64 - 1)
+AWAY = Problem(
+    Stage.EMBED, "ServiceUnavailable", "away", "wait", attempts=1, since_seconds=5.0, service="http://localhost:1/v1"
+)
 PROBLEM = Problem(Stage.DECODE, "UndecodableDocument", "binary", "convert it", attempts=1, since_seconds=1.0)
 NOW = Change("", Priority.BACKFILL, enqueued_seconds=1.0, not_before_seconds=0.0)
 UNDECODABLE_NAME = os.fsdecode(b"caf\xe9.txt")
@@ -246,12 +249,37 @@ def test_a_new_hint_makes_a_waiting_change_due(ledger: Ledger) -> None:
 
 
 def test_hasten_makes_due_what_waits_for_a_service(ledger: Ledger) -> None:
-    ledger.enqueue(["failed", "later"], NOW)
-    changes = ledger.lease(2, 10.0)
-    problems = {"failed": PROBLEM, "later": None}
+    ledger.enqueue(["waits", "other", "unstable", "later"], NOW)
+    changes = ledger.lease(4, 10.0)
+    problems = {"waits": AWAY, "other": replace(AWAY, service="Chroma"), "unstable": PROBLEM, "later": None}
     ledger.release([replace(each, problem=problems[each.path], not_before_seconds=900.0) for each in changes])
-    ledger.hasten(10.0)
-    assert leased(ledger) == ["failed"]
+    ledger.hasten(10.0, AWAY.service)
+    (change,) = ledger.lease(9, 10.0)
+    assert (change.path, change.problem) == ("waits", None)
+    assert [wait.service for wait in ledger.totals().waits] == ["Chroma"]
+    assert [path for path, _ in ledger.problems()] == ["unstable"]
+
+
+def test_what_waits_for_a_service_is_no_problem_and_told_once(ledger: Ledger) -> None:
+    ledger.enqueue([f"{number:03}" for number in range(499)] + ["unstable", "queued"], NOW)
+    changes = [each for each in ledger.lease(999, 10.0) if each.path != "queued"]
+    problems = [
+        PROBLEM
+        if each.path == "unstable"
+        else replace(AWAY, reason=f"away {number}", since_seconds=5.0 + number, next_try_seconds=90.0 + number)
+        for number, each in enumerate(sorted(changes, key=lambda each: each.path))
+    ]
+    ledger.release(
+        [
+            replace(each, problem=problem, not_before_seconds=90.0)
+            for each, problem in zip(sorted(changes, key=lambda each: each.path), problems, strict=True)
+        ]
+    )
+    assert ledger.problems() == [("unstable", PROBLEM)]
+    totals = ledger.totals()
+    assert (totals.retrying, totals.problems) == (1, 0)
+    assert totals.waits == (ServiceWait(AWAY.service, 499, "away 498", AWAY.remedy, 5.0, 90.0),)
+    assert ledger.waiting()["000"] == problems[0]
 
 
 def test_leases_of_a_dead_process_are_void(ledger: Ledger) -> None:
@@ -503,7 +531,7 @@ DURABLE: dict[str, Callable[[SqliteLedger], object]] = {
     "mark": lambda ledger: ledger.mark([entry("a")]),
     "commit": lambda ledger: ledger.commit(added(entry("a")), [replace(NOW, path="a")]),
     "amend": lambda ledger: ledger.amend([(None, entry("b"))]),
-    "hasten": lambda ledger: ledger.hasten(1.0),
+    "hasten": lambda ledger: ledger.hasten(1.0, "Chroma"),
     "release_all": lambda ledger: ledger.release_all(),
     "make_due": lambda ledger: ledger.make_due(1.0),
     "dequeue": lambda ledger: ledger.dequeue(["b"]),

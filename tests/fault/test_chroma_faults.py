@@ -109,7 +109,7 @@ def test_a_managed_server_that_hangs_for_a_while_dies_in_mid_write_and_hangs_for
 
     os.kill(first, signal.SIGSTOP)
     drop(site, "while-it-hangs", 5)
-    wait_for_event(daemon, "document.postponed")
+    wait_for_event(daemon, "service.away")
     os.kill(first, signal.SIGCONT)
     converged(site, daemon, DIMENSIONS)
 
@@ -150,14 +150,14 @@ def test_a_server_elsewhere_that_is_down_at_the_start_dies_in_mid_write_and_hang
     converged(site, daemon, DIMENSIONS)
 
     drop_then(site, "in-mid-write", provider, lambda: os.kill(pid_of(elsewhere), signal.SIGKILL))
-    wait_for_event(daemon, "document.postponed")
+    wait_for_event(daemon, "service.away")
     assert elsewhere.ensure()
     converged(site, daemon, DIMENSIONS)
 
-    told_before = len(daemon.events("document.postponed"))
+    told_before = len(daemon.events("service.away"))
     os.kill(pid_of(elsewhere), signal.SIGSTOP)
     drop(site, "while-it-hangs", 5)
-    wait_for_event(daemon, "document.postponed", told_before + 1)
+    wait_for_event(daemon, "service.away", told_before + 1)
     os.kill(pid_of(elsewhere), signal.SIGCONT)
     rows = converged(site, daemon, DIMENSIONS)
 

@@ -182,7 +182,7 @@ def test_a_full_disk_under_chroma(tmp_path: Path, disk: Disk, server: EmbeddingS
         daemon = running(site)
         disk.fill()
         write_many(site, "new", NEW)
-        eventually(lambda: daemon.events("document.postponed"), daemon.log)
+        eventually(lambda: daemon.events("service.away"), daemon.log)
         eventually(lambda: "disk is full" in outage(site), daemon.log)
         disk.free()
         assert_heals(site, server, daemon, BEFORE + NEW)

@@ -111,7 +111,7 @@ def test_one_daemon_meets_every_fault_in_turn(site: Site, provider: EmbeddingSer
     failed = [*retries, *daemon.events("embedding.suspected"), *daemon.events("embedding.down")]
     told = [event["reason"] for event in failed]
     assert [words for words in TOLD if any(words in reason for reason in told)] == TOLD
-    assert not daemon.events("document.postponed"), "a fault that passes costs no document its place"
+    assert not daemon.events("service.away"), "a fault that passes costs no document its place"
 
     refuse_one_text(site, provider, daemon)
     revoke_the_key(site, provider, daemon)

@@ -127,8 +127,8 @@ MUTANTS = (
     Mutant(
         "nobody hears that a service is back",
         _Worker,
-        "_write",
-        "await self._ledger_lane.run(self._ledger.hasten, self._runtime.now_seconds())",
+        "_are_back",
+        "await self._ledger_lane.run(self._ledger.hasten, self._runtime.now_seconds(), service)",
         "pass",
         scenario=_CHROMA_AWAY,
     ),

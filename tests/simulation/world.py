@@ -555,7 +555,8 @@ class World:
             if not self.is_away:
                 self.approve()
             return
-        paths = [path for path, _ in self.ledger.problems()]
+        failed = {path for path, problem in self.ledger.waiting().items() if problem is not None}
+        paths = sorted({path for path, _ in self.ledger.problems()} | failed)
         if paths:
             self.history.tell(f"> ingestor retry: {', '.join(paths)}")
             now_seconds = EPOCH_SECONDS + self.loop.time()

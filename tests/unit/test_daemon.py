@@ -131,7 +131,7 @@ async def test_the_service_manager_hears_what_work_waits_for(world: World) -> No
     life = Life(world)
     running = asyncio.create_task(life.run())
     await until(lambda: "1 change to do" in life.heard.states)
-    life.pipeline.tally.outage = "the provider is away - wait"
+    life.pipeline.tally.outages["the provider"] = "the provider is away - wait"
     await until(lambda: "1 change to do, waiting: the provider is away - wait" in life.heard.states)
     running.cancel()
     await asyncio.wait({running}, timeout=10)
@@ -336,8 +336,8 @@ async def test_a_service_that_was_started_again_gets_what_waits_for_it_at_once(
     service = Service()
     life = Life(world, service.supervise)
     running = asyncio.create_task(life.run())
-    await until(lambda: bool(world.ledger.problems()))
-    assert all((problem.next_try_seconds or 0) > time.time() + 1 for _, problem in world.ledger.problems())
+    await until(lambda: bool(world.ledger.totals().waits))
+    assert world.ledger.totals().waits[0].next_try_seconds > time.time() + 1
     service.is_dead = True
     await until(lambda: world.records() == world.expected())
     life.stop.set()

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingestor.adapters.runtime import ThreadLane
-from ingestor.core.errors import LedgerCorrupt, ServiceUnavailable
+from ingestor.core.errors import DeletionHeld, IngestorError, LedgerCorrupt, ServiceUnavailable
 from ingestor.core.model import Hint
 from ingestor.engine import patience as patience_module
 from ingestor.engine.patience import PATIENCE_SECONDS, RETRY_SECONDS, Patience, PatientLane
@@ -92,14 +92,15 @@ async def test_when_the_one_that_asks_is_cancelled_another_one_asks() -> None:
     assert patience.error is None
 
 
-async def test_what_does_not_pass_is_raised_at_once() -> None:
+@pytest.mark.parametrize("error", [LedgerCorrupt("the ledger is damaged"), DeletionHeld("a deletion is held back")])
+async def test_what_is_no_outage_is_raised_at_once(error: IngestorError) -> None:
     patience = Patience(FakeRuntime(), float("inf"))
 
-    async def damaged() -> None:
-        raise LedgerCorrupt("the ledger is damaged")
+    async def refused() -> None:
+        raise error
 
-    with pytest.raises(LedgerCorrupt):
-        await patience.outlast(damaged)
+    with pytest.raises(type(error)):
+        await patience.outlast(refused)
     assert patience.error is None
 
 

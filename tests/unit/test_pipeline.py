@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ingestor.adapters.runtime import SystemRuntime
 from ingestor.core.backoff import Backoff
-from ingestor.core.errors import ServiceUnavailable, UnreadableDocument, UnstableDocument
+from ingestor.core.errors import CHROMA, RateLimited, ServiceUnavailable, UnreadableDocument, UnstableDocument
 from ingestor.core.model import Change, Chunk, Content, Entry, Outcome, Plan, Priority, Retag, Stat
 from ingestor.engine import pipeline as pipeline_module
 from ingestor.engine import worker as worker_module
@@ -410,11 +410,13 @@ async def test_documents_wait_while_chroma_is_away_and_nothing_is_paid_twice(wor
     world.sink.fail("add", ServiceUnavailable("Chroma is away"), times=100)
     tally = (await world.sync()).tally
     assert tally.outage
-    assert {problem.kind for _, problem in world.ledger.problems()} == {"ServiceUnavailable"}
+    assert world.ledger.problems() == []
+    (wait,) = world.ledger.totals().waits
+    assert (wait.service, wait.documents, wait.reason) == (CHROMA, 3, "Chroma is away")
     world.sink._faults.clear()
     await world.sync()
     assert world.records() == world.expected()
-    assert world.ledger.problems() == []
+    assert world.ledger.totals().waits == ()
     assert len(world.embedded_texts()) == 6
 
 
@@ -427,7 +429,7 @@ async def test_only_the_service_that_failed_ends_the_wait_for_it(world: World, m
     world.folder.delete("a.md")
     tally = (await world.sync()).tally
     assert tally.documents[Outcome.DELETED] == 1
-    assert world.ledger.problems() == [], "a sync tries again at once"
+    assert world.ledger.waiting() == {}, "a sync tries again at once"
     assert world.records() == world.expected()
 
 
@@ -441,8 +443,39 @@ async def test_a_deletion_does_not_hasten_what_waits_for_the_endpoint(
     world.folder.delete("a.md")
     await world.sync()
     assert len(world.embedder.faults) == 8, "one attempt, and no second one because of the deletion"
-    ((path, problem),) = world.ledger.problems()
-    assert (path, problem.stage.value) == ("new.md", "embed")
+    ((path, problem),) = world.ledger.waiting().items()
+    assert problem is not None
+    assert (path, problem.stage.value, problem.service) == ("new.md", "embed", "the embedding model")
+
+
+@pytest.mark.parametrize("fault", ["endpoint", "chroma"])
+async def test_an_outage_is_told_once_however_many_documents_wait_and_once_more_when_it_is_over(
+    world: World, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(pipeline_module, "EMBEDDING_RETRY", Backoff(0.001, 0.001, max_attempts=1))
+    monkeypatch.setattr(worker_module, "RETRY", Backoff(0.01, 0.01, max_attempts=1000))
+    for number in range(99):
+        world.folder.write(f"f{number}.md", f"text {number}".encode())
+    if fault == "endpoint":
+        world.embedder.faults.extend(RateLimited("come again later", retry_after_seconds=61.0) for _ in range(50))
+    else:
+        world.sink.fail("add", ServiceUnavailable("Chroma is away"), times=30)
+    with capture_logs() as logs:
+        await world.sync()
+        waits = world.ledger.totals().waits
+        world.embedder.faults.clear()
+        world.sink._faults.clear()
+    told = [log for log in logs if log["log_level"] in {"warning", "error"}]
+    assert [log["event"] for log in told] == ["service.away"]
+    assert world.ledger.problems() == []
+    if fault == "endpoint":
+        (wait,) = waits
+        assert (wait.service, wait.documents) == ("the embedding model", 102)
+    else:
+        assert [log["event"] for log in logs if log["event"].startswith("service.")] == ["service.away", "service.back"]
+    await world.sync()
+    assert world.records() == world.expected()
+    assert world.ledger.totals().waits == ()
 
 
 def count(asked: Counter[str], name: str, call: Callable[..., object]) -> Callable[..., object]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from ingestor.adapters.ledger_schema import is_behind
 from ingestor.app.doctor.premises import Premises
 from ingestor.app.parts import ledger_of
+from ingestor.app.waits import reason_of, told_wait
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
 from ingestor.core.errors import IngestorError
 from ingestor.engine.daemon import STATE_NOTE
@@ -51,6 +52,9 @@ def _of(settings: Settings, *, is_attended: bool) -> Iterator[Finding]:
         yield warning(_NAME, f"deletions that are held back: {held:,}", remedy, held=held)
     if undecided:
         yield warning(_NAME, f"new texts are not embedded: {undecided}", undecided.remedy)
+    for wait in totals.waits if not outage and not undecided else ():
+        sentence = told_wait(wait, is_attended=is_attended)
+        yield warning(_NAME, sentence, reason_of(wait), waits=wait.documents)
     if outage and not undecided:
         yield warning(_NAME, f"the daemon waits: {outage}", "it tries again by itself", outage=outage)
 
