@@ -1,6 +1,7 @@
 """A daemon that is asked by HTTP, beside the commands that tell the same."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_documents_are_listed_by_folder_type_state_and_part_of_the_path(served: 
 def test_a_document_is_told_with_all_that_is_known_of_it(served: Served) -> None:
     (found,) = served.get("/api/documents", text="Whale")["documents"]
     file = served.site.folder / "notes" / "Whale.md"
-    assert len(found.pop("document_id")) == 32
+    assert re.fullmatch(r"[0-9a-f]{8}\.[0-9a-f]{32}", found.pop("document_id"))
     assert found.pop("modified_seconds") == pytest.approx(file.stat().st_mtime)
     assert found == {
         "source": "",
@@ -92,6 +93,7 @@ def test_a_document_is_told_with_all_that_is_known_of_it(served: Served) -> None
         "chunks": 1,
         "size_bytes": file.stat().st_size,
         "file_type": "text/markdown",
+        "waits_for": "",
         "state": "indexed",
         "problem": None,
     }

@@ -137,7 +137,7 @@ def test_a_file_that_comes_is_edited_copied_renamed_and_goes_is_told_step_by_ste
         "chunks_processed_total dropped": 2,
         "documents": -2,
         "chunks": -2,
-        "file_to_searchable_seconds_count live": 2,
+        "file_to_searchable_seconds_count gone": 2,
         "tombstones": 2,
     }
 
