@@ -17,7 +17,7 @@ from tests.bench.figure import Figure
 from tests.bench.report import draw, print_figures, write_json
 
 PACKAGE = "tests.bench"
-BENCHES = ("starting", "unchanged", "cold_sync", "renames", "local_model", "living")
+BENCHES = ("starting", "unchanged", "cold_sync", "renames", "local_model", "living", "lag")
 RESULTS = Path(__file__).with_name("results.json")
 PLOT = Path(__file__).with_name("results.svg")
 EXIT_MISSED = 1

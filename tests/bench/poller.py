@@ -56,7 +56,8 @@ class Poller:
         return [
             source
             for source, nearest in zip(wanted, answer["metadatas"], strict=True)
-            if any(metadata["source"] == source for metadata in nearest)
+            # A record that is being deleted has no metadata any more.
+            if any(metadata is not None and metadata["source"] == source for metadata in nearest)
         ]
 
     def wait_found(self, source: str, text: str, *, pause_seconds: float = 0.005) -> float:
@@ -77,8 +78,11 @@ class Poller:
 
     def is_unreachable(self, source: str, text: str) -> bool:
         """Whether there is a record of a file, and a search does not find it even so."""
-        is_held = bool(self._collection.get(where={"source": source}, limit=1, include=[])["ids"])
-        return is_held and not self.found({source: text})
+        return self.is_held(source) and not self.found({source: text})
+
+    def is_held(self, source: str) -> bool:
+        """Whether there is a record of a file, found by a search or not."""
+        return bool(self._collection.get(where={"source": source}, limit=1, include=[])["ids"])
 
     def count(self) -> int:
         """How many records the collection holds."""
