@@ -104,6 +104,8 @@ class History:
     def change(self, path: str, gone: Iterable[str], come: Iterable[str]) -> None:
         """A path has lost some texts and got others, or is otherwise not what it was."""
         now_seconds = self.now()
+        if (before := self.changed.get(path)) is not None:
+            now_seconds = max(now_seconds, before.at_seconds)  # what was disturbed is not seen before its time
         self.changed[path] = Stamp(now_seconds)
         stale = self.stale[path]
         for text in sorted(gone):
@@ -124,8 +126,10 @@ class History:
 
     def disturb(self, paths: Iterable[str], seconds: float = 0.0) -> None:
         """What differs at some paths is for the engine to find, which cannot see it before so many seconds."""
-        now_seconds = self.now() + seconds
         for path in paths:
+            now_seconds = self.now() + seconds
+            if (before := self.changed.get(path)) is not None:
+                now_seconds = max(now_seconds, before.at_seconds)
             self.changed[path] = Stamp(now_seconds)
             for stamp in self.stale[path].values():
                 stamp.at_seconds, stamp.seen_seconds = now_seconds, None

@@ -131,7 +131,7 @@ MUTANTS = (
         "await self._ledger_lane.run(self._ledger.hasten, self._runtime.now_seconds(), service)",
         "pass",
         scenario=_CHROMA_AWAY,
-        seed=180,
+        seed=290,
     ),
     # The write protocol
     Mutant("nothing is marked", sync.Protocol, "mark", "if plans or removed:", "if False:"),

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 STALE_SECONDS = 5.0
 """How long a search may still find a text after its deletion was seen."""
-LAG = 2
-"""After an outage the next attempt comes as late again: pauses double."""
+LAG, LAG_SECONDS = 2, 20.0
+"""After an outage the next attempt comes as late again, and later than that after a short one: pauses double."""
 WRITTEN_SECONDS = 2.0
 """How long a text may still be written after its deletion was seen: until the group is through that it is in."""
 IN_STEP_SECONDS = 2.5
@@ -147,7 +147,9 @@ class Oracles:
         if sentence == IN_STEP:
             self._see_that_it_is_in_step("the daemon")
         # What another process tells is what could be written down.
-        if "ledger" not in self._world.weather.spells and health(self._status()).state is State.IN_STEP:
+        now_seconds = self._world.loop.time()
+        is_late = self._world.history.excused_seconds("", now_seconds - STALE_SECONDS, now_seconds, is_edit=False) > 0
+        if self._world.life.is_ready and not is_late and health(self._status()).state is State.IN_STEP:
             self._see_that_it_is_in_step("status")
 
     def _status(self) -> Status:
@@ -189,9 +191,10 @@ class Oracles:
                 continue
             if self._world.is_hidden(path) or path in self._kept_back or self._world.held:
                 continue
-            is_edit = path in self._world.documents
+            # Also where it has moved to a file whose other texts wait for the model.
+            is_edit = path in self._world.documents or any(text in lines for lines in self._world.lines.values())
             excused_seconds = history.excused_seconds(path, stamp.seen_seconds, now_seconds, is_edit=is_edit)
-            if now_seconds > stamp.seen_seconds + STALE_SECONDS + LAG * excused_seconds:
+            if now_seconds > stamp.seen_seconds + STALE_SECONDS + _lag_seconds(excused_seconds):
                 when = f"since {stamp.at_seconds:.3f}, which was seen at {stamp.seen_seconds:.3f}"
                 self.accuse("a search finds what is gone", f"{text!r} of {path} is gone {when}")
 
@@ -214,7 +217,7 @@ class Oracles:
             if path in self._world.documents or stamp is None or stamp.seen_seconds is None:
                 continue
             excused_seconds = history.excused_seconds(path, stamp.seen_seconds, now_seconds, is_edit=False)
-            if now_seconds > stamp.seen_seconds + WRITTEN_SECONDS + LAG * excused_seconds:
+            if now_seconds > stamp.seen_seconds + WRITTEN_SECONDS + _lag_seconds(excused_seconds):
                 when = f"at {stamp.at_seconds:.3f}, seen at {stamp.seen_seconds:.3f}"
                 self.accuse("a text is written although its file is gone", f"{record.text!r} of {path}, gone {when}")
 
@@ -238,7 +241,7 @@ class Oracles:
         if since_seconds is None or self._world.is_hidden(path):
             return False
         excused_seconds = self._world.history.excused_seconds(path, since_seconds, now_seconds, is_edit=True)
-        return now_seconds > since_seconds + STALE_SECONDS + LAG * excused_seconds
+        return now_seconds > since_seconds + STALE_SECONDS + _lag_seconds(excused_seconds)
 
     def _see_that_nothing_is_paid_twice(self) -> None:
         # Texts of files: what the endpoint is probed with may cost something again.
@@ -273,6 +276,11 @@ class Oracles:
         for id_, record in self._world.sink.held.items():
             ids[str((record.metadata or {})["source"])].add(id_)
         self._kept_back = {path: frozenset(ids[path]) for path in held} | self._kept_back
+
+
+def _lag_seconds(excused_seconds: float) -> float:
+    """How much later than at other times something may be done that had a reason to wait for so long."""
+    return LAG * excused_seconds + (LAG_SECONDS if excused_seconds else 0.0)
 
 
 _NONE: _Records = Counter()

@@ -16,6 +16,8 @@ from tests.simulation.running import OPEN, Failure, simulate
 from tests.simulation.world import Scenario
 
 SECONDS = 60.0
+MAX_SEEDS = 500
+"""A minute of a slow machine and one of a fast machine are to say the same."""
 FOUND_SECONDS = 60.0
 USUAL = Scenario(without=frozenset(OPEN))
 
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_nothing_is_wrong_in_a_minute_of_seeds(tell: Tell) -> None:
     began_seconds, total = time.monotonic(), Figures()
-    for seed in count(1):
+    for seed in range(1, MAX_SEEDS + 1):
         found = simulate(seed, USUAL)
         assert not isinstance(found, Failure), f"python -m tests.simulation --seed {seed} --only\n{found}"
         total.add(found.figures)
