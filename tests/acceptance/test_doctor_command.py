@@ -109,10 +109,11 @@ def daemon(site: Site) -> Daemon:
 def test_beside_a_daemon_it_asks_its_server_and_disturbs_nobody(
     site: Site, daemon: Daemon, server: EmbeddingServer
 ) -> None:
+    assert site.command("wait", "watched_dir").code == 0
     texts = server.counters.texts
     found = doctor(site, "--in-folder")
     assert f"process id {daemon.pid} works on" in about(found, "instances")
-    assert f"answers at 127.0.0.1:{site.port}" in about(found, "chroma")
+    assert f"answers at http://127.0.0.1:{site.port}" in about(found, "chroma")
     assert f"answers at {daemon.http_url()}" in about(found, "http")
     assert "watched_dir" in about(found, "events")
     assert not list(site.root.rglob(CANARY))

@@ -103,11 +103,11 @@ def test_what_cannot_be_converted_is_told_once_and_what_was_indexed_of_it_stays_
 
 
 def compared(site: Site, **settings: str) -> tuple[int, int]:
-    """How many documents a sync finds different, and how many texts it pays for."""
+    """How many documents a sync finds different, and how many of their texts it pays for."""
     done = site.command("sync", "--json", **settings)
     assert done.code == 0, done.err
     (told,) = [line for line in done.err.splitlines() if "folder.reconciled" in line]
-    return json.loads(told)["present"], done.json()["embedding"]["texts"]
+    return json.loads(told)["present"], done.json()["chunks"]["embedded"]
 
 
 def test_another_version_of_the_converter_plans_what_it_converts_once_more_and_never_again(site: Site) -> None:
