@@ -1,4 +1,4 @@
-"""Free space on the disk of a file of ours, against what must be left for what is written besides."""
+"""Free space on the disk of one of our own files, against what must be left for other writes."""
 
 import os
 from pathlib import Path

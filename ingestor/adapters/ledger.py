@@ -23,8 +23,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import Insert, insert
 
 from ingestor.adapters.ledger_listing import at_or_below, matching, service_of
-from ingestor.adapters.ledger_schema import SCHEMA_NOTE, SCHEMA_VERSION, refuse_other
-from ingestor.core.errors import DeletionHeld, LedgerCorrupt, ServiceUnavailable
+from ingestor.adapters.ledger_schema import SCHEMA_NOTE, SCHEMA_VERSION, damaged, refuse_other
+from ingestor.core.errors import DeletionHeld, ServiceUnavailable
 from ingestor.core.listing import Listed, Listing, State, Wanted
 from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, ServiceWait, Stage, Stat, Usage
 from ingestor.core.planning import settled
@@ -550,21 +550,15 @@ class SqliteLedger:
             yield
         except sa.exc.OperationalError as error:
             if str(error.orig).startswith(_UNREADABLE):
-                raise self._damaged(error.orig) from error
+                raise damaged(self._path, error.orig) from error
             message = f"the ledger {self._path} cannot be used: {error.orig}"
             raise ServiceUnavailable(message, remedy=UNUSABLE_REMEDY) from error
         except sa.exc.DatabaseError as error:
             if isinstance(error.orig, sqlite3.IntegrityError | sqlite3.ProgrammingError):
                 raise
-            raise self._damaged(error.orig) from error
+            raise damaged(self._path, error.orig) from error
         except _Unreadable as error:
-            raise self._damaged(error) from error
-
-    def _damaged(self, reason: BaseException | None) -> LedgerCorrupt:
-        message = f"the ledger {self._path} is damaged: {reason}"
-        return LedgerCorrupt(
-            message, remedy="move the file away; the next start rebuilds it from the collection and the folder"
-        )
+            raise damaged(self._path, error) from error
 
 
 def note_in(file: Path, name: str) -> str | None:

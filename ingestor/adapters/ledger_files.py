@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ingestor.adapters.durability import sync_file, sync_folder
 from ingestor.adapters.ledger import SqliteLedger
-from ingestor.adapters.ledger_schema import drop_copies
-from ingestor.core.errors import IngestorError, LedgerCorrupt, ServiceUnavailable
+from ingestor.adapters.ledger_schema import damaged, drop_copies
+from ingestor.core.errors import IngestorError, ServiceUnavailable
 from ingestor.core.shortage import shortage
 
 BUSY_SECONDS = 30.0
@@ -141,8 +141,6 @@ def _faults_named(path: Path) -> Iterator[None]:
         remedy = "free disk space, or end the process that locks it, then start again: nothing is lost"
         raise ServiceUnavailable(message, remedy=remedy) from error
     except sqlite3.DatabaseError as error:
-        message = f"the ledger {path} is damaged: {error}"
-        remedy = "move the file away; the next start rebuilds it from the collection and the folder"
-        raise LedgerCorrupt(message, remedy=remedy) from error
+        raise damaged(path, error) from error
     except OSError as error:
         raise shortage(error) or error from error

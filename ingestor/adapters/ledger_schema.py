@@ -151,7 +151,7 @@ def _number(path: Path, connection: sqlite3.Connection, steps: Sequence[Step]) -
 
 def _parsed(path: Path, told: str | None) -> int:
     if told is None or not told.isdecimal() or int(told) < 1:
-        raise _damaged(path, f"{told!r} is no schema version")
+        raise damaged(path, f"{told!r} is no schema version")
     return int(told)
 
 
@@ -191,7 +191,8 @@ def _opened(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
 
 
-def _damaged(path: Path, reason: object) -> LedgerCorrupt:
+def damaged(path: Path | str, reason: object) -> LedgerCorrupt:
+    """What is raised for a ledger that cannot be read."""
     remedy = "move the file away; the next start rebuilds it from the collection and the folder"
     return LedgerCorrupt(f"the ledger {path} is damaged: {reason}", remedy=remedy)
 
@@ -207,6 +208,6 @@ def _faults_named(path: Path) -> Iterator[None]:
         remedy = "free disk space, or end the process that locks it, then start again: nothing was changed"
         raise ServiceUnavailable(message, remedy=remedy) from error
     except sqlite3.DatabaseError as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     except OSError as error:
         raise shortage(error) or error from error

@@ -82,7 +82,7 @@ def codes_of(body: object) -> frozenset[str]:
 
 
 def is_page(body: object) -> bool:
-    """Whether it is a page for people: of a firewall, a proxy or a login, and no word of the provider's."""
+    """Whether it is a web page of a firewall, a proxy or a login, not the answer of the provider."""
     return isinstance(body, str) and _PAGE.search(body) is not None
 
 

@@ -327,8 +327,8 @@ class OpenAIEmbedder:
             return RejectedByModel(f"{self._recipe.model} cannot embed a text {said}", remedy=_REMEDIES[fault])
         if is_page(body) and status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return ServiceUnavailable(
-                f"{self._place} refuses the request with a page for people {said}",
-                remedy="it is no word of the provider's: look for a firewall, a proxy or a login in between",
+                f"{self._place} refuses the request with a web page {said}",
+                remedy="this is not the provider's answer: look for a firewall, a proxy or a login in between",
                 may_be_a_text=True,
             )
         fatal = self._misconfigured(status, codes, said, headers)
@@ -410,7 +410,7 @@ class OpenAIEmbedder:
         """
         place = urlsplit(urljoin(f"{_parted(self._base_url)[0].rstrip('/')}/embeddings", location))
         base = place._replace(netloc=place.netloc.rpartition("@")[2], fragment="")
-        shown = self._redacted(base.geturl()) if location else "a place that it does not tell"
+        shown = self._redacted(base.geturl()) if location else "an address that it does not name"
         message = f"{self._place} redirects to {shown} {said}"
         head, _, last = base.path.rstrip("/").rpartition("/")
         if location and last == "embeddings":

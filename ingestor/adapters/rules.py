@@ -163,7 +163,7 @@ class _Pattern:
     line: str
     """As it was written."""
     is_built_in: bool
-    """Whether it is one of ours, which mean letters of any case."""
+    """Whether it is a built-in pattern, which matches letters of any case."""
 
     def matches(self, path: str, name: str, *, is_folder: bool) -> bool:
         """Whether this very file or folder is meant; a match of a folder above it does not count."""

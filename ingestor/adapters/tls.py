@@ -1,4 +1,4 @@
-"""TLS: the authorities that certificates are held against, and who has issued one that is not trusted.
+"""TLS: the authorities that certificates are checked against, and the issuer of one that is not trusted.
 
 Part of the adapters that speak HTTP with other machines.
 """
@@ -71,7 +71,7 @@ def _remedy(fault: ssl.SSLCertVerificationError, setting: str) -> str:
         return "have it renewed, or set the clock of this machine"
     if fault.verify_code == _OTHER_NAME:
         return "check the URL: the certificate is that of another name"
-    return f"if you trust who has issued it, set {setting} (or SSL_CERT_FILE) to a PEM file with its certificate"
+    return f"if you trust its issuer, set {setting} (or SSL_CERT_FILE) to a PEM file with the issuer's certificate"
 
 
 def distrust(url: str, route: Route, fault: ssl.SSLCertVerificationError, setting: str) -> ServiceUnavailable:
@@ -89,7 +89,7 @@ def distrust(url: str, route: Route, fault: ssl.SSLCertVerificationError, settin
 
 
 def _issuer_at(url: str, route: Route) -> str:
-    """Who has issued the certificate of a service; "" where that cannot be learnt."""
+    """The issuer of a service's certificate; "" where that cannot be learnt."""
     import httpx  # noqa: PLC0415 - as above
 
     everybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

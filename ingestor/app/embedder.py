@@ -37,7 +37,7 @@ def max_batch_inputs_of(chosen: EmbeddingSettings) -> int:
 
 
 def endpoint_of(chosen: EmbeddingSettings) -> str:
-    """What gives vectors, as people are told of it: a URL without user and password, or a model of this machine."""
+    """What gives vectors, as messages name it: a URL without user and password, or a model of this machine."""
     return shown_url(chosen.endpoint_url) if chosen.endpoint_url else f"the model {chosen.model_name}"
 
 

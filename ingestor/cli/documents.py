@@ -78,11 +78,11 @@ def retry(
 
 def approve(
     config: ConfigOption = None,
-    is_list: Annotated[bool, typer.Option("--list", help="List what is held back, and approve of nothing.")] = False,
+    is_list: Annotated[bool, typer.Option("--list", help="List what is held back without approving it.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Let deletions happen that were held back, and new texts be embedded that wait for a decision.
+    """Carry out deletions that were held back, and embed new texts that wait for a decision.
 
     What goes missing later is held back anew.
     """

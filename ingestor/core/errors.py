@@ -29,7 +29,7 @@ CHROMA = "Chroma"
 MACHINE = "this machine"
 NEXT_DAY = "the next day's budget"
 DECISION = "a decision"
-"""What documents wait for, as people are told of it; an embedding endpoint is named by its URL."""
+"""What documents wait for, as messages name it; an embedding endpoint is named by its URL."""
 
 
 class TransientError(IngestorError):

@@ -14,10 +14,7 @@ Invariant: what is held back is not deleted, and not lost from view, whatever el
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ingestor.core.model import Glance, Snapshot, Version
-
-_IDENTITY = 3
-"""Parts of a version that a rename keeps: inode, size and time of change."""
+from ingestor.core.model import Glance, Snapshot, Version, identity_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +115,10 @@ def judged(  # noqa: PLR0913 - all that it depends on
 def vanished(gone: Collection[str], glances: Mapping[str, Glance], found: Iterable[Version]) -> int:
     """How many of the paths that are gone are not simply somewhere else.
 
-    No found file has their inode, size and time of change: an inode alone is soon that of another file, and where many
-    files are replaced by others of equal sizes it often is.
+    No found file has their identity. An inode alone is soon that of another file, and where many files are replaced by
+    others of equal sizes it often is.
     """
     if not gone:
         return 0
-    moved = {version[:_IDENTITY] for version in found}
-    return sum(glances[path][0][:_IDENTITY] not in moved for path in gone)
+    moved = {identity_of(version) for version in found}
+    return sum(identity_of(glances[path][0]) not in moved for path in gone)

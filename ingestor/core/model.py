@@ -21,8 +21,15 @@ The device is left out: its number changes with a reboot. As a glance, it is a p
 whole folder holds one for every file: Python's search for garbage forgets tuples of numbers, and visits objects of a
 class again and again, which would take as long as all else.
 """
+Identity: TypeAlias = tuple[int, int, int]
+"""What a rename keeps of a version: inode, size and mtime."""
 Glance: TypeAlias = tuple[Version, str, bool]
 """As much of an entry as a reconcile needs: version, fingerprint of the cutting recipe, whether it is unfinished."""
+
+
+def identity_of(version: Version) -> Identity:
+    """What tells a renamed file from any other: an inode alone is soon that of another file."""
+    return version[0], version[1], version[2]
 
 
 @dataclass(frozen=True, slots=True)

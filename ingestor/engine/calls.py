@@ -283,7 +283,7 @@ def _at_fault(error: IngestorError) -> RejectedByModel:
         remedy = "change the file, or run `ingestor retry` when the provider has mended its model"
         return RejectedByModel(f"the model has no vector for a text: {error}", remedy=remedy)
     remedy = (
-        "something in the text is at fault, or a firewall before the model minds it: change the file, or run"
+        "something in the text is at fault, or a firewall in front of the model blocks it: change the file, or run"
         " `ingestor retry` when the endpoint has been mended"
     )
     return RejectedByModel(f"a text fails again and again while others get vectors: {error}", remedy=remedy)

@@ -261,8 +261,7 @@ class Embedding:
             left_tokens = await self._account.left_tokens()
             is_free = self._serving - self._kept < self._pace.calls
             if is_free and (suspect := self._suspect(left_tokens)):
-                if self._held is not None and (error := await self._held()) is not None:
-                    self._fail_with_line(suspect[0], error)
+                if await self._is_held(suspect[0]):
                     continue
                 return suspect
             budgets = (self._limits.max_tokens, self._pace.max_call_tokens, left_tokens)
@@ -278,8 +277,7 @@ class Embedding:
             is_full = length < len(foremost) or length >= self._limits.max_inputs
             is_wanted = bool(foremost) and (is_full or now_seconds >= deadline_seconds)
             if is_wanted and is_free:
-                if self._held is not None and (error := await self._held()) is not None:
-                    self._fail_with_line([], error)
+                if await self._is_held([]):
                     continue
                 if left_tokens is None or next(iter(foremost)).tokens <= left_tokens:
                     self._suspects.pass_over()
@@ -291,6 +289,13 @@ class Embedding:
             # With nothing to wait for but the end of a call, its end is the news.
             timeout_seconds = deadline_seconds - now_seconds if foremost and not is_wanted else None
             await happens_within(self._news, timeout_seconds)
+
+    async def _is_held(self, batch: Sequence[_Waiting]) -> bool:
+        """Whether somebody has to decide before anything goes out; then a batch fails with the line."""
+        error = await self._held() if self._held is not None else None
+        if error is not None:
+            self._fail_with_line(batch, error)
+        return error is not None
 
     def _suspect(self, left_tokens: int | None) -> tuple[list[_Waiting], Case] | None:
         """A lone text that has failed and is to be tried again now, if there is one."""

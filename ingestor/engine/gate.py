@@ -73,8 +73,8 @@ class Gate:
             if held is None:
                 if self._was_held:
                     self._due_seconds = self._runtime.monotonic_seconds()  # whatever was decided, of that model
-                await self.check_model()
-                held = await self._noted()
+                if await self.check_model():
+                    held = await self._noted()
         except TransientError as error:
             return error  # of the ledger: what nobody can look up is not taken for leave
         self._was_held = held is not None
@@ -90,22 +90,25 @@ class Gate:
                 _log.warning("model.not_checked", reason=str(error), remedy=error.remedy)
             await self._runtime.sleep(max(_AGAIN_SECONDS, self._due_seconds - self._runtime.monotonic_seconds()))
 
-    async def check_model(self) -> None:
-        """Compare the vector of the sample with the one that is kept, if that is due. Raises what the ledger raises.
+    async def check_model(self) -> bool:
+        """Compare the vector of the sample with the one that is kept, if that is due; returns whether it was compared.
+
+        Raises what the ledger raises.
 
         A sample that gets no answer holds nobody up: the calls that follow meet the same fault, and deal with it.
         """
         async with self._checking:
             if self._sample is None or self._runtime.monotonic_seconds() < self._due_seconds:
-                return
+                return False
             self._due_seconds = self._runtime.monotonic_seconds() + _AGAIN_SECONDS
             try:
                 vector = await self._sample(SAMPLE_TEXT)
             except IngestorError as error:
                 _log.info("model.not_sampled", reason=str(error))
-                return
+                return False
             await self._compare(vector)
             self._due_seconds = self._runtime.monotonic_seconds() + CHECK_SECONDS
+            return True
 
     async def _compare(self, vector: Vector) -> None:
         """Close the gate for a vector that another model has made; keep the first one."""
@@ -126,7 +129,7 @@ class Gate:
             how = f"its vectors have {len(vector)} dimensions, and had {len(before)}"
         reason = f"another model answers to the name {self._recipe.model}: {how}"
         remedy = (
-            "take the former model back, or name the new one in embedding.model and run `ingestor rebuild`; "
+            "go back to the former model, or name the new one in embedding.model and run `ingestor rebuild`; "
             "`ingestor approve` accepts that both are mixed"
         )
         await self._lane.run(self._ledger.set_note, UNDECIDED_NOTE, undecided(reason, remedy))

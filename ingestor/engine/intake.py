@@ -9,9 +9,8 @@ what was seen.
 """
 
 from collections.abc import Collection, Mapping
-from typing import TypeAlias
 
-from ingestor.core.model import Change, Glance, Priority, Version
+from ingestor.core.model import Change, Glance, Identity, Priority, Version, identity_of
 from ingestor.engine.in_work import InWork
 from ingestor.engine.tally import Tally
 from ingestor.ports import Lane, Ledger, Runtime
@@ -20,9 +19,6 @@ MAX_ARRIVALS = 50_000
 """Files that have turned up of late, among which one that is gone is looked for."""
 _AFTER_SECONDS = 0.001
 """Renamed files are queued so long behind the paths they were renamed to."""
-
-_Identity: TypeAlias = tuple[int, int, int]
-"""Inode, size and time of change: an inode alone is soon that of another file."""
 
 
 class Intake:
@@ -34,7 +30,7 @@ class Intake:
         self._runtime = runtime
         self._tally = tally
         self._in_work = in_work
-        self._arrivals: dict[_Identity, str] = {}
+        self._arrivals: dict[Identity, str] = {}
         """Where they turned up last."""
 
     async def take_present(
@@ -46,13 +42,13 @@ class Intake:
         under its old path.
         """
         for path, version in found.items():
-            identity = _identity_of(version)
+            identity = identity_of(version)
             self._arrivals.pop(identity, None)
             self._arrivals[identity] = path
         while len(self._arrivals) > MAX_ARRIVALS:
             del self._arrivals[next(iter(self._arrivals))]
-        missed = {_identity_of(version) for version, _, _ in beside}
-        renamed = {path for path, version in found.items() if _identity_of(version) in missed} if missed else set()
+        missed = {identity_of(version) for version, _, _ in beside}
+        renamed = {path for path, version in found.items() if identity_of(version) in missed} if missed else set()
         await self._queue(renamed, Priority.LIVE)
         await self._queue(found.keys() - renamed, priority)
 
@@ -71,7 +67,7 @@ class Intake:
 
     def _is_elsewhere(self, path: str, glance: Glance) -> bool:
         """Whether the file of a document has turned up at another path."""
-        return self._arrivals.get(_identity_of(glance[0]), path) != path
+        return self._arrivals.get(identity_of(glance[0]), path) != path
 
     async def _queue(
         self,
@@ -94,7 +90,3 @@ class Intake:
             not_before_seconds=now_seconds + pause_seconds,
         )
         self._tally.expected += await self._lane.run(self._ledger.enqueue, sorted(paths), change)
-
-
-def _identity_of(version: Version) -> _Identity:
-    return version[0], version[1], version[2]

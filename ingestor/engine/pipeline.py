@@ -65,7 +65,7 @@ class Parts:
     name: str = ""
     """Of the source, where there are several: the documents of two sources may share a collection."""
     endpoint: str = "the embedding model"
-    """What gives vectors, as people are told of it: the URL of an endpoint, or a model of this machine."""
+    """What gives vectors, as messages name it: the URL of an endpoint, or a model of this machine."""
     is_sampled: bool = False
     """Whether the model may become another one behind its name, and is watched for that."""
 

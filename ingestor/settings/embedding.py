@@ -61,7 +61,7 @@ class EmbeddingSettings(Group):
     max_cost_per_day: float | None = Field(default=None, ge=0, le=10**9)
     """Most money of a day, in the currency of the price; needs a price."""
     confirm_above_cost: float = Field(default=5.0, ge=0, le=10**9)
-    """Money, in the currency of the price, above which a first sync asks, or waits for `ingestor approve`."""
+    """Cost, in the currency of the price, above which a first sync asks, or waits for `ingestor approve`."""
     price_per_million_tokens: float | None = Field(default=None, ge=0, le=10**9)
     """Price of a million tokens; empty: the list price that `ingestor models` shows."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3600)

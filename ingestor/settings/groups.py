@@ -115,7 +115,7 @@ class ChromaSettings(Group):
     path: Place | None = None
     """Folder of the database (managed, persistent); empty: `chroma` in the data folder."""
     host: Name = Field(default="127.0.0.1", min_length=1)
-    """Host of the server (http), or its URL where it has a path before its own."""
+    """Host of the server (http), or its URL where it is served below a path."""
     port: int = Field(default=8000, ge=1, le=65535)
     """Port of the server (managed, http)."""
     ssl: bool = False

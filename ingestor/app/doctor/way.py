@@ -13,4 +13,4 @@ def on_the_way(name: str, place: str, route: Route) -> Iterator[Finding]:
         yield well(name, f"calls go through the proxy {route.proxy.shown} ({route.proxy.origin})", **facts)
     if place.startswith("https:"):
         for file, origin in route.trust.named():
-            yield well(name, f"certificates are held against {file} ({origin})", ca_file=file, ca_origin=origin)
+            yield well(name, f"certificates are checked against {file} ({origin})", ca_file=file, ca_origin=origin)
