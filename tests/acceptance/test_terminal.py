@@ -149,6 +149,7 @@ def test_watching_is_not_for_programs(site: Site) -> None:
 def test_a_sync_draws_how_far_it_is_and_what_it_waits_for(tmp_path: Path) -> None:
     with EmbeddingServer(dimensions=64, max_inputs=2) as server, Site(tmp_path, provider_settings(server)) as site:
         site.settings["INGESTOR_EMBEDDING__PRICE_PER_MILLION_TOKENS"] = "1000000"
+        site.settings["INGESTOR_EMBEDDING__CONFIRM_ABOVE_COST"] = "1000"
         for number in range(20):
             (site.folder / f"{number}.txt").write_text(f"text number {number}", encoding="utf-8")
         server.inject(Fault(FaultKind.STATUS, status=429, headers={"retry-after": "3"}))
