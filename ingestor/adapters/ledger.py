@@ -22,9 +22,10 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import Insert, insert
 
+from ingestor.adapters.ledger_faults import damaged, unusable
 from ingestor.adapters.ledger_listing import at_or_below, matching, service_of
-from ingestor.adapters.ledger_schema import SCHEMA_NOTE, SCHEMA_VERSION, damaged, refuse_other
-from ingestor.core.errors import DeletionHeld, ServiceUnavailable
+from ingestor.adapters.ledger_schema import SCHEMA_NOTE, SCHEMA_VERSION, refuse_other
+from ingestor.core.errors import DeletionHeld
 from ingestor.core.listing import Listed, Listing, State, Wanted
 from ingestor.core.model import Change, Entry, Glance, Plan, Priority, Problem, ServiceWait, Stage, Stat, Usage
 from ingestor.core.planning import settled
@@ -105,7 +106,6 @@ _notes = sa.Table(
 DAY_TOKENS = "tokens of "
 """What the counter of a day's tokens is named by, before the day."""
 TOMBSTONES = "tombstones"
-UNUSABLE_REMEDY = "free disk space, check the folder's permissions, or end the process that locks the file"
 _UNREADABLE = ("Could not decode", "malformed JSON")
 """How SQLite and its client begin when a text of a row is no text any more: an operational error, by its class."""
 
@@ -551,8 +551,7 @@ class SqliteLedger:
         except sa.exc.OperationalError as error:
             if str(error.orig).startswith(_UNREADABLE):
                 raise damaged(self._path, error.orig) from error
-            message = f"the ledger {self._path} cannot be used: {error.orig}"
-            raise ServiceUnavailable(message, remedy=UNUSABLE_REMEDY) from error
+            raise unusable(self._path, error.orig) from error
         except sa.exc.DatabaseError as error:
             if isinstance(error.orig, sqlite3.IntegrityError | sqlite3.ProgrammingError):
                 raise

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ingestor.adapters.ledger import DAY_TOKENS, PRIORITIES, TOMBSTONES, UNUSABLE_REMEDY
+from ingestor.adapters.ledger import DAY_TOKENS, PRIORITIES, TOMBSTONES
+from ingestor.adapters.ledger_faults import UNUSABLE_REMEDY
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.model import Priority
 

@@ -8,15 +8,15 @@ Invariant: a ledger of its name is whole, the old one or the new one, whenever t
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from ingestor.adapters.durability import sync_file, sync_folder
 from ingestor.adapters.ledger import SqliteLedger
-from ingestor.adapters.ledger_schema import damaged, drop_copies
+from ingestor.adapters.ledger_faults import faults_named
+from ingestor.adapters.ledger_schema import drop_copies
 from ingestor.core.errors import IngestorError, ServiceUnavailable
-from ingestor.core.shortage import shortage
 
 BUSY_SECONDS = 30.0
 """How long another process may lock a ledger that is to be replaced."""
@@ -45,7 +45,7 @@ class LedgerFiles:
         path = self._folder / name
         if not path.is_file():
             return None
-        with _faults_named(path), closing(_opened(path)) as found:
+        with faults_named(path), closing(_opened(path)) as found:
             # Right after its making, a ledger that a copy fills is empty.
             is_begun = found.execute(_HAS_TABLE, ["notes"]).fetchone()
             note = found.execute("SELECT value FROM notes WHERE name = ?", [of]).fetchone() if is_begun else None
@@ -53,7 +53,7 @@ class LedgerFiles:
 
     def set_note(self, name: str, of: str, value: str) -> None:
         """Keep a note in a ledger."""
-        with _faults_named(self._folder / name), closing(_opened(self._folder / name)) as found, found:
+        with faults_named(self._folder / name), closing(_opened(self._folder / name)) as found, found:
             found.execute(_SET_NOTE, [of, value])
 
     def copy(
@@ -71,7 +71,7 @@ class LedgerFiles:
             _unlink(fresh)  # it may be what has filled the disk
             raise
         _unlink(self._folder / target)
-        with _faults_named(fresh):
+        with faults_named(fresh):
             sync_file(fresh)
             fresh.replace(self._folder / target)
             sync_folder(self._folder)
@@ -81,7 +81,7 @@ class LedgerFiles:
 
         Counters of what was spent never fall: of both ledgers, the higher one stays.
         """
-        with _faults_named(self._folder / target), closing(_opened(self._folder / target)) as taken:
+        with faults_named(self._folder / target), closing(_opened(self._folder / target)) as taken:
             with closing(_opened(self._folder / name)) as source:
                 if taken.execute(_HAS_TABLE, ["counters"]).fetchone():
                     source.executemany(_RAISE_COUNTER, taken.execute(_COUNTERS).fetchall())
@@ -97,14 +97,14 @@ class LedgerFiles:
     def _make(
         self, fresh: Path, path: Path, notes: Mapping[str, str], change: Callable[[SqliteLedger], None] | None
     ) -> None:
-        with _faults_named(path), closing(_opened(fresh)) as made:
+        with faults_named(path), closing(_opened(fresh)) as made:
             _back_up(path, made)
             made.executemany(_SET_NOTE, notes.items())
             made.commit()
         if change is not None:
             with closing(SqliteLedger(fresh)) as ledger:
                 change(ledger)
-        with _faults_named(fresh), closing(_opened(fresh)) as made:
+        with faults_named(fresh), closing(_opened(fresh)) as made:
             made.execute("PRAGMA journal_mode=DELETE")  # all of it in one file, which may be renamed
 
 
@@ -130,17 +130,3 @@ def _unlink(path: Path) -> None:
     # The database goes first: a log that finds none is discarded, while one that is lost takes content with it.
     for end in ("", *_SIDE_FILES):
         path.with_name(path.name + end).unlink(missing_ok=True)
-
-
-@contextmanager
-def _faults_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        message = f"the ledger {path} cannot be copied: {error}"
-        remedy = "free disk space, or end the process that locks it, then start again: nothing is lost"
-        raise ServiceUnavailable(message, remedy=remedy) from error
-    except sqlite3.DatabaseError as error:
-        raise damaged(path, error) from error
-    except OSError as error:
-        raise shortage(error) or error from error

@@ -18,15 +18,15 @@ helpers of today's ledger.
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import structlog
 
 from ingestor.adapters.durability import sync_file, sync_folder
-from ingestor.core.errors import ConfigError, IngestorError, LedgerCorrupt, ServiceUnavailable
-from ingestor.core.shortage import shortage
+from ingestor.adapters.ledger_faults import damaged, faults_named
+from ingestor.core.errors import ConfigError
 
 SCHEMA_NOTE = "schema_version"
 _BUSY_SECONDS = 30.0
@@ -80,7 +80,7 @@ def upgrade(path: Path, steps: Sequence[Step] = STEPS) -> None:
     Raises `ConfigError` when it is of a newer schema, `LedgerCorrupt`, and `ServiceUnavailable` when it cannot be done
     now; where there is no space for a copy, or for a step, that step is not done.
     """
-    with _faults_named(path), closing(_opened(path)) as connection:
+    with faults_named(path), closing(_opened(path)) as connection:
         connection.execute("PRAGMA synchronous=FULL")
         if _number(path, connection, steps) <= len(steps):
             _drop(copy for copy in copies(path) if not copy.name.endswith(_ending(steps)))
@@ -189,25 +189,3 @@ def _drop(files: Iterable[Path]) -> None:
 
 def _opened(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-
-
-def damaged(path: Path | str, reason: object) -> LedgerCorrupt:
-    """What is raised for a ledger that cannot be read."""
-    remedy = "move the file away; the next start rebuilds it from the collection and the folder"
-    return LedgerCorrupt(f"the ledger {path} is damaged: {reason}", remedy=remedy)
-
-
-@contextmanager
-def _faults_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except IngestorError:
-        raise
-    except sqlite3.OperationalError as error:
-        message = f"the ledger {path} cannot be upgraded: {error}"
-        remedy = "free disk space, or end the process that locks it, then start again: nothing was changed"
-        raise ServiceUnavailable(message, remedy=remedy) from error
-    except sqlite3.DatabaseError as error:
-        raise damaged(path, error) from error
-    except OSError as error:
-        raise shortage(error) or error from error

@@ -185,7 +185,7 @@ def test_a_step_that_fails_changes_nothing(path: Path) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
     before = rows(path)
-    with pytest.raises(ServiceUnavailable, match="cannot be upgraded: database or disk is full") as told:
+    with pytest.raises(ServiceUnavailable, match="cannot be used: database or disk is full") as told:
         upgrade(path, [half])
     assert "free disk space" in told.value.remedy
     assert (schema(path), rows(path)) == ("1", before)

@@ -331,7 +331,7 @@ def test_a_full_disk_under_the_copy_of_a_ledger_leaves_everything_as_it_was(plac
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
-        with pytest.raises(ServiceUnavailable, match="cannot be copied"):
+        with pytest.raises(ServiceUnavailable, match="cannot be used"):
             place.carry_out(REBUILD)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
