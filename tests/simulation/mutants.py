@@ -2,53 +2,81 @@
 
 A mutant is one function of the engine (or of a double, where it stands for what SQLite does) with a piece of its text
 replaced. Whoever changes that piece of the engine changes the mutant with it: one whose piece is not found is an error.
+
+Where two safeguards see to the same, a mutant is without both, and a seed finds it only if nothing is wrong in that
+seed without either of them: so each is shown to save what the other one would have to.
 """
 
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
+from ingestor.adapters import chroma_hold
+from ingestor.app import owning
+from ingestor.core.owning import Ours
 from ingestor.engine import embedding, following, in_work, intake, patrol, pipeline, sync, worker, writer
 from tests import doubles_ledger
 from tests.simulation.world import Scenario
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """`old`, which occurs once in a function of `owner`, becomes `new`."""
+
+    owner: type | ModuleType
+    function: str
+    old: str
+    new: str
+
+
+@contextmanager
+def living(edits: Sequence[Edit]) -> Iterator[None]:
+    """Let the engine be edited for a while."""
+    with ExitStack() as edited:
+        for owner, function in dict.fromkeys((edit.owner, edit.function) for edit in edits):
+            original: Callable[..., object] = owner.__dict__[function]
+            source = textwrap.dedent(inspect.getsource(original))
+            for edit in edits:
+                if (edit.owner, edit.function) == (owner, function):
+                    if source.count(edit.old) != 1:
+                        raise LookupError(f"{edit.old!r} is not once in {owner.__name__}.{function}")
+                    source = source.replace(edit.old, edit.new)
+            names: dict[str, Any] = {}
+            unwrapped = inspect.unwrap(original) if inspect.isfunction(original) else original
+            code = compile(source, f"<{function}>", "exec")
+            exec(code, unwrapped.__globals__, names)  # noqa: S102 - the product's own text, but for some pieces of it
+            edited.callback(setattr, owner, function, original)
+            setattr(owner, function, names[function])
+        yield
+
+
+@dataclass(frozen=True, slots=True)
 class Mutant:
-    """`old`, which occurs once in a method of `owner`, becomes `new`; found in the seeds from `seed` on."""
+    """A fault, found in the seeds from `seed` on."""
 
     name: str
-    owner: type
-    method: str
+    owner: type | ModuleType
+    function: str
     old: str
     new: str
     seed: int = 1
     scenario: Mapping[str, Any] = field(default_factory=dict)
     """What is otherwise in the scenario than usually."""
+    twin: Edit | None = None
+    """The other safeguard, which has to be out as well before something is wrong."""
 
     def __str__(self) -> str:
         return self.name
 
-    @contextmanager
-    def living(self) -> Iterator[None]:
-        """Let the engine be the mutant for a while."""
-        original: Callable[..., object] = self.owner.__dict__[self.method]
-        source = textwrap.dedent(inspect.getsource(original))
-        if source.count(self.old) != 1:
-            message = f"{self.name}: {self.old!r} is not once in {self.owner.__name__}.{self.method}"
-            raise LookupError(message)
-        names: dict[str, Any] = {}
-        code = compile(source.replace(self.old, self.new), f"<{self.name}>", "exec")
-        function = inspect.unwrap(original) if inspect.isfunction(original) else original
-        exec(code, function.__globals__, names)  # noqa: S102 - the product's own text, but for a piece of it
-        setattr(self.owner, self.method, names[self.method])
-        try:
-            yield
-        finally:
-            setattr(self.owner, self.method, original)
+    @property
+    def edits(self) -> Sequence[Edit]:
+        """What differs from the engine."""
+        own = Edit(self.owner, self.function, self.old, self.new)
+        return (own,) if self.twin is None else (own, self.twin)
 
     def at_large(self, scenario: Scenario) -> Scenario:
         """The scenario that it is looked for in."""
@@ -64,6 +92,7 @@ _SLOW_LEDGER = {"only": frozenset({"ledger slow", "thread slow"}), "faults": 2.0
 _CHROMA_AWAY = {"only": frozenset({"chroma fails"}), "faults": 2.0}
 _ENDPOINT_AWAY = {"only": frozenset({"endpoint"}), "faults": 2.0, "operations": {"edit": 12, "delete": 12}}
 _HOLDS = {"operations": {"replace everything": 6}, "deaths": 2.0}
+_OWNERS = {"owners": 1.0}
 _OVERFLOWS = {"only": frozenset({"watch overflow", "thread slow"}), "faults": 4.0}
 
 MUTANTS = (
@@ -205,5 +234,40 @@ MUTANTS = (
         "if found.corrections:",
         "if False:",
         scenario={"only": frozenset({"chroma late"}), "faults": 4.0, "deaths": 3.0},
+    ),
+    # Whose the collection is
+    Mutant(
+        "another owner is let in",
+        owning,
+        "_judge",
+        "raise another_owner(row.name, row.metadata)",
+        "pass",
+        scenario=_OWNERS,
+    ),
+    Mutant(
+        "a copy of the data folder is let in, whether or not it is told that the other one works",
+        owning,
+        "_judge",
+        "match found:",
+        "match Standing.OWN if found in {Standing.BUSY, Standing.RIVALLED} else found:",
+        scenario=_OWNERS,
+        twin=Edit(owning, "_judge", "(original := file.original())", "(original := '')"),
+    ),
+    Mutant(
+        "nobody sees that another owner has taken the collection, nor that another process has",
+        chroma_hold.Hold,
+        "check",
+        "if held_id not in {None, self.labels[OWNER_KEY]}:",
+        "if False:",
+        scenario=_OWNERS,
+        twin=Edit(chroma_hold.Hold, "check", "if process not in {None, self.process, self.predecessor}:", "if False:"),
+    ),
+    Mutant(
+        "the records of a stranger are taken for one's own",
+        Ours,
+        "has",
+        'return tag in {"", self.tag} or tag in self.former',
+        "return True",
+        scenario=_OWNERS,
     ),
 )

@@ -76,6 +76,7 @@ class Oracles:
             self._see_that_nothing_is_lost()
             self._see_that_nothing_is_paid_twice()
             self._see_that_what_is_held_stays()
+            self._see_that_what_is_foreign_stays()
 
     # The collection and the folder
 
@@ -111,7 +112,7 @@ class Oracles:
         version = len(sink.calls)
         if version != self._held_version:
             found: defaultdict[str, _Records] = defaultdict(Counter)
-            for held in sink.held.values():
+            for held in self._world.records.values():
                 metadata = held.metadata or {}
                 items = tuple(sorted((key, value) for key, value in metadata.items() if key not in _VARYING))
                 found[str(metadata["source"])][str(held.document), items] += 1
@@ -184,7 +185,7 @@ class Oracles:
 
     def _see_that_nothing_is_stale(self) -> None:
         history, now_seconds = self._world.history, self._world.loop.time()
-        for held in self._world.sink.held.values():
+        for held in self._world.records.values():
             path, text = str((held.metadata or {})["source"]), str(held.document)
             stamp = history.stale.get(path, {}).get(text)
             if stamp is None or stamp.seen_seconds is None or now_seconds <= stamp.seen_seconds + STALE_SECONDS:
@@ -225,7 +226,7 @@ class Oracles:
         """Records are about to be deleted."""
         left: Counter[tuple[str, str]] = Counter()
         wanted: set[tuple[str, str]] = set()
-        for id_, held in self._world.sink.held.items():
+        for id_, held in self._world.records.items():
             place = str((held.metadata or {})["source"]), str(held.document)
             if id_ in ids:
                 wanted.add(place)
@@ -247,6 +248,12 @@ class Oracles:
         # Texts of files: what the endpoint is probed with may cost something again.
         if twice := [text for text in self._world.history.paid_twice() if self._world.was_in_a_file(text)]:
             self.accuse("a text is paid for twice", ", ".join(twice))
+
+    # Owners
+
+    def _see_that_what_is_foreign_stays(self) -> None:
+        if self._world.owners and (touched := self._world.owners.touched()):
+            self.accuse("a record of another owner is touched", ", ".join(touched))
 
     # Held deletions
 
@@ -273,7 +280,7 @@ class Oracles:
 
     def _note_what_is_held(self, held: Sequence[str]) -> None:
         ids: defaultdict[str, set[str]] = defaultdict(set)
-        for id_, record in self._world.sink.held.items():
+        for id_, record in self._world.records.items():
             ids[str((record.metadata or {})["source"])].add(id_)
         self._kept_back = {path: frozenset(ids[path]) for path in held} | self._kept_back
 

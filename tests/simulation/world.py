@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
 
+from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.rules import RULES_FILE, Rules
 from ingestor.core.attaching import SETTINGS_FILE, SIDECAR_END
-from ingestor.core.errors import DocumentError, ServiceUnavailable, TransientError, UnstableDocument
+from ingestor.core.errors import DocumentError, ForeignCollection, ServiceUnavailable, TransientError, UnstableDocument
 from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import (
     Change,
@@ -35,12 +36,13 @@ from ingestor.engine.reading import Reader
 from ingestor.ports import Ledger, Sink, Source, Vectors
 from tests.doubles_folder import MemoryFolder
 from tests.doubles_ledger import MemoryLedger, MemoryVectors
-from tests.doubles_sink import MemorySink
+from tests.doubles_sink import Held, MemorySink
 from tests.simulation import operations
 from tests.simulation.faults import KINDS, POISON, Blown, Endpoint, UnreliableVectors, Weather
 from tests.simulation.history import History
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.oracles import Oracles
+from tests.simulation.owners import Owners
 from tests.simulation.runtime import EPOCH_SECONDS, SimulatedRuntime
 from tests.world import LineCutter, decode
 
@@ -51,6 +53,8 @@ SHORT_RESCAN_SECONDS = 400.0
 REST_SECONDS = 600.0
 AUDITED_SECONDS = 70.0
 """A change of the collection by others is found by the patrol alone, which goes round each minute."""
+TAKEN_OVER_SECONDS = 70.0
+"""Within which a process has to see that the collection is another's: it signs, and the patrol goes round."""
 IDLE_SECONDS = 70.0
 """Of some seeds: after it has come to rest, the patrol goes round once more."""
 
@@ -69,6 +73,8 @@ class Scenario:
     deaths: float = 1.0
     faults: float = 1.0
     """How much of each, by comparison."""
+    owners: float = 0.1
+    """In what share of the seeds others want the collection as well."""
 
     def has(self, service: str, kind: str) -> bool:
         """Whether a fault may happen."""
@@ -225,9 +231,11 @@ class _Watched:
 class _Seen:
     """`ports.Sink`: the collection, with a note of what is written."""
 
-    def __init__(self, sink: MemorySink, world: "World") -> None:
+    def __init__(self, sink: MemorySink, world: "World", owned: ChromaSink | None) -> None:
         self._sink = sink
         self._world = world
+        self._owned = owned
+        """What knows whose the collection is, where others want it."""
 
     def add(self, records: Sequence[Record], vectors: Vectors) -> None:
         if not self._world.is_behind_backs:
@@ -244,7 +252,8 @@ class _Seen:
         self._sink.drop(ids)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the port has
-        return getattr(self._sink, name)
+        is_about_owners = self._owned is not None and name in {"ours", "confirm", "keep"}
+        return getattr(self._owned if is_about_owners else self._sink, name)
 
 
 class World:
@@ -270,6 +279,10 @@ class World:
         self.endpoint = Endpoint(loop, Random(f"{seed}/endpoint"), self.weather, self.history)
         self.endpoint.paths_of = self._paths_of
         self.reader = Reader(cast("Source", _Plain(self.folder)), decode, LineCutter())
+        chance = Random(f"{seed}/owners")
+        is_wanted = chance.random() < scenario.owners
+        self.owners = Owners(self.sink, lambda: EPOCH_SECONDS + loop.time(), chance) if is_wanted else None
+        """Those who want the collection as well; None where nobody does."""
         self.oracles = Oracles(self)
         self.lines: dict[str, frozenset[str]] = {}
         """Path -> the texts that a file of the source holds now."""
@@ -283,8 +296,16 @@ class World:
         self.is_behind_backs = False
         self.is_away = False
         """Whether the folder is unmounted."""
+        self.is_taken_over = False
+        """Whether somebody else has the collection."""
 
     # What is there
+
+    @property
+    def records(self) -> Mapping[str, Held]:
+        """Those of the collection that are its owner's."""
+        foreign = self.owners.foreign if self.owners else {}
+        return {id_: held for id_, held in self.sink.held.items() if id_ not in foreign} if foreign else self.sink.held
 
     @property
     def rescan_seconds(self) -> float:
@@ -385,7 +406,8 @@ class World:
 
     async def _live(self, life: Life) -> None:
         folder = cast("Source", _Watched(self))
-        sink = cast("Sink", Blown(_Seen(self.sink, self), "chroma", self.weather))
+        owned = self.owners.open() if self.owners else None
+        sink = cast("Sink", Blown(_Seen(self.sink, self, owned), "chroma", self.weather))
         parts = Parts(
             source=folder,
             reader=Reader(folder, decode, LineCutter()),
@@ -405,7 +427,7 @@ class World:
         try:
             await daemon.run(life.stop)
         except BaseException as error:
-            if not life.runtime.is_dead:
+            if not life.runtime.is_dead and not self.is_taken_over:
                 self.oracles.accuse("a task has died", repr(error))
             raise
         await life.pipeline.close()
@@ -427,8 +449,8 @@ class World:
             life.task = self.loop.create_task(self._live(life))
             await asyncio.wait([life.task])
             if not life.task.cancelled() and (error := life.task.exception()) is not None:
-                self.history.tell(f"* the process ends: {error!r}")
-                if not isinstance(error, TransientError):
+                self.history.tell(f"* the process ends: {error!r}" if not self.is_taken_over else "* the process ends")
+                if not isinstance(error, TransientError) and not self.is_taken_over:
                     self.oracles.accuse("a start fails", repr(error))
             self.history.figures.restarts += 1
             if self.is_ending:
@@ -475,6 +497,8 @@ class World:
             await asyncio.wait({driver, self.oracles.accused}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.is_ending = True
+            if self.owners:
+                self.owners.close()
             for task in (driver, watcher, *self._busy):
                 task.cancel()
             if self.life.task is not None and not self.life.task.done():
@@ -489,6 +513,7 @@ class World:
 
     async def _drive(self) -> None:
         await asyncio.sleep(self.chance.random() * 3)
+        others = self.loop.create_task(self._be_visited(self.owners)) if self.owners else None
         for _ in range(self.scenario.steps):
             await asyncio.sleep(self.chance.expovariate(1 / self.traits.pause_seconds))
             if self._fate.random() < self.traits.fault_rate:
@@ -498,6 +523,11 @@ class World:
             if self._fate.random() < 0.03:
                 self._command()
             self._start_an_operation()
+        if others is not None:
+            others.cancel()
+            await asyncio.wait([others])
+            if not others.cancelled():
+                others.result()
         while self._busy:
             await asyncio.wait(set(self._busy))
         self._mend_everything()
@@ -549,6 +579,37 @@ class World:
         self.history.tell("~ the folder is mounted again")
         self.did("all is as it was")
 
+    async def _be_visited(self, owners: Owners) -> None:
+        """Others come for the collection again and again, or have left records in it."""
+        chance = owners.chance
+        while True:
+            await asyncio.sleep(chance.expovariate(1 / (5 * self.traits.pause_seconds)))
+            what = chance.choice(("another owner", "a copy", "records"))
+            if not owners.has_begun:
+                continue
+            self.history.figures.faults[f"owners {what}"] += 1
+            self.history.tell(f"~ {what} comes for the collection")
+            if what == "records":
+                owners.put_foreign(chance.choice([*self.documents, "theirs.txt"]))
+            elif owners.is_let_in(is_copy=what == "a copy"):
+                self.oracles.accuse("a second owner is let in", what)
+
+    async def _lose_the_collection(self, owners: Owners) -> None:
+        """Another owner takes the collection over: the process has to end, and must not come back."""
+        assert self.life.task is not None
+        self.history.tell("~ another owner takes the collection over")
+        self.is_ending = self.is_taken_over = True
+        owners.take_over()
+        await asyncio.wait([self.life.task], timeout=TAKEN_OVER_SECONDS)
+        error = self.life.task.exception() if self.life.task.done() else None
+        if not isinstance(error, BaseExceptionGroup) or error.subgroup(ForeignCollection) is None:
+            self.oracles.accuse("a second owner is not noticed", repr(error))
+        try:
+            owners.open()
+        except ForeignCollection:
+            return
+        self.oracles.accuse("a second owner is let in", "the one that was before")
+
     def _command(self) -> None:
         """What an operator may do at any time."""
         if self.held:
@@ -597,13 +658,15 @@ class World:
                 self.approve()
             quiet = 0 if self.oracles.unrest() else quiet + 1
         self.history.tell("- at rest")
-        if self.traits.is_long:
+        if self.traits.is_long or self.owners:
             writes = len(self.sink.writes)
             await asyncio.sleep(IDLE_SECONDS)
             if found := self.oracles.unrest():
                 self.oracles.accuse("it does not stay at rest", found)
             if len(self.sink.writes) != writes:
                 self.oracles.accuse("it does not stay at rest", "it writes although nothing has changed")
+        if self.owners:
+            await self._lose_the_collection(self.owners)
         self.is_ending = True
         self.life.stop.set()
         assert self.life.task is not None
