@@ -3,7 +3,7 @@
 Synchronous ports may block: the loop calls each of them from one thread of its own and never from two at once.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
@@ -309,10 +309,18 @@ class Ledger(Protocol):
     def urge(self, paths: Iterable[str], change: Change) -> None:
         """As `enqueue`, for those of the paths that are queued already, leased or not; the others stay out."""
 
-    def lease(self, limit: int, now_seconds: float, *, least: Priority = Priority.BACKFILL) -> list[Change]:
+    def lease(
+        self,
+        limit: int,
+        now_seconds: float,
+        *,
+        least: Priority = Priority.BACKFILL,
+        in_work: Collection[str] | None = None,
+    ) -> list[Change]:
         """Take due changes that nobody works on, of a priority or a more urgent one: by priority, then the oldest.
 
         One of `BACKFILL_SHARE` places is for the backfill where that waits, so that it goes on whatever happens live.
+        Where it is said what is `in_work`, leases of other paths are void: whoever was given them never heard of it.
         """
 
     def release(self, changes: Sequence[Change]) -> None:

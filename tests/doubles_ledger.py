@@ -1,7 +1,7 @@
 """In-memory ledger and vector store, held to the contracts of the real ones by `tests/contract`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -158,7 +158,16 @@ class MemoryLedger:
                 generation=known.generation + 1,
             )
 
-    def lease(self, limit: int, now_seconds: float, *, least: Priority = Priority.BACKFILL) -> list[Change]:
+    def lease(
+        self,
+        limit: int,
+        now_seconds: float,
+        *,
+        least: Priority = Priority.BACKFILL,
+        in_work: Collection[str] | None = None,
+    ) -> list[Change]:
+        if in_work is not None:
+            self.leased.intersection_update(in_work)
         due = [
             change
             for path, change in self.queue.items()

@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -151,7 +151,9 @@ _DUE = (
     .order_by(_queue.c.enqueued_seconds)
     .limit(sa.bindparam("most"))
 )
+_LEASED = sa.select(_queue.c.path).where(_queue.c.is_leased)
 _LEASE = sa.update(_queue).where(_queue.c.path == sa.bindparam("at")).values(is_leased=True)
+_GIVE_BACK = sa.update(_queue).where(_queue.c.path == sa.bindparam("at")).values(is_leased=False)
 
 _NEW_COUNT: Insert = insert(_counters)
 _COUNT = _NEW_COUNT.on_conflict_do_update(
@@ -287,8 +289,7 @@ class SqliteLedger:
                 named = [_named(change) for change in changes]
                 same = sa.and_(_queue.c.path == sa.bindparam("at"), _queue.c.generation == sa.bindparam("seen"))
                 connection.execute(sa.delete(_queue).where(same), named)
-                newer = sa.update(_queue).where(_queue.c.path == sa.bindparam("at")).values(is_leased=False)
-                connection.execute(newer, [{"at": row["at"]} for row in named])
+                connection.execute(_GIVE_BACK, [{"at": row["at"]} for row in named])
 
     def enqueue(self, paths: Iterable[str], change: Change) -> int:
         """See `ports.Ledger.enqueue`."""
@@ -333,20 +334,32 @@ class SqliteLedger:
         with self._writing(_NORMAL) as connection:
             connection.execute(statement, rows)
 
-    def lease(self, limit: int, now_seconds: float, *, least: Priority = Priority.BACKFILL) -> list[Change]:
+    def lease(
+        self,
+        limit: int,
+        now_seconds: float,
+        *,
+        least: Priority = Priority.BACKFILL,
+        in_work: Collection[str] | None = None,
+    ) -> list[Change]:
         """See `ports.Ledger.lease`."""
         wanted = [priority for priority in Priority if PRIORITIES[priority] <= PRIORITIES[least]]
         # To look costs no lock, and mostly there is nothing.
         with self._reading() as connection:
-            if not any(_due(connection, priority, 1, now_seconds) for priority in wanted):
+            leased = [] if in_work is None else [row.path for row in connection.execute(_LEASED)]
+            void = [{"at": path} for path in leased if os.fsdecode(path) not in (in_work or ())]
+            if not void and not any(_due(connection, priority, 1, now_seconds) for priority in wanted):
                 return []
         with self._writing(_NORMAL) as connection:
+            if void:
+                connection.execute(_GIVE_BACK, void)
             due = {priority: _due(connection, priority, limit, now_seconds) for priority in wanted}
             backfill = due.pop(Priority.BACKFILL, [])
             urgent = [row for priority in Priority for row in due.get(priority, ())]
             urgent = urgent[: limit - min(len(backfill), limit // BACKFILL_SHARE)]
             rows = [*urgent, *backfill[: limit - len(urgent)]]
-            connection.execute(_LEASE, [{"at": row.path} for row in rows])
+            if rows:
+                connection.execute(_LEASE, [{"at": row.path} for row in rows])
         return [_change(row) for row in rows]
 
     def release(self, changes: Sequence[Change]) -> None:

@@ -256,6 +256,7 @@ class Embedding:
 
     async def _next_batch(self) -> tuple[list[_Waiting], Case]:
         deadline_seconds = float("inf")
+        is_let_go = False
         while True:
             self._news.clear()
             left_tokens = await self._account.left_tokens()
@@ -277,7 +278,9 @@ class Embedding:
             is_full = length < len(foremost) or length >= self._limits.max_inputs
             is_wanted = bool(foremost) and (is_full or now_seconds >= deadline_seconds)
             if is_wanted and is_free:
-                if await self._is_held([]):
+                if not is_let_go:
+                    # All is reckoned again then: while it was asked, the line may have failed, and nothing be left.
+                    is_let_go = not await self._is_held([])
                     continue
                 if left_tokens is None or next(iter(foremost)).tokens <= left_tokens:
                     self._suspects.pass_over()
@@ -286,6 +289,7 @@ class Embedding:
                     # Nothing is on its way that could turn out cheaper than it was taken for.
                     self._fail_with_line([], self._account.close_day())
                     continue
+            is_let_go = False
             # With nothing to wait for but the end of a call, its end is the news.
             timeout_seconds = deadline_seconds - now_seconds if foremost and not is_wanted else None
             await happens_within(self._news, timeout_seconds)

@@ -101,6 +101,11 @@ class InWork:
     def __len__(self) -> int:
         return len(self._turns)
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """The paths in work now."""
+        return frozenset(self._turns)
+
     async def begin(self, path: str) -> Turn:
         """Register a path as soon as its turn before has ended.
 

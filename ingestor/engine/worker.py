@@ -267,7 +267,9 @@ class Worker:
     async def _lease(self, tasks: asyncio.TaskGroup, room: int, least: Priority) -> int:
         """Begin work on at most `room` changes; returns on how many."""
         now_seconds = self._runtime.now_seconds()
-        changes = await self._ledger_lane.run(self._ledger.lease, room, now_seconds, least=least)
+        # Nobody else leases, and every path of the lease before is registered by now.
+        in_work = self._turns.paths
+        changes = await self._ledger_lane.run(self._ledger.lease, room, now_seconds, least=least, in_work=in_work)
         if not changes:
             return 0
         self._is_queue_empty = False

@@ -205,6 +205,23 @@ def test_a_lease_takes_no_more_than_asked_for(ledger: Ledger) -> None:
     assert len(ledger.lease(2, 10.0)) == 1
 
 
+def test_a_lease_of_which_nobody_has_heard_is_given_to_the_next_who_asks(ledger: Ledger) -> None:
+    ledger.enqueue(["a", "b", "c"], NOW)
+    assert len(ledger.lease(3, 10.0)) == 3
+    assert ledger.lease(3, 10.0) == [], "whoever does not say what is in work lets every lease stand"
+    assert sorted(change.path for change in ledger.lease(3, 10.0, in_work={"b"})) == ["a", "c"]
+    assert ledger.lease(3, 10.0, in_work={"a", "b", "c"}) == []
+    assert ledger.totals().in_flight == 3
+
+
+def test_what_is_not_in_work_is_free_although_it_is_not_due(ledger: Ledger) -> None:
+    ledger.enqueue(["a"], NOW)
+    ledger.lease(1, 10.0)
+    assert ledger.lease(1, -1.0, in_work=()) == []
+    assert ledger.totals().in_flight == 0
+    assert ledger.next_due_seconds() == NOW.not_before_seconds
+
+
 def test_an_acknowledged_change_leaves_the_queue(ledger: Ledger) -> None:
     ledger.enqueue(["a"], NOW)
     (change,) = ledger.lease(1, 10.0)

@@ -147,11 +147,20 @@ MUTANTS = (
         "pass",
     ),
     Mutant(
-        "a dead process keeps its leases",
+        "a lease of which nobody has heard is kept",
+        _Worker,
+        "_lease",
+        ", in_work=in_work",
+        "",
+        scenario={"only": frozenset({"ledger lost"}), "faults": 4.0},
+    ),
+    Mutant(
+        "a dead process keeps its leases, and nobody sees that they are nobody's",
         pipeline.Pipeline,
         "prepare",
         "await self._ledger_lane.run(ledger.release_all)",
         "pass",
+        twin=Edit(_Worker, "_lease", ", in_work=in_work", ""),
     ),
     Mutant(
         "nobody hears that a service is back",

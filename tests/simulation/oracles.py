@@ -51,6 +51,8 @@ class Oracles:
         """Path and text of what is in a file -> since when."""
         self._found: set[tuple[str, str]] = set()
         """Path and text of what was searchable, and has been in its file ever since."""
+        self._rested: dict[str, float] = {}
+        """Path -> when a file that changes again and again was last left alone for that."""
         self._end_hold: Callable[[], None] | None = None
 
     def accuse(self, oracle: str, sentence: str) -> None:
@@ -94,6 +96,7 @@ class Oracles:
     def disturbed(self) -> None:
         """The collection was changed behind the engine's back."""
         self._found.clear()
+        self._kept_back.clear()  # what is left of it is noted again
 
     def differences(self) -> list[str]:
         """Paths of which the collection does not hold what the folder does."""
@@ -185,6 +188,7 @@ class Oracles:
 
     def _see_that_nothing_is_stale(self) -> None:
         history, now_seconds = self._world.history, self._world.loop.time()
+        self._rested.update((path, now_seconds) for path in self._world.documents if self._world.rests(path))
         for held in self._world.records.values():
             path, text = str((held.metadata or {})["source"]), str(held.document)
             stamp = history.stale.get(path, {}).get(text)
@@ -192,6 +196,8 @@ class Oracles:
                 continue
             if self._world.is_hidden(path) or path in self._kept_back or self._world.held:
                 continue
+            if path in self._world.documents and now_seconds <= self._rested.get(path, 0.0) + STALE_SECONDS:
+                continue  # it changes all the time
             # Also where it has moved to a file whose other texts wait for the model.
             is_edit = path in self._world.documents or any(text in lines for lines in self._world.lines.values())
             excused_seconds = history.excused_seconds(path, stamp.seen_seconds, now_seconds, is_edit=is_edit)

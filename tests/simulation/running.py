@@ -13,7 +13,6 @@ from tests.simulation.loop import Stalled, VirtualLoop, run
 from tests.simulation.world import Scenario, World
 
 OPEN: Mapping[str, str] = {
-    "ledger lost": "a lease whose answer was lost is never given back while its process lives",
     "late retag": "old metadata that comes after new one, of a call that was given up, stays until the hourly audit",
     "folder empty": "what is queued when a disk goes and leaves an empty mount point is taken for deleted",
 }

@@ -371,6 +371,10 @@ class World:
         wanted = set(texts)
         return frozenset(path for path, ever in self._ever.items() if not ever.isdisjoint(wanted))
 
+    def rests(self, path: str) -> bool:
+        """Whether a file changes so often that it is left alone for a while."""
+        return self.life.pipeline is not None and self.life.pipeline.worker.rest_seconds(path) > 0
+
     def was_in_a_file(self, text: str) -> bool:
         """Whether a file has held a text."""
         return any(text in ever for ever in self._ever.values())

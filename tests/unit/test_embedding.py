@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from ingestor.core.backoff import Backoff
 from ingestor.core.errors import AuthenticationFailed, RateLimited, RejectedByModel, ServiceUnavailable
 from ingestor.core.model import Usage
 from ingestor.core.suspicion import PROBE
-from ingestor.ports import Vector
+from ingestor.ports import Vector, Vectors
 from tests.doubles_embedder import HashEmbedder
 from tests.doubles_ledger import MemoryLedger, MemoryVectors
 from tests.doubles_runtime import FakeRuntime
@@ -44,6 +44,34 @@ async def test_a_text_that_was_embedded_once_is_not_sent_again() -> None:
         await line.ask("a")
         assert await line.ask("a") == 0
         assert len(embedder.calls) == 1
+
+
+async def test_no_call_goes_out_empty_when_the_line_fails_while_it_is_asked_whether_calls_may_go_out() -> None:
+    asked, may_answer, sent = asyncio.Event(), asyncio.Event(), list[Sequence[str]]()
+
+    class Noting(HashEmbedder):
+        async def embed(self, texts: Sequence[str]) -> tuple[Vectors, Usage]:
+            sent.append(texts)
+            return await super().embed(texts)
+
+    async with running(Noting(), FakeRuntime(), RETRY) as line:
+
+        async def held() -> None:
+            asked.set()
+            await may_answer.wait()
+
+        line.embedding._held = held
+        asking = asyncio.create_task(line.ask("a"))
+        await asked.wait()
+        line.embedding._fail_with_line([], ServiceUnavailable("another call found out that the endpoint is away"))
+        may_answer.set()
+        with pytest.raises(ServiceUnavailable):
+            await asking
+        await asyncio.sleep(0.01)
+        assert not sent
+        line.embedding._held = None
+        await line.ask("b")
+        assert [list(texts) for texts in sent] == [["b"]]
 
 
 async def test_a_text_in_flight_is_not_sent_a_second_time() -> None:

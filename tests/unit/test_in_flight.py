@@ -8,7 +8,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -119,8 +119,15 @@ class WatchedLedger(MemoryLedger):
 
     point: Point
 
-    def lease(self, limit: int, now_seconds: float, *, least: Priority = Priority.BACKFILL) -> list[Change]:
-        leased = super().lease(limit, now_seconds, least=least)
+    def lease(
+        self,
+        limit: int,
+        now_seconds: float,
+        *,
+        least: Priority = Priority.BACKFILL,
+        in_work: Collection[str] | None = None,
+    ) -> list[Change]:
+        leased = super().lease(limit, now_seconds, least=least, in_work=in_work)
         for change in leased:
             self.point.passes("leased", change.path, hold_seconds=0.0)
         return leased

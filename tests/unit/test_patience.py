@@ -127,12 +127,16 @@ async def test_who_must_not_wait_is_told_at_once_and_asks_nothing() -> None:
 
 
 class Failing:
-    """A ledger whose every method fails a few times from its n-th call on, or all of them while it is full."""
+    """A ledger whose every method fails a few times from its n-th call on, or all of them while it is full.
 
-    def __init__(self, inner: MemoryLedger, nth: int = 0, times: int = 2) -> None:
+    Where it is `late`, the calls have done what they were asked for before they fail.
+    """
+
+    def __init__(self, inner: MemoryLedger, nth: int = 0, times: int = 2, *, is_late: bool = False) -> None:
         self._inner = inner
         self._nth = nth
         self._times = times
+        self._is_late = is_late
         self.is_full = False
         self.counts: dict[str, int] = {}
 
@@ -144,6 +148,8 @@ class Failing:
         def called(*args: object, **kwargs: object) -> object:
             count = self.counts[name] = self.counts.get(name, 0) + 1
             if self.is_full or self._nth <= count < self._nth + self._times:
+                if self._is_late:
+                    found(*args, **kwargs)
                 raise ServiceUnavailable(FULL)
             return found(*args, **kwargs)
 
@@ -159,9 +165,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
+@pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
-async def test_whichever_call_of_the_ledger_fails_the_work_goes_on(world: World, nth: int) -> None:
-    failing = Failing(world.ledger, nth)
+async def test_whichever_call_of_the_ledger_fails_the_work_goes_on(world: World, nth: int, *, is_late: bool) -> None:
+    failing = Failing(world.ledger, nth, is_late=is_late)
     world.ledger = cast("MemoryLedger", failing)
     await world.sync()
     world.folder.write("file0.md", b"text 0\nedited")
