@@ -42,13 +42,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def eventually(holds: Callable[[], object], why: Callable[[], str], seconds: float = PATIENCE_SECONDS) -> None:
+def eventually(
+    holds: Callable[[], object],
+    why: Callable[[], str],
+    seconds: float = PATIENCE_SECONDS,
+    *,
+    pause_seconds: float = POLL_SECONDS,
+) -> None:
     """Wait until something holds; fail with the reason when it does not within a time that is ample."""
     deadline_seconds = time.monotonic() + seconds
     while not holds():
         if time.monotonic() >= deadline_seconds:
             pytest.fail(f"not within {seconds:g} s: {why()}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(pause_seconds)
 
 
 def provider_settings(server: EmbeddingServer, **others: object) -> dict[str, str]:

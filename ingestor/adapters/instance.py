@@ -7,9 +7,11 @@ the lock go when its holder dies, however it dies; the record beside it is only 
 import fcntl
 import json
 import os
+import secrets
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from ingestor.core.errors import AlreadyRunning, ConfigError
 from ingestor.core.shortage import shortage
@@ -21,6 +23,8 @@ _PAUSE_SECONDS = 0.05
 """Another process that only asks whether an instance lives holds the lock for an instant: tried again for a second."""
 _PATIENCE_SECONDS = 30.0
 """How long a holder that has not introduced itself is waited for: it begins, or upgrades a ledger and ends."""
+LIFE: Final = secrets.token_hex(8)
+"""Names this process in what it leaves for others: a process id is soon that of another one, in a container at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class InstanceRecord:
     chroma_port: int = 0
     http_url: str = ""
     """Where people and programs reach it; empty where they cannot."""
+    life: str = ""
+    """Names the process; what another one has noted of its work says nothing about this one's."""
 
 
 class Instance:

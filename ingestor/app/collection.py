@@ -19,7 +19,7 @@ from ingestor.adapters.chroma_journal import write_ahead
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.chroma_sink import ChromaSink, HnswConfig, open_sink
 from ingestor.adapters.folder_lock import FolderLock
-from ingestor.adapters.instance import Instance, InstanceRecord
+from ingestor.adapters.instance import LIFE, Instance, InstanceRecord
 from ingestor.adapters.journal import Journal
 from ingestor.adapters.rename_note import RenameNote
 from ingestor.app.embedder import function_of, recipe_of
@@ -84,6 +84,7 @@ def announce(  # noqa: PLR0913 - what others are told
             chroma_host=SERVER_HOST if is_served else "",
             chroma_port=(port or settings.chroma.port) if is_served else 0,
             http_url=http_url,
+            life=LIFE,
         )
     )
 

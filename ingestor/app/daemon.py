@@ -15,7 +15,7 @@ import structlog
 from ingestor.adapters import chroma_client
 from ingestor.adapters.chroma_server import ChromaServer
 from ingestor.adapters.ending_signals import ending_signals
-from ingestor.adapters.instance import InstanceRecord
+from ingestor.adapters.instance import LIFE, InstanceRecord
 from ingestor.adapters.notify import Notifier
 from ingestor.adapters.runtime import SystemRuntime
 from ingestor.app.collection import SERVER_HOST, announce, endpoint, hold, open_client, open_collections, serve
@@ -127,6 +127,7 @@ async def _follow(
         SystemRuntime(),
         supervise=opening.server.ensure if opening.server else None,
         beside=[each.run for each in compactors],
+        life=LIFE,
     )
     await daemon.run(live.stop)
 

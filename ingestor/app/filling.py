@@ -20,6 +20,7 @@ import structlog
 from ingestor.adapters.chroma_catalog import ChromaCatalog, CollectionRow
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.folder import Folder
+from ingestor.adapters.instance import LIFE
 from ingestor.adapters.ledger import SqliteLedger
 from ingestor.adapters.ledger_files import LedgerFiles
 from ingestor.adapters.runtime import SystemRuntime
@@ -159,7 +160,7 @@ async def fill(  # noqa: PLR0913 - what it begins from, and how it tells and end
         async with pipelines_of(sources) as pipelines:
             lines = [line_of(each.settings, pipeline) for each, pipeline in zip(sources, pipelines, strict=True)]
             finished = asyncio.Event()
-            daemon = Daemon(lines, _Hushed(notifier), SystemRuntime(), supervise=supervise)
+            daemon = Daemon(lines, _Hushed(notifier), SystemRuntime(), supervise=supervise, life=LIFE)
             judge = _Judge(
                 ground.next_sources,
                 lines[:count],

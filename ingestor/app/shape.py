@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ingestor.adapters.instance import InstanceRecord
 from ingestor.app.status import Status, waits_of
 from ingestor.core.escaping import spelled
 from ingestor.core.listing import Listed
@@ -32,7 +33,7 @@ def status_json(found: Status) -> dict[str, Any]:
         "data_dir": found.data_dir,
         "collection": found.collection,
         "chroma": found.chroma,
-        "daemon": asdict(found.daemon) if found.daemon else None,
+        "daemon": _daemon_json(found.daemon) if found.daemon else None,
         "documents": totals.documents if totals else 0,
         "chunks": totals.chunks if totals else 0,
         "tombstones": found.tombstones,
@@ -47,6 +48,7 @@ def status_json(found: Status) -> dict[str, Any]:
         "held_examples": [spelled(path) for path in found.held_examples],
         "last_reconcile": found.last_reconcile,
         "watching": found.watching,
+        "is_behind": found.is_behind,
         "outage": found.outage,
         "undecided": found.undecided,
         "next_call_seconds": found.next_call_seconds,
@@ -58,6 +60,10 @@ def status_json(found: Status) -> dict[str, Any]:
             "kept": found.kept.as_json() if found.kept else None,
         },
     }
+
+
+def _daemon_json(daemon: InstanceRecord) -> dict[str, Any]:
+    return {name: value for name, value in asdict(daemon).items() if name != "life"}
 
 
 def problem_json(source: str, path: str, problem: Problem) -> dict[str, Any]:

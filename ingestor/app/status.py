@@ -121,7 +121,7 @@ def _status(settings: Settings) -> Status:
         if ledger is not None:
             totals = ledger.totals()
             reconcile = json.loads(ledger.note(LAST_RECONCILE_NOTE) or "null")
-            state = json.loads(ledger.note(STATE_NOTE) or "{}")
+            state = state_of(ledger, running)
             tombstones = ledger.tombstones()
             undecided = held_by(ledger.note(UNDECIDED_NOTE))
             unreadable = len(_unreadable(ledger))
@@ -145,17 +145,24 @@ def _status(settings: Settings) -> Status:
         held_deletions=len(held),
         held_examples=held[:MAX_EXAMPLES],
         unreadable_folders=unreadable,
-        watching=str(state.get("watching", "")) if running else "",
+        watching=str(state.get("watching", "")),
         outage=_outage(settings, state) if running else "",
-        is_behind=bool(state.get("is_behind")) and running is not None,
-        next_call_seconds=state.get("next_call_seconds") if running else None,
-        restless=state.get("restless", ()) if running else (),
+        # Of who has noted nothing yet, nobody knows what it will find.
+        is_behind=running is not None and bool(state.get("is_behind", True)),
+        next_call_seconds=state.get("next_call_seconds"),
+        restless=state.get("restless", ()),
         undecided=undecided.sentence if undecided else "",
         unfinished=unfinished(settings),
         kept=kept(settings),
         owner=own.id,
         refused=own.refused(settings.chroma.collection),
     )
+
+
+def state_of(ledger: SqliteLedger, running: InstanceRecord | None) -> Mapping[str, Any]:
+    """What the process that is at work has noted of itself; nothing where another one did, which has gone since."""
+    noted: dict[str, Any] = json.loads(ledger.note(STATE_NOTE) or "{}")
+    return noted if running is not None and noted.get("life", "") == running.life else {}
 
 
 def _outage(settings: Settings, state: Mapping[str, Any]) -> str:

@@ -80,10 +80,10 @@ class Daemon:
 
     `supervise` blocks and keeps an outside service alive, each second; it is given a complaint about the service, or
     "", and tells whether the service was started again. What is `beside` runs for as long as the daemon, from when
-    the folders have been compared.
+    the folders have been compared. `life` names this process to those who read what it notes of its state.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it runs, beside what, and for whom
         self,
         lines: Sequence[Line],
         notifier: ServiceNotifier,
@@ -91,6 +91,7 @@ class Daemon:
         *,
         supervise: Callable[[str], bool] | None = None,
         beside: Sequence[Callable[[], Awaitable[None]]] = (),
+        life: str = "",
     ) -> None:
         self._lines = lines
         self._pipelines = [line.pipeline for line in lines]
@@ -98,6 +99,7 @@ class Daemon:
         self._runtime = runtime
         self._supervise = supervise
         self._beside = beside
+        self._life = life
         self._patrols = [Patrol(line.pipeline, line.follower) for line in lines]
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -196,6 +198,7 @@ class Daemon:
             await line.pipeline.account.tell()
             state = json.dumps(
                 {
+                    "life": self._life,
                     "watching": line.follower.watching,
                     "outage": line.pipeline.outage,
                     "is_behind": line.is_behind,

@@ -107,8 +107,11 @@ class Follower:
 
     @property
     def is_behind(self) -> bool:
-        """Whether something was heard of that is not answered yet: not found equal, and not queued either."""
-        return self._is_looking or self._doubt is not None or len(self._settling) > 0
+        """Whether something was heard of that is not answered yet: not found equal, and not queued either.
+
+        Before the first comparison nobody knows what there is to be heard of.
+        """
+        return not self.reconciled.is_set() or self._is_looking or self._doubt is not None or len(self._settling) > 0
 
     @property
     def restless(self) -> Sequence[str]:

@@ -112,6 +112,9 @@ class SourceStatus(Counts):
     held_examples: list[str]
     last_reconcile: dict[str, Any] | None
     watching: str
+    is_behind: bool
+    """Whether something is still looked at, or not known yet, so that nobody can say that the collection equals the
+    folder."""
     outage: str
     undecided: str
     """What keeps new texts from being embedded until `ingestor approve`; empty when nothing does."""

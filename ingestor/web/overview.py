@@ -114,7 +114,7 @@ def overview_of(live: Live, rate: Rate, words: Words) -> Overview:
     unreadable = sum(each.unreadable_folders for each in found)
     signs = {notice.name for notice in notices} | {"good"}
     signs |= {"problems"} if unreadable + sum(each.problems for each in totals) else set()
-    signs |= {"busy"} if queued + in_flight else set()
+    signs |= {"busy"} if queued + in_flight or any(line.is_behind for line in live.lines) else set()
     return Overview(
         health=next(name for name in _MOODS if name in signs),
         documents=sum(each.documents for each in totals),

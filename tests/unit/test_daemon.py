@@ -72,7 +72,11 @@ class Life:
         self.pipeline = world.pipeline()
         follower = self.pipeline.follower(self.watch, quiet_seconds=0.1, rules_file=".ingestorignore")
         self.daemon = Daemon(
-            [Line(self.pipeline, follower, self.watch)], self.heard, SystemRuntime(), supervise=supervise
+            [Line(self.pipeline, follower, self.watch)],
+            self.heard,
+            SystemRuntime(),
+            supervise=supervise,
+            life="this life",
         )
 
     async def run(self) -> None:
@@ -118,8 +122,9 @@ async def test_before_the_first_comparison_it_does_not_claim_to_be_in_step(
 
     monkeypatch.setattr(world.folder, "scan", slow)
     running = asyncio.create_task(life.run())
-    await until(lambda: life.heard.states.count("alive") > 3)
+    await until(lambda: life.heard.states.count("alive") > 3 and STATE_NOTE in world.ledger.notes)
     assert set(life.heard.states) == {"alive", "the folder is compared for the first time"}
+    assert json.loads(world.ledger.notes[STATE_NOTE])["is_behind"]
     gate.set()
     await until(lambda: "the collection equals the folder" in life.heard.states)
     life.stop.set()
@@ -417,6 +422,7 @@ async def test_usage_and_state_are_kept_for_other_processes(world: World) -> Non
     await until(lambda: world.ledger.usage.texts == 2 and STATE_NOTE in world.ledger.notes)
     await until(lambda: not json.loads(world.ledger.notes[STATE_NOTE])["is_behind"])
     assert json.loads(world.ledger.notes[STATE_NOTE]) == {
+        "life": "this life",
         "watching": "scripted",
         "outage": "",
         "is_behind": False,

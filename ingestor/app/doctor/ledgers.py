@@ -1,15 +1,15 @@
 """Check: what the ledgers tell: whether they can be read, what waits, what went wrong."""
 
-import json
 from collections.abc import Iterator, Sequence
 
+from ingestor.adapters.instance import InstanceRecord
 from ingestor.adapters.ledger_schema import is_behind
 from ingestor.app.doctor.premises import Premises
 from ingestor.app.parts import ledger_of
+from ingestor.app.status import state_of
 from ingestor.app.waits import reason_of, told_wait
 from ingestor.core.diagnosing import Finding, failure, hint, warning, well
 from ingestor.core.errors import IngestorError
-from ingestor.engine.daemon import STATE_NOTE
 from ingestor.engine.gate import UNDECIDED_NOTE, held_by
 from ingestor.engine.guard import holding_in
 from ingestor.ports import Totals
@@ -20,17 +20,18 @@ _NAME = "ledger"
 
 def check(premises: Premises) -> Sequence[Finding]:
     """Each ledger; none is made."""
-    is_attended = premises.running() is not None
+    running = premises.running()
     found: list[Finding] = []
     for settings in premises.sources:
         try:
-            found += _of(settings, is_attended=is_attended)
+            found += _of(settings, running)
         except IngestorError as error:
             found.append(failure(_NAME, error))
     return found
 
 
-def _of(settings: Settings, *, is_attended: bool) -> Iterator[Finding]:
+def _of(settings: Settings, running: InstanceRecord | None) -> Iterator[Finding]:
+    is_attended = running is not None
     file = settings.data_dir / settings.ledger_file
     if not is_attended and is_behind(file):
         sentence = f"{file} was left by an older version of ingestor"
@@ -43,7 +44,7 @@ def _of(settings: Settings, *, is_attended: bool) -> Iterator[Finding]:
         totals = ledger.totals()
         undecided = held_by(ledger.note(UNDECIDED_NOTE))
         held = len(holding_in(ledger).waiting)
-        outage = str(json.loads(ledger.note(STATE_NOTE) or "{}").get("outage", "")) if is_attended else ""
+        outage = str(state_of(ledger, running).get("outage", ""))
     sentence = f"{file} can be read: documents {totals.documents:,}, waiting {totals.queued:,}"
     yield well(_NAME, sentence, documents=totals.documents, chunks=totals.chunks, queued=totals.queued)
     yield from _left(totals, is_attended=is_attended)
