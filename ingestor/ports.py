@@ -59,6 +59,12 @@ class Source(Protocol):
     def looks(self, paths: Sequence[str]) -> list[Stat | DocumentError | TransientError | None]:
         """What `look` returns or raises for each path, in their order; what they share is looked at once."""
 
+    def place(self) -> str:
+        """What the root is now: equal as long as it is the same folder, with the same disks mounted at and below it.
+
+        Raises `ServiceUnavailable` when it is missing or no folder.
+        """
+
     def read(self, path: str) -> Content:
         """Read a regular file whole while it does not change; at most `max_file_bytes` are ever held in memory.
 

@@ -31,9 +31,9 @@ from ingestor.core.model import Content, Snapshot, Stat
 class MemoryFolder:
     """Files as a mapping. Folders are there as long as a file lies below them.
 
-    Faults, set by a test: `is_missing` (the root is gone), `unreadable` (folder -> reason), `read_faults` (path -> what
-    its next read raises), `unsettled` (paths still being written), `closed` (files that may not be read). Without a
-    clock, `now_ns`, a second passes with each change.
+    Faults, set by a test: `is_missing` (the root is gone), `disk` (what is mounted there), `unreadable` (folder ->
+    reason), `read_faults` (path -> what its next read raises), `unsettled` (paths still being written), `closed` (files
+    that may not be read). Without a clock, `now_ns`, a second passes with each change.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class MemoryFolder:
         self.rules = rules or Rules([], [])
         self.max_file_bytes = max_file_bytes
         self.is_missing = False
+        self.disk = "the disk"
         self.unreadable: dict[str, str] = {}
         self.read_faults: dict[str, IngestorError] = {}
         self.unsettled: set[str] = set()
@@ -229,6 +230,10 @@ class MemoryFolder:
     def _tick(self) -> None:
         next_ns = self._ticks + 1_000_000_000 if self._now_ns is None else self._now_ns()
         self._ticks = max(self._ticks + 1, next_ns)
+
+    def place(self) -> str:
+        self._check_root()
+        return self.disk
 
     def _check_root(self) -> None:
         if self.is_missing:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
+from ingestor.adapters.mounts import mounts_below, read_mounts
 from ingestor.adapters.reading import GONE, PERMISSION_REMEDY, READ_FLAGS, FileReader, kind_of, stat_of
 from ingestor.adapters.rules import RULES_FILE, Rules, Scope
 from ingestor.core.attaching import (
@@ -192,6 +193,12 @@ class Folder:
         except TransientError as error:
             return [error] * len(paths)
         return found
+
+    def place(self) -> str:
+        """See the port; mounts are told by their points and kinds."""
+        device, inode = self._root_identity()
+        below = mounts_below(os.path.realpath(self._root), read_mounts())
+        return "\n".join((f"{device} {inode}", *(f"{mount.kind} {mount.point}" for mount in below)))
 
     def _look(self, path: str, ways: _Ways) -> Stat | None:
         if not _is_spelled_well(path):

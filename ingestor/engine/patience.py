@@ -39,6 +39,8 @@ class Patience:
         self._is_asked = False
         """Whether a call is out, or about to go out, that finds out whether the outage is over."""
         self._answered = asyncio.Event()
+        self._inside = 0
+        """How many calls are being carried out, or wait."""
 
     @property
     def error(self) -> ServiceUnavailable | None:
@@ -51,6 +53,17 @@ class Patience:
         Raises the `ServiceUnavailable` of an outage that has lasted for `most_seconds`, and at once whatever else it
         raises: a deletion that is held back is no outage of the ledger that says so.
         """
+        self._inside += 1
+        try:
+            return await self._outlast(attempt)
+        except asyncio.CancelledError:
+            if self._inside == 1:
+                self._error = None  # it is nobody's any more, and nobody would find out that it is over
+            raise
+        finally:
+            self._inside -= 1
+
+    async def _outlast(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         is_asking = False
         try:
             while True:

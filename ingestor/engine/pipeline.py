@@ -153,6 +153,7 @@ class Pipeline:
             parts.ledger,
             self._ledger_lane,
             parts.runtime,
+            looker=looker,
             tally=self.tally,
             in_work=self.in_work,
             intake=self._intake,

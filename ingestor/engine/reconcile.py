@@ -11,6 +11,7 @@ allows (`Guard`), until somebody approves of it or the files come back.
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import structlog
 
@@ -22,6 +23,7 @@ from ingestor.core.settling import GONE_SECONDS
 from ingestor.engine.guard import Guard
 from ingestor.engine.in_work import InWork, Seen
 from ingestor.engine.intake import Intake
+from ingestor.engine.looking import Looker
 from ingestor.engine.tally import Tally
 from ingestor.ports import Lane, Ledger, Runtime, Source
 
@@ -51,6 +53,10 @@ class Reconciled:
     seconds: float
 
 
+_Compared: TypeAlias = tuple[Reconciled, Mapping[str, Glance | None]]
+"""Counts, and what is gone."""
+
+
 class Reconciler:
     """Compares and queues; carries nothing out itself."""
 
@@ -61,6 +67,7 @@ class Reconciler:
         lane: Lane,
         runtime: Runtime,
         *,
+        looker: Looker,
         tally: Tally,
         in_work: InWork,
         intake: Intake,
@@ -68,6 +75,7 @@ class Reconciler:
         limit: DeletionLimit,
     ) -> None:
         self._source = source
+        self._looker = looker
         self._ledger = ledger
         self._lane = lane
         self._runtime = runtime
@@ -113,8 +121,15 @@ class Reconciler:
             gone |= (await self._reconcile(folder, Priority.LIVE))[1]
         await self._intake.take_gone(gone, pause_seconds=GONE_SECONDS)
 
-    async def _reconcile(self, below: str, priority: Priority) -> tuple[Reconciled, Mapping[str, Glance | None]]:
-        """Compare a part, and queue what is present and differs; returns what is gone besides, unless it is held.
+    async def _reconcile(self, below: str, priority: Priority) -> _Compared:
+        """Compare a part, and queue what is present and differs; returns what is gone besides, unless it is held."""
+        if below:
+            return await self._compare(below, priority)
+        async with self._looker.comparing():
+            return await self._compare("", priority)
+
+    async def _compare(self, below: str, priority: Priority) -> _Compared:
+        """As `_reconcile`, at a place that is known.
 
         The folder is scanned first, and the ledger is asked then, so that what was committed in between is compared
         with an older look: at worst it is looked at once more. A path in work at that moment is judged by its turn at
@@ -125,6 +140,8 @@ class Reconciler:
         glances = await self._lane.run(self._ledger.glances, below)
         in_work = self._seen_in_work(below, snapshot)
         found = await self._runtime.in_thread(difference, snapshot, glances, self._cutting)
+        if below and found.gone:
+            await self._looker.see_that_it_is_the_same()
         free = await self._guard.judge(below, snapshot, glances, found.gone)
         if free is None:
             return await self._reconcile("", priority)

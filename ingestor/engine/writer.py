@@ -221,7 +221,8 @@ class Writer:
 def _is_to_be_written(write: Write, found: Standing) -> bool:
     """Whether a write is carried out, given what a look at its path has just found.
 
-    What cannot be looked at is not taken for gone, nor for another one; but nothing is deleted because of it.
+    What cannot be looked at is not taken for gone, nor for another one; but what has no file that could be looked at is
+    not made less of, neither by a removal nor by a problem that takes its records.
     """
     is_removal = write.plan.after is None
     match found:
@@ -232,7 +233,7 @@ def _is_to_be_written(write: Write, found: Standing) -> bool:
         case Standing.CHANGED:
             return write.is_overdue and not is_removal
         case Standing.UNKNOWN:
-            return not is_removal
+            return not is_removal and (bool(write.plan.embed) or not write.plan.drop)
 
 
 def _settle(group: Sequence[_HandedIn], error: IngestorError) -> None:

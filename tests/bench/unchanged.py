@@ -29,6 +29,7 @@ from ingestor.core.guarding import DeletionLimit
 from ingestor.core.model import Entry
 from ingestor.engine.in_work import InWork
 from ingestor.engine.intake import Intake
+from ingestor.engine.looking import Looker
 from ingestor.engine.reconcile import Reconciler
 from ingestor.engine.tally import Tally
 from ingestor.logs import configure_logs
@@ -145,11 +146,13 @@ async def _compare(folder: Path, ledger: Path) -> dict[str, Any]:
     seconds, floors = [], []
     with contextlib.closing(SqliteLedger(ledger)) as known:
         runtime, tally, in_work = SystemRuntime(), Tally(), InWork()
+        source = _source(folder)
         reconciler = Reconciler(
-            _source(folder),
+            source,
             known,
             lane,
             runtime,
+            looker=Looker(source, runtime, cutting=Cutter().recipe),
             tally=tally,
             in_work=in_work,
             intake=Intake(known, lane, runtime, tally=tally, in_work=in_work),

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from ingestor.adapters import folder as folder_module
 from ingestor.adapters.folder import Folder
+from ingestor.adapters.mounts import Mount
 from ingestor.adapters.reading import RETRY_SECONDS
 from ingestor.adapters.rules import RULES_FILE, Rules
 from ingestor.core.attaching import SETTINGS_FILE, UNTELLABLE
@@ -273,6 +274,35 @@ def test_a_look_at_many_is_a_look_at_each(bench: Bench) -> None:
     assert [path for path, look in zip(paths, found, strict=True) if look] == [
         path for path in paths if path in bench.source.scan().files or path == "broken/g.md"
     ]
+
+
+def test_the_place_is_the_same_until_another_folder_is_there(bench: Bench) -> None:
+    bench.write("a.md")
+    place = bench.source.place()
+    bench.write("sub/b.md")
+    bench.delete("a.md")
+    assert bench.source.place() == place
+    bench.remove_root()
+    with pytest.raises(ServiceUnavailable):
+        bench.source.place()
+
+
+def test_another_folder_or_a_disk_mounted_below_it_is_another_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    source = Disk(root, Rules([], [])).source
+    places = {source.place()}
+    root.rename(tmp_path / "former")
+    root.mkdir()
+    places.add(source.place())
+    mounts = (Mount("/", "ext4"), Mount(f"{root}/sub", "nfs4"), Mount(f"{root}-beside", "nfs4"))
+    monkeypatch.setattr(folder_module, "read_mounts", lambda: mounts)
+    places.add(source.place())
+    assert len(places) == 3
+    monkeypatch.setattr(folder_module, "read_mounts", lambda: mounts[:2])
+    assert source.place() in places, "what is mounted elsewhere counts for nothing"
 
 
 def test_a_look_at_many_of_a_root_that_is_missing_tells_nothing_of_any(tmp_path: Path) -> None:

@@ -281,6 +281,12 @@ class Oracles:
             left = {id_: self._world.sink.held[id_].metadata or {} for id_ in ids if id_ in self._world.sink.held}
             if path in self._world.documents or any(metadata["source"] != path for metadata in left.values()):
                 del self._kept_back[path]  # its file has come back, or was renamed
+            elif any(
+                (record.metadata or {})["source"] == path
+                for id_, record in self._world.records.items()
+                if id_ not in ids
+            ):
+                del self._kept_back[path]  # an edit of it was read before it went
             elif len(left) < len(ids):
                 self.accuse("a held deletion was carried out", path)
 

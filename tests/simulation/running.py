@@ -14,7 +14,6 @@ from tests.simulation.world import Scenario, World
 
 OPEN: Mapping[str, str] = {
     "late retag": "old metadata that comes after new one, of a call that was given up, stays until the hourly audit",
-    "folder empty": "what is queued when a disk goes and leaves an empty mount point is taken for deleted",
 }
 """Operations, faults and oracles that are left out as long as the engine is known to fail at them, with the reason."""
 

@@ -207,6 +207,9 @@ class _Watched:
     def looks(self, paths: Sequence[str]) -> list[Stat | DocumentError | TransientError | None]:
         return [None] * len(paths) if self._is_empty else self._world.folder.looks(paths)
 
+    def place(self) -> str:
+        return "a mount point" if self._is_empty else self._world.folder.place()
+
     def read(self, path: str) -> Content:
         if self._is_empty:
             raise UnstableDocument("the file vanished before it was read", retry_after_seconds=0.2)

@@ -18,6 +18,7 @@ from ingestor.engine.following import Follower
 from ingestor.engine.guard import APPROVED_NOTE
 from ingestor.engine.in_work import InWork
 from ingestor.engine.intake import Intake
+from ingestor.engine.looking import Looker
 from ingestor.engine.reconcile import Reconciler
 from ingestor.engine.tally import Tally
 from tests.doubles_folder import MemoryFolder
@@ -46,6 +47,7 @@ class Scene:
                 self.ledger,
                 self.lane,
                 runtime,
+                looker=Looker(self.folder, runtime, cutting="c1"),
                 tally=tally,
                 in_work=in_work,
                 intake=intake,

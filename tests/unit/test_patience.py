@@ -92,6 +92,16 @@ async def test_when_the_one_that_asks_is_cancelled_another_one_asks() -> None:
     assert patience.error is None
 
 
+async def test_an_outage_that_nobody_waits_for_any_more_is_none() -> None:
+    patience, disk = Patience(FakeRuntime(), float("inf")), Disk(refusals=float("inf"))
+    asking = [asyncio.create_task(patience.outlast(disk.attempt)) for _ in range(2)]
+    await until(lambda: disk.attempts > 3)
+    for task, is_last in zip(asking, (False, True), strict=True):
+        task.cancel()
+        await asyncio.wait({task})
+        assert (patience.error is None) is is_last
+
+
 @pytest.mark.parametrize("error", [LedgerCorrupt("the ledger is damaged"), DeletionHeld("a deletion is held back")])
 async def test_what_is_no_outage_is_raised_at_once(error: IngestorError) -> None:
     patience = Patience(FakeRuntime(), float("inf"))

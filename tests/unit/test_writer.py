@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import cast
 
 import pytest
 
 from ingestor.core.errors import IngestorError, RejectedByChroma, ServiceUnavailable
-from ingestor.core.model import Change, Outcome, Plan, Priority, Record
+from ingestor.core.model import Change, Entry, Outcome, Plan, Priority, Record, Stat
 from ingestor.core.reconciling import Standing
+from ingestor.engine.in_work import Overtaken
 from ingestor.engine.looking import Looker
 from ingestor.engine.sync import Protocol, Write
 from ingestor.engine.writer import SHORT_GROUP_RECORDS, SHORT_GROUPS, Writer
@@ -219,3 +221,19 @@ async def test_a_ledger_that_fails_ahead_is_asked_again_and_fails_those_whose_tu
         ended = await asyncio.gather(*others, return_exceptions=True)
     assert {type(each) for each in ended} == {ServiceUnavailable}
     assert protocol.groups == [["first"]]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DELETED, Outcome.PROBLEM])
+async def test_what_cannot_be_looked_at_loses_no_records(outcome: Outcome) -> None:
+    protocol, folder = GatedProtocol(), StillFolder()
+    folder.found["a"] = Standing.UNKNOWN
+    entry = Entry("a", "a", Stat(1, 1, 1, 1, 1), "hash", "cutting", {"a:1": "tag"})
+    after = None if outcome is Outcome.DELETED else entry
+    lost = Write(Plan("a", outcome, entry, after, drop=("a:1",)), (), Change("a", Priority.LIVE, 0.0, 0.0))
+    async with running(protocol, folder) as (writer, _):
+        with pytest.raises(Overtaken):
+            await writer.write(lost)
+        protocol.gate.release()
+        added = replace(write("a", Priority.LIVE), plan=replace(live("a").plan, after=entry))
+        assert await writer.write(added) is Standing.UNKNOWN, "what adds to it is written, and looked at again"
+    assert protocol.groups == [["a"]]
