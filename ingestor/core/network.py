@@ -15,9 +15,12 @@ from ingestor.core.errors import ConfigError
 CHROMA_CLOUD_URL: Final = "https://api.trychroma.com"
 DIRECT: Final = "none"
 """What a setting holds in place of a proxy that nobody shall pass, whatever the environment says."""
+MASK: Final = "********"
+"""Stands for what nobody may see."""
 _SOCKS: Final = "socks"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _CHROMA_PORT: Final = 8000
+_QUERY: Final = re.compile("[?#]")
 _HOST: Final = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
 
 
@@ -124,6 +127,15 @@ def server_url(host: str, port: int | None = None, *, is_encrypted: bool = False
     its_port = parts.port or port or (None if scheme else _CHROMA_PORT)
     scheme = "https" if is_encrypted else scheme or "http"
     return f"{scheme}://{name}{f':{its_port}' if its_port else ''}{parts.path.rstrip('/')}"
+
+
+def masked_url(url: str) -> str:
+    """A URL for people: user name and password, query and fragment are masked, whatever it is that was written."""
+    scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
+    _, at, place = rest.rpartition("@")
+    ends = _QUERY.search(place)
+    query = f"{ends.group()}{MASK}" if ends else ""
+    return f"{scheme}{slashes}{MASK if at else ''}{at}{place[: ends.start()] if ends else place}{query}"
 
 
 def is_loopback(host: str) -> bool:

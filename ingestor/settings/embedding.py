@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ingestor.core.errors import ConfigError
 from ingestor.core.profiles import PROVIDERS, checked_dimensions, profile_for
-from ingestor.settings.kinds import Group, Name, Place, Proxied, Secret
+from ingestor.settings.kinds import Endpoint, EndpointUrl, Group, Name, Place, Proxied, Secret
 from ingestor.settings.variables import provider_key
 
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
@@ -42,7 +42,7 @@ class EmbeddingSettings(Group):
     """`local` (no key, no network), `openai` (any OpenAI-compatible endpoint) or one more of `ingestor models`."""
     model: Name = ""
     """Name of the model; empty: the provider's default."""
-    base_url: Name = ""
+    base_url: Endpoint = EndpointUrl("")
     """URL of the endpoint; empty: the provider's own. What follows a `?` goes behind `/embeddings`."""
     api_key: Secret = None
     """Key of the endpoint; falls back to `OPENAI_API_KEY` or `DASHSCOPE_API_KEY`."""
@@ -89,9 +89,10 @@ class EmbeddingSettings(Group):
 
     @field_validator("base_url")
     @classmethod
-    def _check_base_url(cls, value: str) -> str:
+    def _check_base_url(cls, url: EndpointUrl) -> EndpointUrl:
+        value = url.get_secret_value()
         if not value:
-            return value
+            return url
         if not value.startswith(("http://", "https://")):
             message = "it must begin with http:// or https://"
             raise ValueError(message)
@@ -109,12 +110,12 @@ class EmbeddingSettings(Group):
                 " the deployment as embedding.model"
             )
             raise ValueError(message)
-        return value
+        return url
 
     @property
     def endpoint_url(self) -> str:
         """Where the model is asked; empty for one in this process."""
-        return self.base_url or PROVIDERS[self.provider].base_url
+        return self.base_url.get_secret_value() or PROVIDERS[self.provider].base_url
 
     @property
     def model_name(self) -> str:

@@ -6,9 +6,9 @@ Invariant: what passes can be sent, logged and written down; no error repeats a 
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 from pydantic_settings import NoDecode
@@ -16,7 +16,7 @@ from pydantic_settings import NoDecode
 from ingestor.core.errors import ConfigError, UnusableMetadata
 from ingestor.core.formats import Format
 from ingestor.core.metadata import Layer, layer_of
-from ingestor.core.network import DIRECT, proxy_of
+from ingestor.core.network import DIRECT, MASK, masked_url, proxy_of
 
 _MAX_NAME_CHARACTERS = 500
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
@@ -102,7 +102,32 @@ class ProxyUrl(SecretStr):
 
     def _display(self) -> str:
         value = self.get_secret_value()
-        return value if value == DIRECT else proxy_of(value, "").shown
+        if value == DIRECT:
+            return value
+        try:
+            return proxy_of(value, "").shown
+        except ConfigError:
+            return MASK  # it was not looked at yet, and is no URL
+
+
+class EndpointUrl(SecretStr):
+    """URL of an endpoint, which everybody is shown without the user name, the password and the query it may hold."""
+
+    def _display(self) -> str:
+        return masked_url(self.get_secret_value())
+
+
+def _endpoint(value: EndpointUrl) -> EndpointUrl:
+    return EndpointUrl(_one_line(value.get_secret_value()))
+
+
+def secretive(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a model as somebody has written them, with each URL as what it is shown as."""
+    kinds: Mapping[str, Callable[[str], SecretStr]] = {"base_url": EndpointUrl, "proxy": ProxyUrl}
+    return {
+        name: kinds[name](value) if name in kinds and isinstance(value, str) else value
+        for name, value in values.items()
+    }
 
 
 def _proxy(value: ProxyUrl | None) -> ProxyUrl | None:
@@ -124,6 +149,7 @@ Names = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_lines)]
 HostNames = Annotated[tuple[Annotated[str, AfterValidator(_host_name)], ...], NoDecode, BeforeValidator(_lines)]
 Formats = Annotated[tuple[Format, ...], NoDecode, BeforeValidator(_lines)]
 Place = Annotated[Path, AfterValidator(_place)]
+Endpoint = Annotated[EndpointUrl, AfterValidator(_endpoint)]
 Proxied = Annotated[ProxyUrl | None, AfterValidator(_proxy)]
 Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]
 

@@ -14,13 +14,13 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from ingestor.core.errors import ConfigError
 from ingestor.core.escaping import escaped
-from ingestor.settings.kinds import ProxyUrl
+from ingestor.core.network import MASK
+from ingestor.settings.kinds import EndpointUrl, ProxyUrl
 from ingestor.settings.network import ambient
 from ingestor.settings.origins import Origin, check_known, default_folders, origins
 from ingestor.settings.tree import Settings, setting_names
 from ingestor.settings.variables import KEY_FALLBACKS, variable
 
-_PASSWORD = re.compile(r"//[^/@]*@")
 _QUOTED = re.compile("'([^']*)'")
 
 
@@ -146,8 +146,8 @@ def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, SecretStr) and not isinstance(value, ProxyUrl):
-        return "********"
+    if isinstance(value, SecretStr):
+        return str(value) if isinstance(value, EndpointUrl | ProxyUrl) else MASK
     if isinstance(value, tuple) or (isinstance(value, Mapping) and value):
-        return json.dumps(value, ensure_ascii=False)
-    return "" if value is None or value == {} else _PASSWORD.sub("//********@", str(value))
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return "" if value is None or value == {} else str(value)

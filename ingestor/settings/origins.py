@@ -7,7 +7,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ class Origin:
     """One place that settings come from: a label for people, the values by dotted name, and provider keys."""
 
     label: str
-    values: Mapping[str, Any]
-    provider_keys: Mapping[str, str]
+    values: Mapping[str, Any] = field(repr=False)
+    provider_keys: Mapping[str, str] = field(repr=False)
 
 
 def origins(config_file: Path | None, overrides: Mapping[str, Any]) -> list[Origin]:

@@ -29,7 +29,7 @@ from ingestor.settings.groups import (
     VectorSettings,
     WatchSettings,
 )
-from ingestor.settings.kinds import COLLECTION_NAME, Group, OwnMetadata, Patterns, Place
+from ingestor.settings.kinds import COLLECTION_NAME, Group, OwnMetadata, Patterns, Place, secretive
 from ingestor.settings.variables import DELIMITER, PREFIX
 
 LEDGER_FILE = "ledger.sqlite3"
@@ -51,7 +51,7 @@ def _without_secrets(value: object) -> object:
     if isinstance(value, Mapping) and "api_key" in value:
         message = "api_key does not belong here: the key is that of the embedding settings, or the provider's variable"
         raise ValueError(message)
-    return value
+    return secretive(value) if isinstance(value, Mapping) else value
 
 
 class SourceSettings(Group):

@@ -97,7 +97,7 @@ def test_whatever_cannot_be_is_asked_again_at_once_in_the_readers_language(site:
     }
     converse(site, "init", answers=answers, LANG="zh_CN.UTF-8", LC_ALL="")
     settings = load_settings(site.root / "ingestor.toml").settings
-    assert (settings.chroma.port, settings.chroma.collection, settings.embedding.base_url) == (8001, "ab-c", "")
+    assert (settings.chroma.port, settings.chroma.collection, str(settings.embedding.base_url)) == (8001, "ab-c", "")
     assert settings.watch_dir == site.root / "notes"
     assert not settings.watch_dir.exists()
 

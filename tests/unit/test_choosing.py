@@ -87,7 +87,7 @@ def test_the_configured_model_by_its_name_keeps_its_settings() -> None:
 def test_another_model_of_the_provider_keeps_what_is_the_provider_s() -> None:
     chosen = embedding_for(load_settings().settings, "unheard-of")
 
-    assert (chosen.provider, chosen.model, chosen.base_url) == ("openai", "unheard-of", "http://127.0.0.1:9/v1")
+    assert (chosen.provider, chosen.model, chosen.endpoint_url) == ("openai", "unheard-of", "http://127.0.0.1:9/v1")
     assert chosen.api_key is not None
     assert chosen.api_key.get_secret_value() == "configured-key"
     assert (chosen.requests_per_minute, chosen.timeout_seconds, chosen.max_batch_inputs) == (30, 5.0, 100)
@@ -105,7 +105,7 @@ def test_another_provider_gets_its_own_key_and_nothing_of_the_configured_one(
 
     assert chosen.api_key is not None
     assert chosen.api_key.get_secret_value() == "key-of-provider"
-    assert (chosen.provider, chosen.model, chosen.dimensions, chosen.base_url) == (
+    assert (chosen.provider, chosen.model, chosen.dimensions, str(chosen.base_url)) == (
         "dashscope",
         "text-embedding-v3",
         512,

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import traceback
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -248,7 +249,7 @@ def test_a_name_from_a_file_or_a_variable_loses_the_line_break_at_its_end(monkey
     monkeypatch.setenv("INGESTOR_EMBEDDING__BASE_URL", "https://api.example/v1\n")
     monkeypatch.setenv("INGESTOR_CHROMA__HOST", " ::1\r\n")
     settings = load_settings().settings
-    assert settings.embedding.base_url == "https://api.example/v1"
+    assert settings.embedding.endpoint_url == "https://api.example/v1"
     assert settings.chroma.url == "http://[::1]:8000"
 
 
@@ -277,6 +278,36 @@ def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row.value for row in loaded.rows() if row.name in {"embedding.api_key", "chroma.token"}} == {"********"}
     monkeypatch.setenv("INGESTOR_EMBEDDING__DIMENSIONS", SECRET)
     assert SECRET not in refused()
+
+
+def test_a_secret_of_a_url_is_used_and_never_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, proxy = f"https://me:{SECRET}@api.example/v1?key={SECRET}", f"http://me:{SECRET}@proxy.example:3128"
+    monkeypatch.setenv("INGESTOR_EMBEDDING__PROVIDER", "openai")
+    monkeypatch.setenv("INGESTOR_EMBEDDING__BASE_URL", url)
+    monkeypatch.setenv("INGESTOR_EMBEDDING__PROXY", proxy)
+    monkeypatch.setenv("INGESTOR_CHROMA__PROXY", proxy)
+    (place / "ca.pem").touch()
+    (place / "ingestor.toml").write_text(
+        f"[[sources]]\nfolder = 'a'\nembedding = {{ base_url = '{url}', proxy = '{proxy}', ca_file = 'ca.pem' }}\n"
+    )
+    loaded = load_settings()
+    (source,) = loaded.settings.each()
+    assert loaded.settings.embedding.endpoint_url == source.embedding.endpoint_url == url
+    shown = {row.name: row.value for row in loaded.rows()}
+    assert shown["embedding.base_url"] == "https://********@api.example/v1?********"
+    assert shown["chroma.proxy"] == "http://proxy.example:3128"
+    for told in (loaded, loaded.settings, source, source.embedding, shown, loaded.settings.model_dump()):
+        assert SECRET not in f"{told!r} {told!s}"
+
+
+@pytest.mark.parametrize("name", ["embedding.base_url", "embedding.proxy", "chroma.host", "chroma.proxy", "sources"])
+@pytest.mark.parametrize("written", ["ftp://me:{}@x", "me:{}@x:y", "http://me:{}?@x/#", "https://me:{}@x:99999"])
+def test_a_secret_of_a_url_that_is_wrong_is_in_no_error(name: str, written: str) -> None:
+    text = written.format(SECRET)
+    value = [{"folder": "a", "embedding": {"base_url": text, "proxy": text}}] if name == "sources" else text
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None, {"embedding.provider": "openai", "chroma.mode": "http", name: value})
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(("provider", "name"), [("openai", "OPENAI_API_KEY"), ("dashscope", "DASHSCOPE_API_KEY")])
@@ -371,7 +402,7 @@ def test_another_provider_of_a_source_gets_neither_key_nor_url_of_the_general_on
     (derived,) = settings.each()
     assert derived.embedding.api_key is not None
     assert derived.embedding.api_key.get_secret_value() == "sk-dashscope"
-    assert (derived.embedding.base_url, derived.embedding.max_concurrency) == ("", 3)
+    assert (derived.embedding.base_url.get_secret_value(), derived.embedding.max_concurrency) == ("", 3)
 
 
 def test_chunks_follow_a_model_that_takes_less_unless_they_are_set() -> None:
