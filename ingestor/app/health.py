@@ -43,16 +43,21 @@ def health(found: Status) -> Health:
     return _trouble(found) or _stopped(found) or _waiting(found) or _working(found)
 
 
+def held_back(deletions: int) -> str:
+    """How many deletions wait for approval, as a sentence."""
+    return counted(
+        deletions,
+        "1 deletion is held back until `ingestor approve`, or the file comes back",
+        f"{deletions} deletions are held back until `ingestor approve`, or the files come back",
+    )
+
+
 def _trouble(found: Status) -> Health | None:
     faulty = found.unreadable_folders + (found.totals.problems if found.totals else 0)
     if found.refused:
         sentence = found.refused
     elif found.held_deletions:
-        sentence = counted(
-            found.held_deletions,
-            "1 deletion is held back until `ingestor approve`, or the file comes back",
-            f"{found.held_deletions} deletions are held back until `ingestor approve`, or the files come back",
-        )
+        sentence = held_back(found.held_deletions)
     elif found.undecided:
         sentence = found.undecided
     elif found.daemon and found.watching.startswith(NOT_NOW):

@@ -68,12 +68,18 @@ def retry(
             if as_json:
                 print_json({"queued": [spelled(path) for path in queued]})
             else:
-                out.print(f"{len(queued)} queued" if queued else "no problems")
+                out.print(f"{len(queued)} queued" if queued else _nothing_to_retry(app.problems(loaded.settings)))
             return
         from ingestor.app.sync import sync
 
         report = run_in_order(sync(loaded.settings, lambda _: None, only_queued=True))
         finish(report, as_json=as_json)
+
+
+def _nothing_to_retry(problems: Sequence[object]) -> str:
+    if not problems:
+        return "no problems"
+    return "no document to try again: mend the folders that `ingestor problems` lists, and they are compared"
 
 
 def approve(

@@ -1,6 +1,7 @@
 """`ingestor verify`: whether folder, ledger and collection say the same."""
 
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,13 +30,15 @@ def verify(
     with errors_explained(debug=debug):
         loaded = settings_of(config, debug=debug, is_quiet=True)
         from ingestor.app import verify as app
+        from ingestor.app.status import held
 
         found = run_in_order(app.verify(loaded.settings, is_repair=repair))
         if as_json:
             print_json(_as_json(found))
         else:
+            kept = held(loaded.settings)
             for source in found.sources:
-                _print(source, is_repair=repair)
+                _print(source, frozenset(kept.get(source.source, ())), is_repair=repair)
         if not found.is_sound:
             raise typer.Exit(EXIT_PROBLEMS)
 
@@ -79,7 +82,7 @@ def _counts(audit: "Audit") -> dict[str, int]:
     return dict(sorted(Counter(finding.kind.value for finding in audit.findings).items()))
 
 
-def _print(found: "Verification", *, is_repair: bool) -> None:
+def _print(found: "Verification", held: AbstractSet[str], *, is_repair: bool) -> None:
     last = found.last
     if found.source:
         out.print(f"[bold]{shown(found.source)}[/]")
@@ -102,9 +105,12 @@ def _print(found: "Verification", *, is_repair: bool) -> None:
         mended = f"; {_sentence(found.first)} mended" if found.first.findings else ""
         out.print(f"folder, ledger and collection agree{mended}")
     elif last.findings:
-        out.print(
-            f"[bold red]they do not agree[/]: {_sentence(last)}" + ("" if is_repair else " - run it with --repair")
-        )
+        may_be_mended = not is_repair and any(finding.path not in held for finding in last.findings)
+        out.print(f"[bold red]they do not agree[/]: {_sentence(last)}" + (" - run it with --repair" * may_be_mended))
+    if held:
+        from ingestor.app.health import held_back
+
+        out.print(held_back(len(held)))
 
 
 def _sentence(audit: "Audit") -> str:

@@ -170,10 +170,13 @@ class Follower:
         kind = "folder" if hint.is_folder else "closed" if hint.is_closed else "changed"
         self._tally.hints[kind] += 1
         self._tally.hinted_seconds = self._runtime.now_seconds()
-        if not hint.is_folder and hint.path.endswith(SIDECAR_END):
-            # What is told of is the file that it is attached to; that file may rest, or be in the middle of a write.
-            hint = Hint(hint.path.removesuffix(SIDECAR_END))
-        if not self._settling.hear(hint, self._runtime.monotonic_seconds()):
+        heard = [hint]
+        if hint.path.endswith(SIDECAR_END):
+            # What is told of is the file that it is attached to; that file may rest, or be in the middle of a write. A
+            # folder of such a name is a fault of that file, and is a folder besides.
+            heard = [Hint(hint.path.removesuffix(SIDECAR_END)), *heard[: hint.is_folder]]
+        now_seconds = self._runtime.monotonic_seconds()
+        if not all(self._settling.hear(each, now_seconds) for each in heard):
             self._doubt = Doubt(f"more than {MAX_HINTS} paths changed at once", DoubtKind.HINTS)
         self._news.set()
 
@@ -253,7 +256,8 @@ class Follower:
     async def _answer(self, ready: Sequence[Heard]) -> None:
         folders = {heard.hint.path for heard in ready if heard.hint.is_folder}
         files = [heard for heard in ready if not heard.hint.is_folder]
-        folders |= {_folder_of(heard.hint.path) for heard in files if _name_of(heard.hint.path) in self._rules_files}
+        # A folder of that name is a fault of the folder that it lies in, until it goes.
+        folders |= {_folder_of(heard.hint.path) for heard in ready if _name_of(heard.hint.path) in self._rules_files}
         await self._look_at_files(files)
         await self._reconciler.reconcile_parts(folders)
         self._wake()

@@ -82,7 +82,11 @@ def test_what_is_held_back_stays_whatever_is_added_and_run_until_just_that_is_ap
         assert "ingestor approve" in held.err
         assert document_ids(site.at_rest()).keys() == OLD | NEW
     assert site.command("retry").code == 0
-    assert site.command("verify", "--repair").code == 3
+    for options in ((), ("--repair",)):
+        verified = site.command("verify", *options)
+        assert verified.code == 3
+        assert "130 deletions are held back until `ingestor approve`" in verified.out
+        assert "--repair" not in verified.out, "which does not mend what is held"
     told = site.command("status", "--json").json()
     assert (told["held_deletions"], told["held_examples"]) == (130, sorted(OLD)[:3])
     assert "130 deletions" in site.command("status").out

@@ -228,6 +228,20 @@ async def test_new_rules_compare_their_folder() -> None:
         await scene.queued("sub/a")
 
 
+async def test_a_folder_with_the_name_of_a_file_of_rules_has_the_folder_around_it_compared() -> None:
+    async with following_scene(Scene()) as scene:
+        scene.folder.write("sub/a", b"x")
+        scene.watch.emit(Hint("sub/.ingestorignore", is_folder=True))
+        await scene.queued("sub/a")
+
+
+async def test_a_folder_with_the_name_of_a_sidecar_has_its_file_looked_at() -> None:
+    async with following_scene(Scene()) as scene:
+        scene.folder.write("sub/a", b"x")
+        scene.watch.emit(Hint("sub/a.meta.json", is_folder=True))
+        await scene.queued("sub/a")
+
+
 async def test_a_path_that_is_gone_waits_for_the_path_that_it_was_renamed_to() -> None:
     scene = Scene()
     scene.folder.write("old", b"x")
