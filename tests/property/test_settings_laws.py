@@ -342,7 +342,7 @@ def test_a_password_in_the_base_url_is_not_listed(folder: Path) -> None:
     base_url = {"INGESTOR_EMBEDDING__BASE_URL": f"https://user:{SECRET}@example.org/v1"}
     loaded = outcome(folder, Surroundings(environment=base_url))
     assert isinstance(loaded, Loaded)
-    assert loaded.settings.embedding.base_url == base_url["INGESTOR_EMBEDDING__BASE_URL"]
+    assert loaded.settings.embedding.endpoint_url == base_url["INGESTOR_EMBEDDING__BASE_URL"]
     (row,) = (row for row in loaded.rows() if row.name == "embedding.base_url")
     assert row.value == "https://********@example.org/v1"
 
@@ -390,4 +390,4 @@ def test_a_url_without_a_host_is_refused_by_name(folder: Path, url: str) -> None
 def test_a_url_of_any_host_is_taken(folder: Path, url: str) -> None:
     loaded = outcome(folder, put("environment", "embedding.base_url", url))
     assert isinstance(loaded, Loaded)
-    assert loaded.settings.embedding.base_url == url
+    assert loaded.settings.embedding.endpoint_url == url
