@@ -51,10 +51,22 @@ class Hold:
             raise rivalled(name, metadata)
 
 
-def another_owner(name: str, metadata: Mapping[str, Any]) -> ForeignCollection:
-    """The refusal of a collection that another data folder owns."""
+def another_owner(name: str, metadata: Mapping[str, Any], *, is_at_work: bool = False) -> ForeignCollection:
+    """The refusal of a collection that another data folder owns, whose daemon may be at work right now."""
+    message = f"the collection {name!r} belongs to the data folder {told(metadata)}"
+    if is_at_work:
+        return ForeignCollection(
+            f"{message}, whose daemon is at work", remedy=f"{ANOTHER_NAME}; {TAKE_OVER}, once that daemon has ended"
+        )
+    return ForeignCollection(message, remedy=f"{ANOTHER_NAME}, {TAKE_OVER}")
+
+
+def orphaned(name: str, metadata: Mapping[str, Any]) -> ForeignCollection:
+    """The refusal of a collection whose owner was this very data folder, as far as its path and machine say."""
     return ForeignCollection(
-        f"the collection {name!r} belongs to the data folder {told(metadata)}", remedy=f"{ANOTHER_NAME}, {TAKE_OVER}"
+        f"the collection {name!r} was filled from this data folder, {told(metadata)}, which has lost its owner file"
+        " and its ledger",
+        remedy="run the command once with --take-over: nothing is embedded again",
     )
 
 

@@ -21,7 +21,7 @@ import structlog
 
 from ingestor.adapters.chroma_catalog import ChromaCatalog, CollectionRow
 from ingestor.adapters.chroma_faults import translation
-from ingestor.adapters.chroma_hold import ANOTHER_NAME, PART_COPY, TAKE_OVER, Hold, another_owner, rivalled
+from ingestor.adapters.chroma_hold import ANOTHER_NAME, PART_COPY, TAKE_OVER, Hold, another_owner, orphaned, rivalled
 from ingestor.adapters.chroma_records import ChromaRecords
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.ledger_files import LedgerFiles
@@ -37,6 +37,7 @@ from ingestor.core.owning import (
     Owner,
     Standing,
     former_of,
+    is_fresh,
     labels,
     left_seconds,
     standing,
@@ -174,8 +175,10 @@ def _judge(row: CollectionRow, owner: Owner, settings: Settings, client: "Client
     recalled = file.recalled(row.name)
     found = standing(row.metadata, owner, recalled, now_seconds)
     match found:
+        case Standing.ANOTHERS if row.metadata.get(PLACE_KEY) == owner.place:
+            raise orphaned(row.name, row.metadata)
         case Standing.ANOTHERS:
-            raise another_owner(row.name, row.metadata)
+            raise another_owner(row.name, row.metadata, is_at_work=is_fresh(row.metadata, now_seconds))
         case Standing.COPIED:
             raise ForeignCollection(
                 f"the collection {row.name!r} was filled meanwhile by a copy of this data folder: {told(row.metadata)}",

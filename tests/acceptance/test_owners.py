@@ -159,7 +159,9 @@ def test_what_is_lost_is_recognised_by_what_is_left_and_nothing_is_embedded(
 
     lose_ledger(one)
     owner_file(one).unlink()
-    assert "--take-over" in one.assert_refused("sync")
+    line = one.assert_refused("sync")
+    assert "lost its owner file and its ledger" in line
+    assert "--take-over" in line
     one.assert_equal()
     one.site.command("sync", "--take-over")
     one.assert_equal()
@@ -293,6 +295,7 @@ def test_a_killed_daemon_is_followed_at_once_and_one_that_was_taken_over_ends(
     assert one.site.sync()["documents"]["unchanged"] == 3
     assert collection_metadata(one)["ingestor_beat"] == 0, "a sync that has ended keeps nobody waiting"
     again = one.site.start("run").wait_ready()
+    assert "whose daemon is at work" in two.assert_refused("sync")
     assert two.fill(3).site.command("sync", "--take-over").code == 0
     eventually(lambda: again.process.poll() is not None, again.log)
     assert again.process.returncode == 2

@@ -249,7 +249,7 @@ MUTANTS = (
         "another owner is let in",
         owning,
         "_judge",
-        "raise another_owner(row.name, row.metadata)",
+        "raise another_owner(row.name, row.metadata, is_at_work=is_fresh(row.metadata, now_seconds))",
         "pass",
         scenario=_OWNERS,
     ),
