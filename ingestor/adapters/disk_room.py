@@ -19,7 +19,9 @@ def see_room(path: Path, needed_bytes: int = 0) -> None:
         disk = os.statvfs(path)
     except FileNotFoundError:
         return
-    free_bytes = disk.f_bavail * disk.f_frsize
-    if disk.f_blocks and free_bytes < needed_bytes + RESERVED_BYTES:
-        message = f"the disk of {path} is full: {free_bytes // 1024} KiB are left"
+    free_bytes, needed_bytes = disk.f_bavail * disk.f_frsize, needed_bytes + RESERVED_BYTES
+    if disk.f_blocks and free_bytes < needed_bytes:
+        message = (
+            f"the disk of {path} is full: {free_bytes // 1024} KiB are left, {needed_bytes // 1024} KiB are needed"
+        )
         raise ServiceUnavailable(message, remedy=FULL_REMEDY)

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import Insert, insert
 
-from ingestor.adapters.ledger_faults import damaged, unusable
+from ingestor.adapters.ledger_faults import damaged, lost, unusable
 from ingestor.adapters.ledger_listing import at_or_below, matching, service_of
 from ingestor.adapters.ledger_schema import SCHEMA_NOTE, SCHEMA_VERSION, refuse_other
 from ingestor.core.errors import DeletionHeld
@@ -165,10 +165,14 @@ class SqliteLedger:
     """`ports.Ledger` over a SQLite file. Use from one thread; other processes may read it at the same time.
 
     Raises `ConfigError` for a ledger of another schema: one that is older is to be upgraded first (`ledger_schema`).
+    Every call raises `LedgerLost` when the file at its path is not the one that is open: what is written there, no
+    other process and no later start would see.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file: tuple[int, int] | None = None
+        """Device and inode of the file that is open; None before it is."""
         self._engine = sa.create_engine(
             f"sqlite:///{path}", connect_args={"timeout": _BUSY_TIMEOUT_SECONDS, "check_same_thread": False}
         )
@@ -181,6 +185,7 @@ class SqliteLedger:
                 _tables.create_all(connection)
                 _upsert_note(connection, SCHEMA_NOTE, str(SCHEMA_VERSION))
         refuse_other(path, self.note(SCHEMA_NOTE))
+        self._file = self._file_now()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -557,8 +562,19 @@ class SqliteLedger:
             with connection.begin():
                 yield connection
 
+    def _file_now(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise unusable(self._path, error) from error
+        return status.st_dev, status.st_ino
+
     @contextmanager
     def _faults_named(self) -> Iterator[None]:
+        if self._file is not None and self._file_now() != self._file:
+            raise lost(self._path)
         try:
             yield
         except sa.exc.OperationalError as error:

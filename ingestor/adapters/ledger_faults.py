@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ingestor.core.errors import LedgerCorrupt, ServiceUnavailable
+from ingestor.core.errors import LedgerCorrupt, LedgerLost, ServiceUnavailable
 from ingestor.core.shortage import shortage
 
 UNUSABLE_REMEDY = "free disk space, check the folder's permissions, or end the process that locks the file"
@@ -20,6 +20,14 @@ def damaged(path: Path | str, reason: object) -> LedgerCorrupt:
     """What is raised for a ledger that cannot be read."""
     remedy = "move the file away; the next start rebuilds it from the collection and the folder"
     return LedgerCorrupt(f"the ledger {path} is damaged: {reason}", remedy=remedy)
+
+
+def lost(path: Path | str) -> LedgerLost:
+    """What is raised when a ledger that is in use is no longer the file at its path."""
+    remedy = (
+        "start again: the ledger is read as it is now, or made anew from the collection, without embedding anything"
+    )
+    return LedgerLost(f"the ledger {path} was deleted or replaced while it was in use", remedy=remedy)
 
 
 @contextmanager

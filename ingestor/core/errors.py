@@ -217,6 +217,12 @@ class LedgerCorrupt(FatalError):
     exit_code = 6
 
 
+class LedgerLost(FatalError):
+    """The ledger file was deleted or replaced while it was open; the next start goes by what is there, or heals it."""
+
+    exit_code = 4
+
+
 class CollectionLost(FatalError):
     """The collection was deleted while it was open; the next start makes it again, without an embedding call."""
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from ingestor.adapters.ledger import SqliteLedger, note_in
-from ingestor.core.errors import DeletionHeld, LedgerCorrupt
+from ingestor.core.errors import DeletionHeld, LedgerCorrupt, LedgerLost
 from ingestor.core.model import Change, Entry, Outcome, Plan, Priority, Problem, ServiceWait, Stage, Stat, Usage
 from ingestor.ports import Ledger
 from tests.doubles_ledger import MemoryLedger
@@ -624,3 +624,21 @@ def test_a_note_is_read_from_a_ledger_alone_and_no_file_is_changed(tmp_path: Pat
     assert (note_in(other, "name"), note_in(tmp_path / "missing", "name")) == (None, None)
     assert other.read_bytes() == b"something else"
     assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["deleted", "replaced"])
+def test_a_file_that_is_taken_from_under_a_ledger_is_noticed_by_the_next_call(
+    tmp_path: Path, *, is_replaced: bool
+) -> None:
+    path, other = tmp_path / "ledger.sqlite3", tmp_path / "other.sqlite3"
+    ledger = SqliteLedger(path)
+    ledger.enqueue(["a"], NOW)
+    if is_replaced:
+        SqliteLedger(other).close()
+        other.replace(path)
+    else:
+        path.unlink()
+    for call in (lambda: ledger.lease(1, 10.0), lambda: ledger.enqueue(["b"], NOW), lambda: ledger.note("x")):
+        with pytest.raises(LedgerLost, match="was deleted or replaced while it was in use"):
+            call()
+    ledger.close()

@@ -224,6 +224,19 @@ def test_a_vector_store_deleted_under_a_running_daemon_is_begun_anew(site: Site,
     assert site.sync()["embedding"]["texts"] == FILES, "what only the deleted files held"
 
 
+def test_a_ledger_deleted_under_a_running_daemon_ends_it_and_the_next_start_heals(
+    site: Site, server: EmbeddingServer
+) -> None:
+    daemon = site.start("run").wait_ready()
+    for file in site.data_dir.glob("ledger*"):
+        file.unlink()
+    assert daemon.process.wait(60) == 4, daemon.log()
+    assert "was deleted or replaced while it was in use" in daemon.log().splitlines()[-1]
+    (site.folder / "file_0.md").unlink()
+    assert site.sync()["documents"]["unchanged"] == FILES - 1
+    assert_healed(site, server, texts=0)
+
+
 def test_a_damaged_vector_store_is_put_aside_and_stops_nobody(site: Site, server: EmbeddingServer) -> None:
     sound = vectors_of(site).read_bytes()
     page = PAGE_BYTES * 3
