@@ -5,11 +5,12 @@ records, a sync is not the first one, even if the ledger was lost.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from ingestor.adapters.chroma_sink import ChromaSink
 from ingestor.adapters.ledger import SqliteLedger
-from ingestor.app.embedder import price_of
+from ingestor.app.embedder import currency_of, price_of
 from ingestor.app.parts import folder_of, in_data_dir, ledger_of
 from ingestor.app.plan import plan
 from ingestor.core.errors import ServiceUnavailable, Undecided
@@ -21,10 +22,9 @@ _TOKENS_PER_BYTE = 1.5
 """More than any text has, with what chunks repeat of each other."""
 
 
-def costly(settings: Settings) -> Mapping[str, Undecided]:
-    """What somebody has to agree to, by source. Reads the folder where it is large enough to cost so much."""
-    found = {each.source_name: _held(each) for each in settings.each()}
-    return {name: held for name, held in found.items() if held is not None}
+def costly(settings: Settings) -> Sequence[Undecided]:
+    """What somebody has to agree to. Reads the folders where they are large enough to cost so much."""
+    return list(dict.fromkeys(_held(settings.each()).values()))
 
 
 def agree(settings: Settings) -> None:
@@ -39,41 +39,62 @@ def hold_costly(settings: Settings, sinks: Mapping[str, ChromaSink]) -> None:
 
     What a former start has held for its cost, and would not now, goes on. The caller holds the instance lock.
     """
-    found: dict[EmbeddingSettings, Undecided | None] = {}
     keepers: dict[EmbeddingSettings, Settings] = {}
+    beginning = []
     for each in settings.each():
         keepers.setdefault(each.embedding, each)
-        if price_of(each.embedding) and _is_first(each):
-            is_empty = not sinks[each.chroma.collection].count()
-            # A folder whose disk is away holds nobody up: there is nothing to embed of it.
-            with contextlib.suppress(ServiceUnavailable):
-                held = _held(each, is_empty=True) if is_empty else None
-                found[each.embedding] = found.get(each.embedding) or held
-    for model, held in found.items():
+        if price_of(each.embedding) and _is_first(each) and not sinks[each.chroma.collection].count():
+            beginning.append(each)
+    found = _held(beginning, is_empty=True)
+    for model, keeper in keepers.items():
+        held = next(
+            (found[each.source_name] for each in beginning if each.embedding == model and each.source_name in found),
+            None,
+        )
         # The gate of a model asks the ledger of the first source that has it.
-        with ledger_of(keepers[model]) as ledger:
+        with ledger_of(keeper) as ledger:
             is_noted = ledger is not None and bool(ledger.note(UNDECIDED_NOTE))
-        if held or (is_noted and _is_first(keepers[model])):
-            with _made(keepers[model]) as ledger:
+        if held or (is_noted and price_of(model) and _is_first(keeper)):
+            with _made(keeper) as ledger:
                 ledger.set_note(UNDECIDED_NOTE, undecided(str(held), held.remedy) if held else "")
 
 
-def _held(settings: Settings, *, is_empty: bool = False) -> Undecided | None:
-    """What has to be agreed to; `is_empty` says that the collection has no record, which only Chroma knows for sure."""
-    chosen = settings.embedding
-    price = price_of(chosen)
-    if not price or not _is_first(settings):
+def _held(sources: Sequence[Settings], *, is_empty: bool = False) -> Mapping[str, Undecided]:
+    """What has to be agreed to, by source: the sources of one currency cost together what their first sync costs.
+
+    `is_empty` says that their collections have no record, which only Chroma knows for sure. A folder whose disk is
+    away holds nobody up: there is nothing to embed of it.
+    """
+    by_currency: defaultdict[str, dict[str, Settings]] = defaultdict(dict)
+    most: defaultdict[str, float] = defaultdict(float)
+    for each in sources:
+        price = price_of(each.embedding)
+        if price and _is_first(each):
+            with contextlib.suppress(ServiceUnavailable):
+                size_bytes = sum(
+                    size for _, size, *_ in folder_of(each, may_be_away=len(sources) > 1).scan().files.values()
+                )
+                by_currency[currency_of(each.embedding)][each.source_name] = each
+                most[currency_of(each.embedding)] += cost_of(int(size_bytes * _TOKENS_PER_BYTE), price) or 0.0
+    found: dict[str, Undecided] = {}
+    for currency, together in by_currency.items():
+        limit = min(each.embedding.confirm_above_cost for each in together.values())
+        if most[currency] > limit and (held := _together(list(together.values()), currency, limit, is_empty=is_empty)):
+            found |= dict.fromkeys(together, held)
+    return found
+
+
+def _together(sources: Sequence[Settings], currency: str, limit: float, *, is_empty: bool) -> Undecided | None:
+    """What the first sync of some sources costs, if that is more than the limit."""
+    planned = [plan(each, lambda _done, _total: None) for each in sources]
+    first = [each for each in planned if is_empty or not each.caveat]
+    cost = sum(each.price.cost or 0.0 for each in first)
+    if cost <= limit:
         return None
-    size_bytes = sum(size for _, size, *_ in folder_of(settings).scan().files.values())
-    if (cost_of(int(size_bytes * _TOKENS_PER_BYTE), price) or 0.0) <= chosen.confirm_above_cost:
-        return None
-    planned = plan(settings, lambda _done, _total: None)
-    cost = planned.price.cost or 0.0
-    if (planned.caveat and not is_empty) or cost <= chosen.confirm_above_cost:
-        return None
-    money = f"{cost:,.2f} {planned.price.currency}".rstrip()
+    tokens, folders = sum(each.forecast.texts.tokens for each in first), ", ".join(each.watch_dir for each in first)
+    money = f"{cost:,.2f} {currency}".rstrip()
     return Undecided(
-        f"the first sync of {planned.watch_dir} embeds about {planned.forecast.texts.tokens:,} tokens, about {money}",
+        f"the first sync of {folders} embeds about {tokens:,} tokens, about {money}",
         remedy="`ingestor plan` shows more; `ingestor approve` agrees to it, and so does a higher "
         "embedding.confirm_above_cost",
     )

@@ -344,10 +344,15 @@ def approve_embedding(settings: Settings) -> list[str]:
             undecided = held_by(ledger.note(UNDECIDED_NOTE)) if ledger is not None else None
             if ledger is not None and undecided is not None:
                 decided.append(str(undecided))
-                for note, value in ((COST_APPROVED_NOTE, "yes"), (SAMPLE_NOTE, ""), (UNDECIDED_NOTE, "")):
-                    ledger.set_note(note, value)
+                for note in (SAMPLE_NOTE, UNDECIDED_NOTE):
+                    ledger.set_note(note, "")
                 ledger.hasten(time.time(), DECISION)
-    return decided
+    # Sources that cost too much together wait at the gate of the first one, and are agreed to together.
+    for each in settings.each() if decided else ():
+        with ledger_of(each) as ledger:
+            if ledger is not None:
+                ledger.set_note(COST_APPROVED_NOTE, "yes")
+    return list(dict.fromkeys(decided))
 
 
 def is_daemon_running(settings: Settings) -> bool:

@@ -74,7 +74,7 @@ def _ask(settings: "Settings") -> None:
     """Ask whether a first sync may cost what it is about to. Raises `typer.Abort` when it may not."""
     from ingestor.app.costing import agree, costly
 
-    if reasons := [str(held) for held in costly(settings).values()]:
+    if reasons := [str(held) for held in costly(settings)]:
         for reason in reasons:
             err.print(shown(reason))
         if not says_yes("Go on?"):

@@ -73,6 +73,29 @@ def test_a_higher_limit_or_a_price_that_is_low_asks_nobody(site: Site, server: E
     assert server.texts == FILES
 
 
+def test_what_the_first_sync_of_several_sources_costs_together_is_agreed_to_once(
+    site: Site, server: EmbeddingServer
+) -> None:
+    """Each of them costs less than may be spent without a question."""
+    site.settings |= PRICE | {"INGESTOR_EMBEDDING__CONFIRM_ABOVE_COST": "2"}
+    for name in ("a", "b"):
+        (site.root / name).mkdir()
+        for number in range(3):
+            (site.root / name / f"{number}.txt").write_text(f"{name} {number} has words enough. " * 8, encoding="utf-8")
+    alone = {"INGESTOR_WATCH_DIR": str(site.root / "a")}
+    assert 1.0 < site.command("plan", "--json", **alone).json()["price"]["cost"] < 2.0
+    (site.root / "ingestor.toml").write_text("[[sources]]\nfolder = 'a'\n[[sources]]\nfolder = 'b'\n", encoding="utf-8")
+    done = site.command("sync")
+    assert done.code == 4
+    assert f"the first sync of {site.root / 'a'}, {site.root / 'b'} embeds about" in done.err.replace("\n", " ")
+    assert server.texts == 0
+    assert len(site.command("approve", "--json").json()["decided"]) == 1
+    daemon = site.start("run").wait_ready()
+    eventually(lambda: server.texts == 6, daemon.log)
+    assert daemon.terminate() == 0
+    assert site.command("sync").code == 0
+
+
 def test_another_model_behind_the_name_stops_new_texts_alone_until_somebody_accepts_it(
     site: Site, server: EmbeddingServer
 ) -> None:
