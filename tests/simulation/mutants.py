@@ -18,7 +18,7 @@ from typing import Any
 from ingestor.adapters import chroma_hold
 from ingestor.app import owning
 from ingestor.core.owning import Ours
-from ingestor.engine import embedding, following, in_work, intake, patrol, pipeline, sync, worker, writer
+from ingestor.engine import embedding, following, guard, in_work, intake, patrol, pipeline, sync, worker, writer
 from tests import doubles_ledger
 from tests.simulation.world import Scenario
 
@@ -86,12 +86,14 @@ class Mutant:
 
 _Claim, _Worker, _Writer = worker._Claim, worker.Worker, writer.Writer
 _Ledger = doubles_ledger.MemoryLedger
+_LEASES_STAY = Edit(_Worker, "_lease", ", in_work=in_work", "")
+"""What a turn has left leased is not given to the next who asks."""
 _RENAMES = {"operations": {"rename": 12, "swap": 12, "rename a folder": 8, "edit": 12, "delete": 6}}
 _SLOW_CHROMA = {"only": frozenset({"chroma slow"}), "faults": 2.0}
 _SLOW_LEDGER = {"only": frozenset({"ledger slow", "thread slow"}), "faults": 2.0}
 _CHROMA_AWAY = {"only": frozenset({"chroma fails"}), "faults": 2.0}
 _ENDPOINT_AWAY = {"only": frozenset({"endpoint"}), "faults": 2.0, "operations": {"edit": 12, "delete": 12}}
-_HOLDS = {"operations": {"replace everything": 6}, "deaths": 2.0}
+_HOLDS = {"operations": {"replace everything": 12, "delete a folder": 6, "create many": 6}, "deaths": 3.0}
 _OWNERS = {"owners": 1.0}
 _OVERFLOWS = {"only": frozenset({"watch overflow", "thread slow"}), "faults": 4.0}
 
@@ -108,11 +110,28 @@ MUTANTS = (
     # Windows between an await and its commit; look-again
     Mutant("no look before a commit", _Writer, "_commit", "if found is not Standing.AS_PLANNED", "if False"),
     Mutant(
-        "what was overtaken is not looked at again",
+        "what was overtaken is not looked at again, and nobody sees that its lease is nobody's",
         _Worker,
         "_write",
         "if standing is not Standing.AS_PLANNED:\n",
         "if False:\n",
+        twin=_LEASES_STAY,
+    ),
+    Mutant(
+        "what is to be looked at again is not given back, and nobody sees that its lease is nobody's",
+        _Worker,
+        "_look_again",
+        "await self._ledger_lane.run(self._ledger.release, [again])",
+        "pass",
+        twin=_LEASES_STAY,
+    ),
+    Mutant(
+        "what failed is not given back, and nobody sees that its lease is nobody's",
+        _Worker,
+        "_postpone",
+        "await self._ledger_lane.run(self._ledger.release, [postponed])",
+        "pass",
+        twin=_LEASES_STAY,
     ),
     Mutant(
         "what is gone is prepared to its end",
@@ -160,7 +179,7 @@ MUTANTS = (
         "prepare",
         "await self._ledger_lane.run(ledger.release_all)",
         "pass",
-        twin=Edit(_Worker, "_lease", ", in_work=in_work", ""),
+        twin=_LEASES_STAY,
     ),
     Mutant(
         "nobody hears that a service is back",
@@ -224,6 +243,76 @@ MUTANTS = (
     ),
     # What is held back
     Mutant("what is held is deleted", _Ledger, "hold", "self.holding.setdefault(path, False)", "pass", scenario=_HOLDS),
+    Mutant(
+        "what is held is forgotten with the process",
+        pipeline.Pipeline,
+        "prepare",
+        "collection_id = self._parts.sink.collection_id",
+        "await self._ledger_lane.run(ledger.hold_no_more, ledger.held())\n"
+        "    collection_id = self._parts.sink.collection_id",
+        scenario=_HOLDS,
+    ),
+    Mutant(
+        "a comparison begins with nothing held",
+        guard.Guard,
+        "_keep",
+        "if verdict.back:",
+        "await self._lane.run(self._ledger.hold_no_more, verdict.stays)\n    if verdict.back:",
+        scenario=_HOLDS,
+    ),
+    Mutant(
+        "a comparison of a part lets go of what is held elsewhere",
+        guard,
+        "judged",
+        "(is_whole and path not in glances)",
+        "path not in glances",
+        scenario=_HOLDS,
+    ),
+    Mutant(
+        "a hint of one file carries out what is held",
+        _Ledger,
+        "mark",
+        "if self.holding.get(path) is False:",
+        "if False:",
+        scenario=_HOLDS,
+    ),
+    Mutant(
+        "a comparison queues what is held, and the ledger lets it be deleted",
+        guard,
+        "judged",
+        "if path not in waiting and path not in joins",
+        "if path not in joins",
+        scenario=_HOLDS,
+        twin=Edit(_Ledger, "mark", "if self.holding.get(path) is False:", "if False:"),
+    ),
+    Mutant(
+        "a file that is back is held still, whether it is compared or committed",
+        guard.Guard,
+        "_keep",
+        "if verdict.back:",
+        "if False:",
+        scenario=_HOLDS,
+        twin=Edit(_Ledger, "commit", "self.hold_no_more(settled(plans, changes))", "pass"),
+    ),
+    Mutant(
+        "a deletion that is held stays leased, and nobody sees that its lease is nobody's",
+        _Worker,
+        "_process",
+        "# It is in the set of those that wait for approval, where comparisons find it again.\n"
+        "            await self._acknowledge([task.change])",
+        "pass",
+        scenario=_HOLDS,
+        twin=_LEASES_STAY,
+    ),
+    Mutant(
+        "nobody carries out what was approved",
+        following.Follower,
+        "_follow",
+        "if await self._reconciler.is_approved():",
+        "if False:",
+        seed=41,
+        scenario=_HOLDS,
+    ),
     # Money
     Mutant(
         "a text is in two calls at once", embedding.Embedding, "request", "if key not in self._promised:", "if True:"

@@ -319,6 +319,14 @@ async def rule(desk: Desk) -> None:
     _write_or_delete(desk, path, desk.chance.choice(NAMES).encode())
 
 
+async def tell_again(desk: Desk) -> None:
+    """The kernel tells of a place where nothing has changed, or of one that is long gone."""
+    folder, name = desk.chance.choice(FOLDERS), desk.chance.choice(NAMES)
+    is_folder = desk.chance.random() < 0.5
+    path = f"{folder}/{name}" if folder and not is_folder else folder or name
+    desk.did(f"tell of {path}{'/' if is_folder else ''}", Hint(path, is_folder=is_folder))
+
+
 ALL: Mapping[str, tuple[float, Operation]] = {
     "create": (4, create),
     "create many": (1, create_many),
@@ -349,6 +357,7 @@ ALL: Mapping[str, tuple[float, Operation]] = {
     "front matter": (1, front_matter),
     "settle a folder": (1, settle_folder),
     "rule": (0.5, rule),
+    "tell again": (0.5, tell_again),
 }
 """By name: how often, and how."""
 

@@ -47,6 +47,8 @@ class Oracles:
         self._held_version = -1
         self._kept_back: dict[str, frozenset[str]] = {}
         """Path whose deletion waits for approval -> the ids of its records."""
+        self._came_back: set[str] = set()
+        """Paths that were held back and had a file again, however briefly: nobody can tell who has seen that."""
         self._since: dict[tuple[str, str], float] = {}
         """Path and text of what is in a file -> since when."""
         self._found: set[tuple[str, str]] = set()
@@ -84,6 +86,9 @@ class Oracles:
 
     def note_change(self, path: str) -> None:
         """What is expected of a path is another thing now."""
+        if path in self._world.documents and path in self._world.ledger.holding:
+            self._came_back.add(path)
+            self._kept_back.pop(path, None)
         self._expected.pop(path, None)
         lines = self._world.lines.get(path, frozenset())
         self._found = {(where, text) for where, text in self._found if where != path or text in lines}
@@ -273,14 +278,14 @@ class Oracles:
             self._end_hold = None
 
     def _see_that_what_is_held_stays(self) -> None:
-        held = self._world.held
-        self._kept_back = {path: ids for path, ids in self._kept_back.items() if path in held}
+        self._came_back.update(path for path in self._world.held if path in self._world.documents)
+        held = [path for path in self._world.held if path not in self._came_back]
         if any(path not in self._kept_back for path in held):
             self._note_what_is_held(held)
         for path, ids in list(self._kept_back.items()):
             left = {id_: self._world.sink.held[id_].metadata or {} for id_ in ids if id_ in self._world.sink.held}
-            if path in self._world.documents or any(metadata["source"] != path for metadata in left.values()):
-                del self._kept_back[path]  # its file has come back, or was renamed
+            if any(metadata["source"] != path for metadata in left.values()):
+                del self._kept_back[path]  # it was renamed
             elif any(
                 (record.metadata or {})["source"] == path
                 for id_, record in self._world.records.items()
@@ -289,6 +294,13 @@ class Oracles:
                 del self._kept_back[path]  # an edit of it was read before it went
             elif len(left) < len(ids):
                 self.accuse("a held deletion was carried out", path)
+            elif ids and path not in held:  # without a record it was renamed before it was noted here
+                self.accuse("a held deletion was forgotten", path)
+
+    def note_approval(self, paths: Sequence[str]) -> None:
+        """Somebody has approved of deletions."""
+        for path in paths:
+            self._kept_back.pop(path, None)
 
     def _note_what_is_held(self, held: Sequence[str]) -> None:
         ids: defaultdict[str, set[str]] = defaultdict(set)

@@ -18,6 +18,8 @@ _T = TypeVar("_T")
 
 EPOCH_SECONDS = 1_700_000_000.0
 """Wall-clock time at virtual 0."""
+TOGETHER = 0.2
+"""How often the answer of a call that waits behind another one comes at the very moment of that one's."""
 
 
 class Weather(Protocol):
@@ -107,6 +109,11 @@ class SimulatedLane:
     def _answer(self, errand: _Errand) -> None:
         if self._running is errand:
             errand.settle()
+            while self._waiting and self.runtime.chance.random() < TOGETHER:
+                # The loop was held up: several answers are there before anybody goes on from one of them.
+                behind = self._waiting.popleft()
+                behind.happen()
+                behind.settle()
             self._next()
 
 

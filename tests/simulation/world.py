@@ -30,6 +30,7 @@ from ingestor.core.model import (
 )
 from ingestor.core.paths import is_at_or_below
 from ingestor.engine.daemon import Daemon, Line
+from ingestor.engine.following import HELD_SECONDS
 from ingestor.engine.guard import APPROVED_NOTE
 from ingestor.engine.pipeline import Parts, Pipeline
 from ingestor.engine.reading import Reader
@@ -53,6 +54,8 @@ SHORT_RESCAN_SECONDS = 400.0
 REST_SECONDS = 600.0
 AUDITED_SECONDS = 70.0
 """A change of the collection by others is found by the patrol alone, which goes round each minute."""
+WAITS = 5
+"""What happens at the end while deletions wait for approval."""
 TAKEN_OVER_SECONDS = 70.0
 """Within which a process has to see that the collection is another's: it signs, and the patrol goes round."""
 IDLE_SECONDS = 70.0
@@ -640,6 +643,7 @@ class World:
         self.history.tell(f"> ingestor approve: {', '.join(self.held)}")
         self.history.disturb(self.held)  # from now on there is something to do about them
         self.history.see(self.held.__contains__)
+        self.oracles.note_approval(self.held)
         self.ledger.set_note(APPROVED_NOTE, str(self.ledger.approve(self.held)))
 
     def _mend_everything(self) -> None:
@@ -650,18 +654,36 @@ class World:
             del self.folder.unreadable[folder]
             self.did(f"chmod 755 {folder}/", Hint(folder, is_folder=True))
 
+    async def _let_deletions_wait(self) -> None:
+        """Nobody approves for a while: hints come of what is held back, new files beside it, another process."""
+        chance = self.chance
+        for _ in range(WAITS):
+            await asyncio.sleep(HELD_SECONDS * chance.random())
+            if not self.held:
+                return
+            path = chance.choice(self.held)
+            what = chance.choice(("file", "folder", "new", "kill"))
+            if what == "kill":
+                await self.kill()
+            elif what == "new":
+                await operations.create_many(self)
+            else:
+                place = path if what == "file" else path.rpartition("/")[0]
+                self.did(f"tell of {place}", Hint(place, is_folder=what == "folder"))
+
     async def _come_to_rest(self) -> None:
         within_seconds = REST_SECONDS
         if self.traits.lost_hints:
             within_seconds += 1.1 * self.rescan_seconds
         deadline_seconds = self.loop.time() + within_seconds
+        await self._let_deletions_wait()
         quiet = 0
         while quiet < 3:
             if self.loop.time() > deadline_seconds:
                 self.oracles.accuse("it does not come to rest", self.oracles.unrest())
                 return
             await asyncio.sleep(1.0)
-            if self.held:
+            if self.held and not any(path in self.documents for path in self.held):
                 self.approve()
             quiet = 0 if self.oracles.unrest() else quiet + 1
         self.history.tell("- at rest")
