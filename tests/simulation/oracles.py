@@ -292,7 +292,7 @@ class Oracles:
                 if id_ not in ids
             ):
                 del self._kept_back[path]  # an edit of it was read before it went
-            elif len(left) < len(ids):
+            elif ids and not left:  # an edit that was under way takes old records away when its new ones are there
                 self.accuse("a held deletion was carried out", path)
             elif ids and path not in held:  # without a record it was renamed before it was noted here
                 self.accuse("a held deletion was forgotten", path)
