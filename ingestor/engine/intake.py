@@ -10,7 +10,7 @@ what was seen.
 
 from collections.abc import Collection, Mapping
 
-from ingestor.core.model import Change, Glance, Identity, Priority, Version, identity_of
+from ingestor.core.model import UNKNOWN_STAT, Change, Glance, Identity, Priority, Version, identity_of
 from ingestor.engine.in_work import InWork
 from ingestor.engine.tally import Tally
 from ingestor.ports import Lane, Ledger, Runtime
@@ -19,6 +19,7 @@ MAX_ARRIVALS = 50_000
 """Files that have turned up of late, among which one that is gone is looked for."""
 _AFTER_SECONDS = 0.001
 """Renamed files are queued so long behind the paths they were renamed to."""
+_UNKNOWN = identity_of(UNKNOWN_STAT.version)
 
 
 class Intake:
@@ -56,11 +57,14 @@ class Intake:
         """Queue paths that are gone, with what the ledger says of them: None where it has no document of theirs.
 
         What is present has to be taken in before. Where that may be yet to come, because a rename is two hints, they
-        are due after a pause.
+        are due after a pause. Of a document that a lost ledger has left to the collection nobody knows the file: any
+        that turned up may be it, so that it goes last.
         """
-        renamed = {path for path, glance in found.items() if glance and self._is_elsewhere(path, glance)}
-        await self._queue(found.keys() - renamed, Priority.GONE, pause_seconds=pause_seconds)
-        await self._queue(renamed, Priority.LIVE, pause_seconds=pause_seconds, after_seconds=_AFTER_SECONDS)
+        unknown = {path for path, glance in found.items() if glance and identity_of(glance[0]) == _UNKNOWN}
+        renamed = {path for path, glance in found.items() if glance and self._is_elsewhere(path, glance)} - unknown
+        await self._queue(found.keys() - renamed - unknown, Priority.GONE, pause_seconds=pause_seconds)
+        for paths, priority in ((renamed, Priority.LIVE), (unknown, Priority.BACKFILL)):
+            await self._queue(paths, priority, pause_seconds=pause_seconds, after_seconds=_AFTER_SECONDS)
         for path in found:
             if (turn := self._in_work.get(path)) is not None:
                 turn.cut_short()

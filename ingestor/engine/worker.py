@@ -386,7 +386,9 @@ class Worker:
         except TransientError:
             return  # it is asked again, and that failure is told
         sizes = {entry.stat.size_bytes for entry in known.values()}
-        rivals = [planned for planned, stat in self._unplanned.items() if stat.size_bytes in sizes]
+        # A lost ledger has left documents to the collection, which does not know their files: any may be one of them.
+        is_any = any(entry.stat.version == UNKNOWN_STAT.version for entry in known.values())
+        rivals = [planned for planned, stat in self._unplanned.items() if is_any or stat.size_bytes in sizes]
         if rivals:
             await asyncio.wait(rivals, timeout=RIVAL_SECONDS)
 

@@ -11,7 +11,7 @@ from ingestor.adapters.runtime import SystemRuntime, ThreadLane
 from ingestor.core import settling
 from ingestor.core.errors import ServiceUnavailable
 from ingestor.core.guarding import DeletionLimit
-from ingestor.core.model import Change, DoubtKind, Entry, Hint, Outcome, Plan, Priority, Snapshot
+from ingestor.core.model import UNKNOWN_STAT, Change, DoubtKind, Entry, Hint, Outcome, Plan, Priority, Snapshot
 from ingestor.core.settling import GONE_SECONDS, PAUSE_SECONDS
 from ingestor.engine import following
 from ingestor.engine.following import Follower
@@ -279,6 +279,15 @@ async def test_what_is_deleted_goes_before_all_else_and_what_is_renamed_behind_i
         assert queued["deleted"].priority is Priority.GONE, "that it was there itself is no sign of a rename"
         assert queued["old"].priority is Priority.LIVE
         assert queued["old"].enqueued_seconds > queued["new"].enqueued_seconds
+
+
+async def test_a_document_whose_file_nobody_knows_goes_after_all_that_it_may_have_been_renamed_to() -> None:
+    scene = Scene()
+    scene.folder.write("new.md", b"x")
+    scene.ledger.documents["old.md"] = Entry("old.md", "old", UNKNOWN_STAT, "hash", "c1", tags={})
+    async with following_scene(scene):
+        await scene.queued("new.md", "old.md")
+        assert [change.path for change in scene.ledger.lease(10, time.time() + 1)] == ["new.md", "old.md"]
 
 
 async def test_what_waits_to_be_tried_again_waits_no_more_when_its_file_is_gone() -> None:
