@@ -21,8 +21,10 @@ from ingestor.engine.pipeline import Pipeline
 ROUND_SECONDS = 60.0
 DOUBT_SECONDS = 2.0
 """Pause between two rounds while what Chroma holds is in doubt, and work is under way."""
-AWAY_SECONDS = 5.0
-"""Pause between two rounds while Chroma does not answer: whoever waits for it is told soon that it is back."""
+AWAY_SECONDS = 2.0
+"""Pause between two rounds while Chroma does not answer, or fails at what it is to write: what waits for it, deletions
+above all, is tried again as soon as it is back, and not when its own pause is over, which may be as long as the outage.
+"""
 
 _log = structlog.get_logger(__name__)
 
@@ -35,6 +37,8 @@ class Patrol:
         self._follower = follower
         self._audited_at_seconds: float | None = None
         self._doubt = asyncio.Event()
+        self._heeded_since_seconds: float | None = None
+        """Since when Chroma had failed at writes when what waits for it was hastened last."""
 
     def doubt(self) -> None:
         """Say that Chroma may not hold what it has acknowledged: compare as soon as no work is under way."""
@@ -57,10 +61,33 @@ class Patrol:
             elif self._doubt.is_set():
                 await self._pipeline.runtime.sleep(min(pause_seconds, DOUBT_SECONDS))
             else:
-                await happens_within(self._doubt, pause_seconds)
+                await self._rest(pause_seconds)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait for the next round, which is soon when Chroma begins to fail at writes."""
+        until_seconds = self._pipeline.runtime.monotonic_seconds() + seconds
+        while (left_seconds := until_seconds - self._pipeline.runtime.monotonic_seconds()) > 0:
+            if await happens_within(self._doubt, min(left_seconds, AWAY_SECONDS)) or self._is_news_of_failure:
+                return
+
+    @property
+    def _is_news_of_failure(self) -> bool:
+        return self._pipeline.chroma_fails_since_seconds not in (None, self._heeded_since_seconds)
+
+    async def _hasten(self, *, was_away: bool) -> None:
+        """Have what waits for Chroma tried now that it has answered.
+
+        Once in each row of failures, unless it did not answer meanwhile: it may answer and fail at every write all the
+        same, and then the pauses of what waits are what spares it.
+        """
+        if was_away or self._is_news_of_failure:
+            self._heeded_since_seconds = self._pipeline.chroma_fails_since_seconds
+            await self._pipeline.hasten()
 
     async def _go_round(self, began_seconds: float) -> None:
+        was_away = self._pipeline.is_chroma_away
         await self._pipeline.confirm()
+        await self._hasten(was_away=was_away)
         now_seconds = self._pipeline.runtime.monotonic_seconds()
         last_seconds = began_seconds if self._audited_at_seconds is None else self._audited_at_seconds
         is_due = now_seconds - last_seconds >= self._pipeline.rescan_seconds

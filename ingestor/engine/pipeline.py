@@ -300,6 +300,11 @@ class Pipeline:
         """Whether Chroma did not answer when it was looked after last."""
         return self.tally.chroma_away_since_seconds is not None
 
+    @property
+    def chroma_fails_since_seconds(self) -> float | None:
+        """Since when Chroma has written nothing that it was asked to, by the monotonic clock; None when it does."""
+        return self.tally.chroma_fails_since_seconds
+
     def chroma_stuck_seconds(self) -> float:
         """For how long Chroma has written nothing that it was asked to; 0 when it does."""
         return self._passed_seconds(self.tally.chroma_fails_since_seconds)

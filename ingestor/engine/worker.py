@@ -43,6 +43,7 @@ import structlog
 
 from ingestor.core.backoff import Backoff
 from ingestor.core.errors import (
+    CHROMA,
     BudgetSpent,
     ChromaUnavailable,
     DeletionHeld,
@@ -610,6 +611,8 @@ class Worker:
         # Nothing is awaited before all of them are noted: another task may see the same.
         for service in services:
             del self._tally.outages[service], self._away_stages[service]
+            if service == CHROMA:
+                self._tally.chroma_fails_since_seconds = None
             if (since_seconds := self._told_away.pop(service, None)) is not None:
                 seconds = self._runtime.monotonic_seconds() - since_seconds
                 _log.info("service.back", service=service, seconds=round(seconds, 1))

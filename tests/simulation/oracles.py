@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 STALE_SECONDS = 5.0
 """How long a search may still find a text after its deletion was seen."""
-LAG, LAG_SECONDS = 2, 20.0
-"""After an outage the next attempt comes as late again, and later than that after a short one: pauses double."""
+LAG, LAG_SECONDS = 1, 20.0
+"""What waits for another path's write, which has had to wait itself, looks after doubling pauses whether it is done."""
 WRITTEN_SECONDS = 2.0
 """How long a text may still be written after its deletion was seen: until the group is through that it is in."""
 IN_STEP_SECONDS = 2.5
@@ -203,8 +203,9 @@ class Oracles:
                 continue
             if path in self._world.documents and now_seconds <= self._rested.get(path, 0.0) + STALE_SECONDS:
                 continue  # it changes all the time
-            # Also where it has moved to a file whose other texts wait for the model.
+            # Also where it has moved to a file whose other texts wait for the model, and was edited there.
             is_edit = path in self._world.documents or any(text in lines for lines in self._world.lines.values())
+            is_edit = is_edit or self._world.is_taken_by_another(str((held.metadata or {})["document_id"]), path)
             excused_seconds = history.excused_seconds(path, stamp.seen_seconds, now_seconds, is_edit=is_edit)
             if now_seconds > stamp.seen_seconds + STALE_SECONDS + _lag_seconds(excused_seconds):
                 when = f"since {stamp.at_seconds:.3f}, which was seen at {stamp.seen_seconds:.3f}"

@@ -381,6 +381,12 @@ class World:
         """Whether a file changes so often that it is left alone for a while."""
         return self.life.pipeline is not None and self.life.pipeline.worker.rest_seconds(path) > 0
 
+    def is_taken_by_another(self, document_id: str, path: str) -> bool:
+        """Whether a document is being brought to another path, as that of a file that was renamed."""
+        worker = self.life.pipeline and self.life.pipeline.worker
+        claim = worker._claims.get(document_id) if worker else None
+        return claim is not None and claim.path != path
+
     def was_in_a_file(self, text: str) -> bool:
         """Whether a file has held a text."""
         return any(text in ever for ever in self._ever.values())

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingestor.adapters.runtime import SystemRuntime
+from ingestor.core.backoff import Backoff
 from ingestor.core.errors import (
     AuthenticationFailed,
     ChromaUnavailable,
@@ -20,8 +21,9 @@ from ingestor.core.errors import (
 )
 from ingestor.core.model import Change, Hint, Priority, Snapshot, Stat
 from ingestor.engine import daemon as daemon_module
-from ingestor.engine import patrol
+from ingestor.engine import patrol, verify
 from ingestor.engine import pipeline as pipeline_module
+from ingestor.engine import worker as worker_module
 from ingestor.engine.daemon import IN_STEP, LOOKING, STATE_NOTE, Daemon, Line
 from ingestor.engine.guard import APPROVED_NOTE
 from ingestor.engine.worker import RETRY_NOTE
@@ -387,6 +389,41 @@ async def test_a_service_that_does_not_answer_is_told_although_there_is_nothing_
         world.sink._faults.clear()
         await until(lambda: life.pipeline.chroma_failing_seconds() == 0 and not outage())
     assert [entry["event"] for entry in told].count("patrol.put_off") == 1
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+async def test_what_waits_for_chroma_is_tried_as_soon_as_it_answers_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, is_seen: bool
+) -> None:
+    monkeypatch.setattr(patrol, "AWAY_SECONDS", 0.01)
+    monkeypatch.setattr(worker_module, "RETRY", Backoff(first_seconds=900.0, max_seconds=900.0, max_attempts=8))
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: world.records() == world.expected() and not world.ledger.waiting())
+    await asyncio.sleep(0.1)  # the round of the start is over, and the next one is a minute away
+    world.sink.fail("drop", ChromaUnavailable("Chroma is out of reach"), times=1)
+    if is_seen:
+        world.sink.fail("confirm", ServiceUnavailable("Chroma is out of reach"), times=5)
+    world.folder.delete("a.md")
+    life.watch.emit(Hint("a.md"))
+    await until(lambda: not world.records())
+    life.stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_a_service_that_answers_and_writes_nothing_is_not_asked_without_a_pause(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patrol, "AWAY_SECONDS", 0.01)
+    monkeypatch.setattr(patrol, "ROUND_SECONDS", 0.01)
+    monkeypatch.setattr(verify, "LOOK_PAUSE_SECONDS", 0.0)
+    world.sink.fail("add", ChromaUnavailable("the database is locked"), times=1_000_000)
+    life = Life(world)
+    running = asyncio.create_task(life.run())
+    await until(lambda: [verb for verb, _ in world.sink.calls].count("confirm") >= 20)
+    assert [verb for verb, _ in world.sink.calls].count("add") <= 2
     life.stop.set()
     await asyncio.wait_for(running, 10)
 
