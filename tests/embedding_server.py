@@ -157,7 +157,7 @@ class EmbeddingServer:
     `max_inputs`, `max_tokens` and `api_key` are enforced when given. An answer takes `latency_seconds` plus
     `latency_per_text_seconds` for every text, and none comes for `held_dimensions` while these are set. A request with
     a text that holds `reject_marker` is answered with 400; the vector of a text that holds `spoil_marker` is NaN in
-    every answer.
+    every answer; a request with a text that holds a word of `poison` gets its fault each time.
     More than `window_requests` requests or `window_tokens` tokens in any `window_seconds` are answered with 429. At
     most `capacity` requests are worked on at once, the others wait. A server that is not `is_outspoken` names no limit
     when it refuses.
@@ -177,6 +177,7 @@ class EmbeddingServer:
         latency_per_text_seconds: float = 0.0,
         reject_marker: str = "",
         spoil_marker: str = "",
+        poison: Mapping[str, Fault] | None = None,
         window_seconds: float = 60.0,
         window_requests: int = 0,
         window_tokens: int = 0,
@@ -199,6 +200,7 @@ class EmbeddingServer:
         self.held_dimensions = 0
         self.reject_marker = reject_marker
         self.spoil_marker = spoil_marker
+        self.poison = dict(poison or {})
         self.is_another_model = False
         """Whether vectors are those of another model than before."""
         self.samples = 0
@@ -451,7 +453,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         )
         try:
-            self._answer(request, texts, self.owner.next_fault())
+            poison = (fault for word, fault in self.owner.poison.items() if any(word in text for text in texts))
+            self._answer(request, texts, next(poison, None) or self.owner.next_fault())
         except _Refusal as refusal:
             self._send_error(refusal.status, str(refusal), refusal.code)
         finally:

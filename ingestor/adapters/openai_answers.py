@@ -22,6 +22,10 @@ _NATIVE: Final = (
     "this does not heal by itself: the server answers in a form of its own; let embedding.base_url name its "
     "OpenAI-compatible interface (most end in /v1)"
 )
+BETWEEN: Final = "this is not the provider's answer: look for a firewall, a proxy or a login in between"
+_TITLE: Final = re.compile(r"<(title|h1)\b[^>]*>(.{1,200}?)</\1", re.IGNORECASE | re.DOTALL)
+_MAX_TOLD_TOKENS: Final = 100_000_000
+"""Tokens of one call; whoever counts more than that counts nothing that could be believed, or kept."""
 _MAX_SHOWN: Final = 80
 """Characters of an answer that is shown because nothing in it says more."""
 
@@ -53,6 +57,9 @@ def parsed(answer: bytes, count: int, dimensions: int) -> tuple[Vectors, int]:
     try:
         content = from_json(answer)
     except ValueError:
+        words = answer.decode(errors="replace")
+        if is_page(words):
+            raise Nonsense(f"a web page: {words_of(words)[:_MAX_SHOWN]}", remedy=BETWEEN) from None
         raise Nonsense(f"no JSON but {answer[:_MAX_SHOWN]!r}") from None
     if (body := _error_in(content)) is not None:
         raise ErrorBody(body)
@@ -65,12 +72,14 @@ def parsed(answer: bytes, count: int, dimensions: int) -> tuple[Vectors, int]:
 
 
 def words_of(body: object) -> str:
-    """What the provider says, wherever in its answer it says it."""
+    """What the provider says, wherever in its answer it says it; of a web page its title."""
     if isinstance(body, Mapping):
         for name in ("message", "detail", "error", "msg"):
             if body.get(name):
                 return words_of(body[name])
         return json.dumps(body, ensure_ascii=False, default=str)
+    if is_page(body) and (title := _TITLE.search(str(body))):
+        return title[2]
     return "" if body is None else str(body)
 
 
@@ -98,7 +107,7 @@ def _tokens_of(content: object) -> int:
     if not isinstance(usage, Mapping):
         return 0
     tokens = usage.get("total_tokens") or usage.get("prompt_tokens")
-    return tokens if isinstance(tokens, int) and tokens > 0 else 0
+    return tokens if isinstance(tokens, int) and 0 < tokens <= _MAX_TOLD_TOKENS else 0
 
 
 def _rows_of(content: object) -> list[Any]:
@@ -129,6 +138,8 @@ def _ordered(rows: list[Any], count: int) -> list[Vectors]:
     if len(vectors) < count:
         if all(_is_nested(row.get("embedding")) for row in rows):
             raise Nonsense("an embedding that is no vector of numbers but a list of lists", remedy=_NATIVE)
+        if all(isinstance(row.get("embedding"), str) for row in rows):
+            raise Nonsense("an embedding that is text, and no vector of numbers", remedy=_NATIVE)
         unusable = frozenset(index for index, vector in placed.items() if vector is None)
         raise Nonsense("an embedding that is no vector of numbers", positions=unusable)
     return vectors

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 import numpy as np
 
 from ingestor.adapters import tls
-from ingestor.adapters.openai_answers import ErrorBody, Nonsense, codes_of, is_page, parsed, words_of
+from ingestor.adapters.openai_answers import BETWEEN, ErrorBody, Nonsense, codes_of, is_page, parsed, words_of
 from ingestor.core.errors import (
     AuthenticationFailed,
     CallTooLarge,
@@ -33,7 +33,7 @@ from ingestor.core.model import Recipe, Usage
 from ingestor.core.network import STRAIGHT, Route
 from ingestor.core.profiles import without_lone_surrogates
 from ingestor.core.refusals import Refusal, fault_of_a_text, is_rate_code, refusal_of
-from ingestor.core.waits import asked_wait_seconds, bounded_wait_seconds
+from ingestor.core.waits import asked_wait_seconds, bounded_wait_seconds, reset_wait_seconds
 from ingestor.ports import Vectors
 
 if TYPE_CHECKING:
@@ -249,8 +249,11 @@ class OpenAIEmbedder:
             if fault := tls.certificate_fault(error):
                 return await asyncio.to_thread(tls.distrust, shown_url(self._base_url), self._route, fault, _CA_SETTING)
             cause = error.__cause__ or error
+            words = self._redacted(str(cause) or type(cause).__name__)
             return ServiceUnavailable(
-                f"{self._place} is out of reach: {self._redacted(str(cause) or type(cause).__name__)}",
+                f"{self._place} broke its answer off: {words}"
+                if _HAS_BEGUN.get()
+                else f"{self._place} is out of reach: {words}",
                 remedy=self._remedy("look at the network and the base URL"),
                 may_be_a_text=type(cause).__name__ not in _UNSENT,
                 billed_tokens=0 if _HAS_BEGUN.get() else None,
@@ -328,7 +331,7 @@ class OpenAIEmbedder:
         if is_page(body) and status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return ServiceUnavailable(
                 f"{self._place} refuses the request with a web page {said}",
-                remedy="this is not the provider's answer: look for a firewall, a proxy or a login in between",
+                remedy=BETWEEN,
                 may_be_a_text=True,
             )
         fatal = self._misconfigured(status, codes, said, headers)
@@ -349,7 +352,8 @@ class OpenAIEmbedder:
         self, status: int, codes: frozenset[str], said: str, limits: Refusal, headers: Mapping[str, str]
     ) -> ServiceUnavailable | RateLimited | None:
         """What is only about how much was sent, or paid, until now, if it is that."""
-        asked_seconds = asked_wait_seconds(headers, time.time())
+        now_seconds = time.time()
+        asked_seconds = asked_wait_seconds(headers, now_seconds)
         if codes & _BILLING_CODES or status == HTTPStatus.PAYMENT_REQUIRED:
             return ServiceUnavailable(
                 f"the account at {self._place} has no quota left {said}",
@@ -357,12 +361,12 @@ class OpenAIEmbedder:
                 retry_after_seconds=bounded_wait_seconds(asked_seconds, is_quota=True),
             )
         if status == HTTPStatus.TOO_MANY_REQUESTS or any(map(is_rate_code, codes)):
+            for told_seconds in (limits.retry_after_seconds, reset_wait_seconds(headers, now_seconds)):
+                asked_seconds = told_seconds if asked_seconds is None else asked_seconds
             return RateLimited(
                 f"{self._place} asks to slow down {said}",
                 remedy="it is tried again; if it stays so, ask the provider for a higher limit",
-                retry_after_seconds=bounded_wait_seconds(
-                    limits.retry_after_seconds if asked_seconds is None else asked_seconds
-                ),
+                retry_after_seconds=bounded_wait_seconds(asked_seconds),
                 requests_per_minute=limits.requests_per_minute,
                 tokens_per_minute=limits.tokens_per_minute,
             )
@@ -419,7 +423,7 @@ class OpenAIEmbedder:
         if status in (HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.PERMANENT_REDIRECT):
             return ConfigError(message, remedy="set embedding.base_url to where the endpoint is now")
         remedy = "if that is where this network wants a login, log in; if it is not, check embedding.base_url"
-        return ServiceUnavailable(message, remedy=remedy)
+        return ServiceUnavailable(message, remedy=remedy, may_be_a_text=True)  # or a firewall's page about a text
 
     def _redacted(self, words: str) -> str:
         """One line of bounded length without the key, which some servers repeat."""

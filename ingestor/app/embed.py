@@ -14,7 +14,7 @@ from ingestor.app.embedder import embedding_of, recipe_of
 from ingestor.app.parts import account_book_of, vectors_of
 from ingestor.core.errors import ConfigError
 from ingestor.core.model import Purpose, Usage
-from ingestor.core.profiles import without_lone_surrogates
+from ingestor.core.profiles import PROVIDERS, without_lone_surrogates
 from ingestor.core.similarity import cosine, euclidean
 from ingestor.engine.evaluation import Model
 from ingestor.ports import Vector
@@ -55,11 +55,12 @@ class Comparison:
 async def running_model(settings: Settings, chosen: EmbeddingSettings) -> AsyncIterator[Model]:
     """Run a model over the vector store. Raises `ConfigError` when its key is missing.
 
-    What it spends is counted, and not held below the day's limit: somebody has just asked for it.
+    What it spends is counted, and held below the day's limit; what a model of this machine is only compared by is not.
     """
     async with AsyncExitStack() as stack:
         vectors = stack.enter_context(contextlib.closing(vectors_of(settings)))
-        ledger = stack.enter_context(account_book_of(settings))
+        is_free = PROVIDERS[chosen.provider].is_in_process and chosen.provider != settings.embedding.provider
+        ledger = None if is_free else stack.enter_context(account_book_of(settings))
         lane = stack.enter_context(contextlib.closing(ThreadLane("vectors")))
         embedding = await stack.enter_async_context(embedding_of(chosen, vectors, ledger, lane))
         async with asyncio.TaskGroup() as tasks:

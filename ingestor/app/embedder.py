@@ -124,18 +124,19 @@ async def embedding_of(
 ) -> AsyncIterator[Embedding]:
     """The way to vectors for a command of its own; the model behind it is closed with the block.
 
-    What it spends is counted in the ledger, where there is one, and not held below the day's limit: somebody has just
-    asked for it. `lane` is the thread that both are used by.
+    What it spends is counted in the ledger, where there is one, and held below the day's limit, as in a sync; a model
+    of this machine costs nothing, and has none. `lane` is the thread that both are used by.
     """
-    embedder, clock = embedder_of(chosen), SystemRuntime()
-    account = Account(ledger, lane, clock)
+    embedder, clock, allowance = embedder_of(chosen), SystemRuntime(), allowance_of(chosen)
+    is_free = PROVIDERS[chosen.provider].is_in_process
+    account = Account(ledger, lane, clock, tokens_per_day=None if is_free else allowance.tokens_per_day)
     try:
         yield Embedding(
             embedder,
             vectors,
             lane,
             clock,
-            pace=Pace(clock, EMBEDDING_RETRY, allowance_of(chosen), max_calls=embedder.max_concurrency),
+            pace=Pace(clock, EMBEDDING_RETRY, allowance, max_calls=embedder.max_concurrency),
             account=account,
             estimate_tokens=estimate_tokens,
         )

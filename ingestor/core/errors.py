@@ -9,11 +9,19 @@ Invariant: `str(error)` is a sentence for the user, `error.remedy` says what to 
 
 from typing import ClassVar
 
+CHROMA = "Chroma"
+MACHINE = "this machine"
+NEXT_DAY = "the next day's budget"
+DECISION = "a decision"
+"""What documents wait for, as messages name it; an embedding endpoint is named by its URL."""
+
 
 class IngestorError(Exception):
     """Base of all errors raised on purpose."""
 
     exit_code: ClassVar[int] = 1
+    service: str = MACHINE
+    """What it came from, and of one that is transient, what has to come back first. Empty: only the document itself."""
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
@@ -25,19 +33,10 @@ class IngestorError(Exception):
         return f"{self} - {self.remedy}" if self.remedy else str(self)
 
 
-CHROMA = "Chroma"
-MACHINE = "this machine"
-NEXT_DAY = "the next day's budget"
-DECISION = "a decision"
-"""What documents wait for, as messages name it; an embedding endpoint is named by its URL."""
-
-
 class TransientError(IngestorError):
     """It failed now and may succeed later without anybody doing anything."""
 
     exit_code = 4
-    service: str = MACHINE
-    """What has to come back first. Empty: nothing but the document itself."""
 
     def __init__(self, message: str, *, remedy: str = "", retry_after_seconds: float | None = None) -> None:
         super().__init__(message, remedy=remedy)

@@ -37,6 +37,11 @@ PROOFS = 2
 """Failures of a lone text beside which others were answered, after its first failure, until it is set aside."""
 MAX_MORE_PROOFS = 4
 """How many more it takes at a provider that fails at this and that."""
+PATIENT_REFUSALS = 3
+"""How often in a row a call is asked to slow down before it is asked whether others are, too."""
+BUSY_PROOFS = 7
+"""Of a lone text that is asked to slow down while others are answered: with its rests they take longer than the minute
+that most limits are about."""
 _RECENT_SECONDS = 60.0
 """An answer that is older says nothing of now."""
 _DOUBTFUL = 3
@@ -94,6 +99,8 @@ class Case:
     failures: int = 0
     proofs: int = 0
     """Failures beside which others were answered."""
+    refusals: int = 0
+    """How often the provider has asked to slow down."""
 
 
 def kind_of(error: IngestorError, size: int) -> Kind:

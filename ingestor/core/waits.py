@@ -33,7 +33,24 @@ def asked_wait_seconds(headers: Mapping[str, str], now_seconds: float) -> float 
     milliseconds = _number(headers.get("retry-after-ms", ""))
     if milliseconds is not None:
         return _from_now(milliseconds / _MILLISECONDS, now_seconds)
-    value = headers.get("retry-after", "").strip()
+    return _wait_seconds(headers.get("retry-after", "").strip(), now_seconds)
+
+
+def reset_wait_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:
+    """How long until the last of the limits that are used up is not, by `x-ratelimit-reset` and its kin.
+
+    As `asked_wait_seconds`, for refusals without a word of when to come again.
+    """
+    waits_seconds = [
+        _wait_seconds(headers.get(f"{prefix}-reset{limit}", "").strip(), now_seconds)
+        for prefix in ("x-ratelimit", "ratelimit")
+        for limit in ("", "-requests", "-tokens")
+        if _number(headers.get(f"{prefix}-remaining{limit}", "")) == 0
+    ]
+    return max((seconds for seconds in waits_seconds if seconds is not None), default=None)
+
+
+def _wait_seconds(value: str, now_seconds: float) -> float | None:
     seconds = _number(value)
     if seconds is not None:
         return _from_now(seconds, now_seconds)

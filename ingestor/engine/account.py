@@ -1,8 +1,8 @@
 """Account: what embedding has cost, told to the ledger call by call, and kept below what a day may cost.
 
 Invariants: what is paid for is counted, whether or not it was of use. Once a day's tokens are spent, no call goes out
-until the next day begins by local time, so that nothing that waits is looked at again and again for the little that is
-left.
+until the next day begins by local time, but for one a question, so that nothing that waits is looked at again and again
+for the little that is left.
 """
 
 from contextlib import suppress

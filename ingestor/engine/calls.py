@@ -1,11 +1,12 @@
 """Calls: a batch of texts goes to the provider, and what comes back is vectors, or a judgement.
 
-The one retry policy is here and in `Pace`, bounded by `Backoff.max_attempts`; what a failure means is decided by
-`core.suspicion`. While the provider is down, one call at a time asks whether it is back, with a text of our own: it
-fails for no reason of its own, and costs next to nothing should the answer be paid for.
+The one retry policy is here and in `Pace`, bounded by `Backoff.max_attempts` and `PATIENCE_SECONDS`; what a failure
+means is decided by `core.suspicion`. While the provider is down, one call at a time asks whether it is back, with a
+text of our own: it fails for no reason of its own, and costs next to nothing should the answer be paid for.
 
 Invariants: what was, or may have been, paid for is counted before anything is concluded from it, and no call goes out
-that the day's limit does not allow; a key or a model that was accepted once in this process is never a reason to end.
+that the day's limit does not allow, but for one a question; a key or a model that was accepted once in this process is
+never a reason to end.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ from ingestor.core.errors import (
 )
 from ingestor.core.model import Purpose, Usage
 from ingestor.core.suspicion import (
+    BUSY_PROOFS,
+    PATIENT_REFUSALS,
     PROBE,
     Case,
     Kind,
@@ -100,6 +103,8 @@ class Calls:
                 if case.failures:
                     self.were_not_at_fault(call.began_seconds)
                 return answer
+            if is_urgent and await self._account.left_tokens() == 0:
+                raise answer  # a question may be asked when the day's tokens are spent: once
             pause_seconds = await self._judge(call, answer)
             self._tell_retry(str(answer), call.attempts, pause_seconds)
             await self._clock.sleep(pause_seconds)
@@ -163,6 +168,8 @@ class Calls:
         kind = kind_of(error, len(call.texts))
         if kind is Kind.SOME:
             raise error
+        if kind is Kind.BUSY and not call.is_urgent:
+            return await self._bear(call, _passing(error))
         if kind in {Kind.BUSY, Kind.DOWN}:
             return self._rest(call, _passing(error))
         self._witnesses.failed()
@@ -182,6 +189,19 @@ class Calls:
             needed = self._witnesses.proofs_needed(now_seconds)
             step = step_when_others_are_answered(kind, len(call.texts), call.case.proofs, needed)
         return self._carry_out(step, call, error)
+
+    async def _bear(self, call: _Call, error: TransientError) -> float:
+        """For how long a call rests at a provider that is busy; raises when it is so for this call alone."""
+        pause_seconds = self._rest(call, error)
+        call.case.refusals += 1
+        if call.case.refusals < PATIENT_REFUSALS or await self._silence_since(call) is not None:
+            return pause_seconds
+        if len(call.texts) > 1:
+            return self._carry_out(Step.PART, call, error)
+        call.case.failures += 1
+        call.case.proofs += 1
+        is_enough = call.case.proofs >= BUSY_PROOFS
+        return self._carry_out(Step.SET_ASIDE if is_enough else Step.REST, call, error)
 
     def _outage(self, call: _Call, kind: Kind, silence: IngestorError) -> float:
         """For how long a call rests whose texts fare no worse than a text of our own; raises when that is enough."""
@@ -217,7 +237,13 @@ class Calls:
         is_too_large = bool(most_tokens) and call.tokens > (most_tokens or 0) and len(call.texts) > 1
         if isinstance(error, RateLimited) and is_too_large:
             raise CallTooLarge(str(error), remedy=error.remedy, max_tokens=most_tokens) from error
-        if self._pace.is_exhausted(call.attempts, pause_seconds):
+        # How often a busy provider was asked says little: limits that nobody names are mostly those of a minute.
+        is_given_up = (
+            self._pace.is_to_be_given_up(pause_seconds)
+            if isinstance(error, RateLimited) and not call.is_urgent
+            else self._pace.is_exhausted(call.attempts, pause_seconds)
+        )
+        if is_given_up:
             if not call.is_urgent:
                 self._pace.give_up()
             raise error
@@ -265,14 +291,16 @@ class Calls:
 
 def _passing(error: IngestorError) -> TransientError:
     """What is said of an error that every text gets: nobody's document is at fault, and it may pass."""
-    if isinstance(error, UnusableVectors):
-        return ServiceUnavailable(str(error), remedy=error.remedy)  # its positions are those of another call
-    if isinstance(error, TransientError):
+    if isinstance(error, TransientError) and not isinstance(error, UnusableVectors):
         return error
+    said, remedy = str(error), error.remedy  # without the positions of vectors: they are those of another call
     if isinstance(error, RejectedByModel):
-        return ServiceUnavailable(f"whatever text it is, {error}", remedy=error.remedy)
-    remedy = f"it was accepted before, and may be again; if it is not, {error.remedy}"
-    return ServiceUnavailable(str(error), remedy=remedy)
+        said = f"whatever text it is, {error}"
+    elif isinstance(error, FatalError):
+        remedy = f"it was accepted before, and may be again; if it is not, {error.remedy}"
+    passing = ServiceUnavailable(said, remedy=remedy)
+    passing.service = error.service
+    return passing
 
 
 def _at_fault(error: IngestorError) -> RejectedByModel:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ingestor.core.auditing import Held
-from ingestor.core.errors import CHROMA, TransientError
+from ingestor.core.errors import CHROMA, IngestorError
 from ingestor.core.latency import Spread
 from ingestor.core.model import Hit, Recipe, Record, Retag, Usage
 from ingestor.core.owning import Ours
@@ -48,7 +48,7 @@ class Failures(Counter[str]):
             yield
         except Exception as error:
             self[type(error).__name__] += 1
-            if isinstance(error, TransientError):
+            if isinstance(error, IngestorError):
                 error.service = self._service
             raise
         finally:

@@ -2,7 +2,8 @@
 
 Invariants: at most `Pace.calls` calls run at once, questions of users apart; while the provider is down, one call at a
 time asks whether it is back. Nobody waits here for longer than `MAX_HOLD_SECONDS` because of the provider: a longer
-pause is an error, and the documents wait in the queue.
+pause is an error, and the documents wait in the queue. A provider that has answered nothing for `PATIENCE_SECONDS` is
+given up, whatever it says.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from ingestor.core.pacing import Allowance, Circuit, Concurrency, MinuteBudget
 from ingestor.ports import Runtime
 
 MAX_HOLD_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
+"""How long calls are repeated at a provider that answers none: twice the minute that most limits are about."""
 _TOLD_SECONDS = 2.0
 """Shorter pauses between calls are the pace itself, and nothing to tell."""
 
@@ -39,6 +42,8 @@ class Pace:
         """How many calls run now."""
         self._refusals = 0
         self._refused_seconds = float("-inf")
+        self._failing_since_seconds = float("inf")
+        """Since when no call has been answered well; infinity while they are."""
         self._held_until_seconds = float("-inf")
         self._paused_until_seconds = float("-inf")
         """For the limits of a minute."""
@@ -144,6 +149,7 @@ class Pace:
     def seen_alive(self) -> None:
         """The provider works."""
         self._has_given_up = False
+        self._failing_since_seconds = float("inf")
         if self._circuit.answered():
             self._concurrency.start_over()
             _log.info("embedding.back", calls=self.calls)
@@ -152,8 +158,7 @@ class Pace:
         """A call failed for the `attempt`-th time; returns for how many seconds its texts are to wait."""
         now_seconds = self._runtime.monotonic_seconds()
         jitter = self._runtime.fraction()
-        self._reason = error
-        self._concurrency.refused(began_seconds, now_seconds)
+        self._has_failed(error, began_seconds)
         if isinstance(error, RateLimited):
             self._learn(error)
             if began_seconds >= self._refused_seconds:
@@ -176,8 +181,7 @@ class Pace:
         now_seconds = self._runtime.monotonic_seconds()
         if self._circuit.is_open:
             return
-        self._reason = error
-        self._concurrency.refused(began_seconds, now_seconds)
+        self._has_failed(error, began_seconds)
         self._circuit.open(now_seconds, self._runtime.fraction(), error.retry_after_seconds)
         _log.warning("embedding.down", reason=str(error), remedy=error.remedy)
 
@@ -194,13 +198,23 @@ class Pace:
 
         While the provider is down, what counts is how often it was asked by whichever call.
         """
-        attempts = max(attempt, self._circuit.probes)
-        return self._has_given_up or pause_seconds > MAX_HOLD_SECONDS or self._backoff.is_exhausted(attempts)
+        return self.is_to_be_given_up(pause_seconds) or self._backoff.is_exhausted(max(attempt, self._circuit.probes))
+
+    def is_to_be_given_up(self, pause_seconds: float) -> bool:
+        """Whether nobody is to wait for the provider any longer, however often it was asked."""
+        failing_seconds = self._runtime.monotonic_seconds() - self._failing_since_seconds
+        return self._has_given_up or pause_seconds > MAX_HOLD_SECONDS or failing_seconds >= PATIENCE_SECONDS
 
     def give_up(self) -> None:
         """Have everybody who waits for a turn fail as the last call did."""
         self._has_given_up = True
         self.round += 1
+
+    def _has_failed(self, error: TransientError, began_seconds: float) -> None:
+        now_seconds = self._runtime.monotonic_seconds()
+        self._reason = error
+        self._failing_since_seconds = min(self._failing_since_seconds, now_seconds)
+        self._concurrency.refused(began_seconds, now_seconds)
 
     def _learn(self, error: RateLimited) -> None:
         if error.requests_per_minute is not None and self._requests.lower(error.requests_per_minute):

@@ -88,6 +88,7 @@ def success(body: str) -> Fault:
 
 
 NESTED = json.dumps({"data": [{"index": index, "embedding": [[0.1, 0.2]]} for index in range(3)]})
+TEXTUAL = json.dumps({"data": [{"index": index, "embedding": "[0.1, 0.2]"} for index in range(3)]})
 
 
 def error_body(message: str, code: str) -> str:
@@ -159,13 +160,20 @@ async def test_dimensions_once_learned_are_held_but_not_sent(server: EmbeddingSe
         (status(409), ServiceUnavailable, "HTTP 409"),
         (status(500), ServiceUnavailable, "injected 500"),
         (status(502, body="<html>\n  Bad\n  Gateway</html>"), ServiceUnavailable, "<html> Bad Gateway</html>"),
+        (
+            status(502, body="<html><head><title>502 Bad\nGateway</title></head><hr>nginx</html>"),
+            ServiceUnavailable,
+            "(HTTP 502): 502 Bad Gateway",
+        ),
         (status(503), ServiceUnavailable, "HTTP 503"),
         (status(529), ServiceUnavailable, "HTTP 529"),
         (Fault(FaultKind.RESET), ServiceUnavailable, "out of reach"),
-        (Fault(FaultKind.CUT), ServiceUnavailable, "out of reach"),
+        (Fault(FaultKind.CUT), ServiceUnavailable, "broke its answer off"),
         (Fault(FaultKind.MALFORMED), ServiceUnavailable, "no JSON"),
         (Fault(FaultKind.BODY), ServiceUnavailable, "no JSON"),
-        (Fault(FaultKind.BODY, body="<html>log in</html>"), ServiceUnavailable, "log in"),
+        (Fault(FaultKind.BODY, body="<html>log in</html>"), ServiceUnavailable, "a web page: <html>log in"),
+        (success("<html><title>Sign in</title>...</html>"), ServiceUnavailable, "nonsense: a web page: Sign in"),
+        (success(TEXTUAL), ServiceUnavailable, "an embedding that is text, and no vector of numbers"),
         (Fault(FaultKind.BODY, body="[" * 100_000), ServiceUnavailable, "no JSON"),
         (Fault(FaultKind.BODY, body="[]"), ServiceUnavailable, "no list of vectors"),
         (Fault(FaultKind.BODY, body='{"error": {"message": "overloaded"}}'), ServiceUnavailable, "overloaded"),
@@ -319,6 +327,14 @@ async def test_usage_that_is_not_told_is_zero(server: EmbeddingServer, embedder:
     assert (usage.requests, usage.texts, usage.tokens) == (1, 3, 0)
 
 
+@pytest.mark.parametrize("told", ["1e400", str(10**25), "-3", '"many"', "null"])
+async def test_tokens_that_cannot_be_are_not_told(embedder: OpenAIEmbedder, server: EmbeddingServer, told: str) -> None:
+    rows = '[{"index": 0, "embedding": [3, 4]}]'
+    server.inject(success(f'{{"data": {rows}, "usage": {{"total_tokens": {told}}}}}'))
+    _, usage = await embedder.embed(["one"])
+    assert usage.tokens == 0, "then they are estimated"
+
+
 async def test_a_wrong_dimension_names_both(server: EmbeddingServer) -> None:
     embedder = embedder_of(server.base_url, recipe=Recipe("openai", "m", 64), sends_dimensions=True)
     server.inject(Fault(FaultKind.WRONG_DIMENSION))
@@ -388,10 +404,11 @@ async def test_the_wait_that_the_provider_asks_for_is_passed_on(
         ("", {"retry-after": f"{time.time() + 1_800:.0f}"}, 1_800.0),
         ("", {"retry-after": "999999999"}, 3_600.0),
         ("", {"retry-after": "inf"}, None),
+        ("", {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "30m0s"}, 1_800.0),
         (error_body("current quota", "insufficient_quota"), {"retry-after": "999999999"}, 86_400.0),
         (error_body("Please try again in 9000h0m0s.", "rate_limit_exceeded"), {}, 3_600.0),
     ],
-    ids=["moment", "huge", "infinite", "quota", "words"],
+    ids=["moment", "huge", "infinite", "reset", "quota", "words"],
 )
 async def test_no_wait_that_a_provider_asks_for_is_without_bounds(
     server: EmbeddingServer, embedder: OpenAIEmbedder, body: str, headers: dict[str, str], seconds: float | None

@@ -24,6 +24,7 @@ from ingestor.core.errors import (
 from ingestor.core.model import Recipe, Usage
 from ingestor.core.pacing import Allowance
 from ingestor.core.suspicion import PROBE
+from ingestor.engine.measured import MeasuredEmbedder
 from ingestor.engine.pipeline import EMBEDDING_RETRY as RETRY
 from ingestor.ports import Vectors
 from tests import virtual
@@ -212,6 +213,75 @@ def test_a_rate_that_is_enforced_meanwhile_blames_nobody() -> None:
     ends = worked(provider, mixed(20, GOOD[:500]))
     assert {text for text, end in ends.items() if end is None} == set(GOOD[:500])
     assert {type(end) for text, end in ends.items() if is_poison(text)} == {RejectedByModel}
+
+
+def test_a_provider_that_keeps_asking_to_slow_down_is_given_up_after_two_minutes_and_bears_a_full_one() -> None:
+    provider = Provider()
+    provider.down = lambda _: RateLimited("slow down")
+
+    async def work(is_for_ever: bool) -> tuple[set[type], float]:  # noqa: FBT001 - which of two worlds
+        provider.requests = 0
+        async with running(provider, virtual.VirtualRuntime(), RETRY) as line:
+            began_seconds = asyncio.get_running_loop().time()
+            if not is_for_ever:
+                provider.down = lambda now_seconds: RateLimited("slow down") if now_seconds < 61.0 else None
+            ends = await outcomes(line, GOOD[:100])
+            return kinds(ends), asyncio.get_running_loop().time() - began_seconds
+
+    found, seconds = virtual.run(work(is_for_ever=True))
+    assert found == {RateLimited}
+    assert 60.0 < seconds <= 150.0
+    assert provider.requests <= 24
+
+    found, seconds = virtual.run(work(is_for_ever=False))
+    assert found == {type(None)}, "a limit of a minute costs no document its place"
+    assert seconds <= 100.0
+
+
+def test_a_provider_that_never_answers_is_given_up_long_before_all_attempts_have_run_out() -> None:
+    provider = Provider(lambda _: ServiceUnavailable("no answer within 60 s", may_be_a_text=True, billed_tokens=0))
+    provider.fault_seconds, provider.minds = 60.0, lambda _: True
+
+    async def work() -> float:
+        async with running(provider, virtual.VirtualRuntime(), RETRY) as line:
+            assert kinds(await outcomes(line, GOOD[:100])) == {ServiceUnavailable}
+            return asyncio.get_running_loop().time()
+
+    assert virtual.run(work()) <= 270.0
+
+
+@pytest.mark.parametrize("others", [0, 300])
+def test_a_text_that_alone_is_asked_to_slow_down_stops_nobody_and_is_set_aside_in_the_end(others: int) -> None:
+    provider = Provider(lambda _: RateLimited("slow down", retry_after_seconds=1.0))
+    ends = worked(provider, mixed(2, GOOD[:others]) if others else ["poison 0"])
+    assert {text for text, end in ends.items() if end is None} == set(GOOD[:others])
+    assert {type(end) for text, end in ends.items() if is_poison(text)} == {RejectedByModel}
+    assert max(provider.sent[text] for text in GOOD[:others] or ["poison 0"]) <= 14
+
+
+@pytest.mark.parametrize(
+    ("answer", "was_accepted"),
+    [
+        (UnusableVectors("no vector of numbers", positions=frozenset({0}), billed_tokens=0), True),
+        (AuthenticationFailed("refuses the key", remedy="check it"), True),
+        (RejectedByModel("refused (HTTP 400)"), False),
+    ],
+    ids=["vectors", "key", "request"],
+)
+def test_an_outage_is_one_of_the_provider_however_it_was_told(answer: IngestorError, was_accepted: bool) -> None:  # noqa: FBT001 - a parameter
+    provider = Provider()
+
+    async def work() -> dict[str, BaseException | None]:
+        measured = MeasuredEmbedder(provider, virtual.VirtualRuntime(), "http://provider")
+        async with running(measured, virtual.VirtualRuntime(), RETRY) as line:
+            if was_accepted:
+                assert kinds(await outcomes(line, ["accepted"])) == {type(None)}
+            provider.down = lambda _: answer
+            return await outcomes(line, ["refused"])
+
+    (end,) = virtual.run(work()).values()
+    assert isinstance(end, ServiceUnavailable)
+    assert end.service == "http://provider"
 
 
 def test_a_lone_text_is_set_aside_after_three_failures_beside_two_answers() -> None:

@@ -14,6 +14,7 @@ from ingestor.core.waits import (
     asked_wait_seconds,
     bounded_wait_seconds,
     duration_seconds,
+    reset_wait_seconds,
 )
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -80,3 +81,28 @@ def test_no_wait_is_longer_than_its_ceiling_whatever_was_written(
 def test_no_pause_before_an_attempt_is_longer_than_a_day(asked_seconds: float) -> None:
     pause_seconds = Backoff(first_seconds=1.0, max_seconds=8.0, max_attempts=3).pause_seconds(1, 0.5, asked_seconds)
     assert 0 < pause_seconds <= MAX_QUOTA_WAIT_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6s"}, 6.0),
+        (
+            {
+                "x-ratelimit-remaining-requests": "12",
+                "x-ratelimit-reset-requests": "20m0s",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "120ms",
+            },
+            0.12,
+        ),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{NOW_SECONDS + 20:.0f}"}, 20.0),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "30"}, 30.0),
+        ({"x-ratelimit-reset": "30"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_a_limit_that_is_used_up_tells_when_it_is_not(headers: dict[str, str], seconds: float | None) -> None:
+    found = reset_wait_seconds(headers, NOW_SECONDS)
+    assert found == (pytest.approx(seconds) if seconds is not None else None)
