@@ -154,7 +154,8 @@ async def fill(  # noqa: PLR0913 - what it begins from, and how it tells and end
         await _begin_ledgers(ground, serving_sink, next_sink)
         count = len(ground.sources)
         sources = ground.served(serving_sink)
-        sources += map(Sourced, ground.next_sources, ground.folders, [next_sink] * count)
+        for each, folder in zip(ground.next_sources, ground.folders, strict=True):
+            sources.append(Sourced(each, folder, next_sink, counts_with_first=True))
         for other in beside:
             sources += other.served(await asyncio.to_thread(other.sink, stack))
         async with pipelines_of(sources) as pipelines:

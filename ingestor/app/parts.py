@@ -189,6 +189,8 @@ class Sourced:
     sink: ChromaSink
     embedder: Embedder | None = None
     """What gives vectors; None: the model of the settings."""
+    counts_with_first: bool = False
+    """Whether the ledger of the first source counts what is spent: its own one is in force after a switch only."""
 
 
 @asynccontextmanager
@@ -228,6 +230,7 @@ async def pipelines_of(
                 limit=limit_of(settings),
                 allowance=allowance_of(settings.embedding),
                 beside=pipelines,
+                counts_with=pipelines[0] if each.counts_with_first else None,
                 patience_seconds=patience_seconds,
             )
             stack.push_async_callback(pipeline.close)

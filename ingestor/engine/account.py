@@ -17,6 +17,8 @@ from ingestor.ports import Clock, Lane, Ledger
 
 _CAUTION = 1.5
 """Tokens for each estimated one, until the provider has told how it counts."""
+_MARGIN = 1.1
+"""By how much a text may be dearer than the dearest so far."""
 
 _TELLING_TOKENS = 64
 """Of a smaller call, what the provider counts for each text by itself is too large a part."""
@@ -66,6 +68,11 @@ class Account:
         """Whether nothing more goes out today."""
         return bool(self._closed_day) and self._closed_day == local_day(self._clock.now_seconds())
 
+    @property
+    def _tokens_for_each(self) -> float:
+        """Tokens that an estimated one may cost."""
+        return self._dearest * _MARGIN or _CAUTION
+
     async def left_tokens(self) -> int | None:
         """How many more estimated tokens may go out today, besides those that are put aside; None: no limit."""
         if self._tokens_per_day is None:
@@ -76,14 +83,14 @@ class Account:
             self._day, self._spent_tokens = today, told
         if self._closed_day == today:
             return 0
-        left_tokens = (self._tokens_per_day - self._spent_tokens) / (self._dearest or _CAUTION)
+        left_tokens = (self._tokens_per_day - self._spent_tokens) / self._tokens_for_each
         return max(0, int(left_tokens) - self._reserved_tokens)
 
     def see_that_it_may_cost(self, tokens: int = 0) -> None:
         """Raise `BudgetSpent` unless so many estimated tokens, besides those put aside, may go out today."""
         if self._tokens_per_day is None:
             return
-        wanted_tokens = (tokens + self._reserved_tokens) * (self._dearest or _CAUTION)
+        wanted_tokens = (tokens + self._reserved_tokens) * self._tokens_for_each
         if self.is_spent or self._spent_tokens + wanted_tokens > self._tokens_per_day:
             raise self.close_day()
 

@@ -142,6 +142,11 @@ class Embedding:
         return self.storage_outage or self._pace.waits_for()
 
     @property
+    def complaint(self) -> str:
+        """What the provider answers, instead of vectors, to texts that wait for it; empty when none does."""
+        return self._pace.complaint if self._promised else ""
+
+    @property
     def storage_outage(self) -> str:
         """Why no vector can be kept or found just now; empty when they can."""
         error = self._room.error or self._store.error

@@ -20,6 +20,8 @@ from ingestor.ports import Runtime
 MAX_HOLD_SECONDS = 60.0
 PATIENCE_SECONDS = 120.0
 """How long calls are repeated at a provider that answers none: twice the minute that most limits are about."""
+_COMPLAINT_SECONDS = 5.0
+"""A provider that has answered nothing for less long is nothing to tell."""
 _TOLD_SECONDS = 2.0
 """Shorter pauses between calls are the pace itself, and nothing to tell."""
 
@@ -66,6 +68,12 @@ class Pace:
     def is_given_up(self) -> bool:
         """Whether the provider is taken for down, and asked by one call at a time."""
         return self._circuit.is_open
+
+    @property
+    def complaint(self) -> str:
+        """What a provider says that answers nobody, while it is asked again; empty when it answers, or did just now."""
+        failing_seconds = self._runtime.monotonic_seconds() - self._failing_since_seconds
+        return self._reason.sentence if self._reason is not None and failing_seconds >= _COMPLAINT_SECONDS else ""
 
     @property
     def max_call_tokens(self) -> int | None:

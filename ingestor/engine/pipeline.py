@@ -86,7 +86,10 @@ class Services:
 
 
 class Pipeline:
-    """Queue in, records out. `beside` are pipelines of this process that were made before, and are closed after it."""
+    """Queue in, records out. `beside` are pipelines of this process that were made before, and are closed after it.
+
+    What it spends is counted by the ledger of `counts_with`, one of these; None: by its own.
+    """
 
     def __init__(  # noqa: PLR0913 - the settings of a source, named one by one
         self,
@@ -96,6 +99,7 @@ class Pipeline:
         limit: DeletionLimit,
         allowance: Allowance = _UNLIMITED,
         beside: "Sequence[Pipeline]" = (),
+        counts_with: "Pipeline | None" = None,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._parts = parts
@@ -109,7 +113,9 @@ class Pipeline:
         self.has_own_model = not same
         """Whether it is the first one of those that share its model."""
         self.services: Services = (
-            same[0] if same else self._new_services(allowance, beside[0].services if beside else None)
+            same[0]
+            if same
+            else self._new_services(allowance, beside[0].services if beside else None, counts_with or self)
         )
         self.account, self.embedding = self.services.account, self.services.embedding
         self._vectors_lane, self._sink_lane = self.services.vectors_lane, self.services.sink_lane
@@ -161,18 +167,12 @@ class Pipeline:
             limit=limit,
         )
 
-    def _new_services(self, allowance: Allowance, shared: Services | None) -> Services:
+    def _new_services(self, allowance: Allowance, shared: Services | None, counts_with: "Pipeline") -> Services:
         parts = self._parts
         if shared is None:
             self._owned_lanes |= {name: parts.runtime.lane(name) for name in ("vectors", "chroma")}
         vectors_lane = shared.vectors_lane if shared else self._owned_lanes["vectors"]
-        account = Account(
-            parts.ledger,
-            self._ledger_lane,
-            parts.runtime,
-            telling_lane=self._ledger_lane.impatient,
-            tokens_per_day=allowance.tokens_per_day,
-        )
+        account = counts_with.new_account(allowance.tokens_per_day)
         calls = MeasuredEmbedder(parts.embedder, parts.runtime, parts.endpoint)
         pace = Pace(parts.runtime, EMBEDDING_RETRY, allowance, max_calls=parts.embedder.max_concurrency)
         embedding = Embedding(
@@ -189,6 +189,16 @@ class Pipeline:
         gate = Gate(parts.ledger, self._ledger_lane, parts.runtime, parts.embedder.recipe, sample)
         sink_lane = shared.sink_lane if shared else self._owned_lanes["chroma"]
         return Services(parts.embedder, calls, embedding, gate, pace, account, vectors_lane, sink_lane)
+
+    def new_account(self, tokens_per_day: int | None) -> Account:
+        """An account of what is spent that the ledger of this source keeps."""
+        return Account(
+            self._parts.ledger,
+            self._ledger_lane,
+            self.runtime,
+            telling_lane=self._ledger_lane.impatient,
+            tokens_per_day=tokens_per_day,
+        )
 
     def follower(self, watch: Watch, *, quiet_seconds: float, rules_file: str) -> Follower:
         """Make the part that follows a watch."""
@@ -278,7 +288,8 @@ class Pipeline:
     @property
     def outage(self) -> str:
         """What work, or whoever asks, has to wait for, as it was said last; empty when there is nothing."""
-        return self.storage_outage or self.tally.outage or (self.tally.chroma_away if self.is_chroma_away else "")
+        away = self.tally.chroma_away if self.is_chroma_away else ""
+        return self.storage_outage or self.tally.outage or away or self.embedding.complaint
 
     @property
     def storage_outage(self) -> str:
@@ -293,7 +304,7 @@ class Pipeline:
     @property
     def next_call_seconds(self) -> float | None:
         """When a provider that documents wait for is asked again, since the epoch; None when it may be asked now."""
-        return self.embedding.next_call_seconds if self.tally.outage else None
+        return self.embedding.next_call_seconds if self.tally.outage or self.embedding.complaint else None
 
     @property
     def is_chroma_away(self) -> bool:

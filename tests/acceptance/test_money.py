@@ -77,7 +77,7 @@ def test_what_a_command_spends_is_in_status(site: Site, server: EmbeddingServer,
 def test_the_limit_of_a_day_holds_for_a_command(
     site: Site, server: EmbeddingServer, command: list[str], faults: list[Fault]
 ) -> None:
-    limit = billed_tokens(server) + 120
+    limit = billed_tokens(server) + 300
     (site.data_dir / "vectors.sqlite3").unlink()
     if command[0] == "rebuild":
         site.settings["INGESTOR_EMBEDDING__MODEL"] = "another-model"

@@ -238,6 +238,25 @@ def test_a_provider_that_keeps_asking_to_slow_down_is_given_up_after_two_minutes
     assert seconds <= 100.0
 
 
+def test_what_a_provider_answers_is_told_while_texts_wait_for_it_and_no_longer() -> None:
+    provider = Provider()
+
+    async def work() -> list[str]:
+        async with running(provider, virtual.VirtualRuntime(), RETRY) as line:
+            provider.down = lambda now_seconds: RateLimited("slow down", remedy="wait") if now_seconds < 40.0 else None
+            waiting = asyncio.create_task(outcomes(line, GOOD[:10]))
+            told = []
+            for _ in range(2):
+                await asyncio.sleep(1.0 if not told else 29.0)
+                told.append(line.embedding.complaint)
+            assert kinds(await waiting) == {type(None)}
+            provider.down = lambda _: ServiceUnavailable("away", remedy="look")
+            assert kinds(await outcomes(line, ["a text that nobody waits for"])) == {ServiceUnavailable}
+            return [*told, line.embedding.complaint]
+
+    assert virtual.run(work()) == ["", "slow down - wait", ""]
+
+
 def test_a_provider_that_never_answers_is_given_up_long_before_all_attempts_have_run_out() -> None:
     provider = Provider(lambda _: ServiceUnavailable("no answer within 60 s", may_be_a_text=True, billed_tokens=0))
     provider.fault_seconds, provider.minds = 60.0, lambda _: True
