@@ -37,11 +37,12 @@ PROOFS = 2
 """Failures of a lone text beside which others were answered, after its first failure, until it is set aside."""
 MAX_MORE_PROOFS = 4
 """How many more it takes at a provider that fails at this and that."""
+PATIENT_SECONDS = 60.0
+"""For how long texts are asked to slow down before it is asked whether others are, too: most limits are of a minute."""
 PATIENT_REFUSALS = 3
-"""How often in a row a call is asked to slow down before it is asked whether others are, too."""
+"""After so many in a row a call that is asked to slow down rests longer than others."""
 BUSY_PROOFS = 7
-"""Of a lone text that is asked to slow down while others are answered: with its rests they take longer than the minute
-that most limits are about."""
+"""Of a lone text that is asked to slow down beside others that are answered, until it is set aside."""
 _RECENT_SECONDS = 60.0
 """An answer that is older says nothing of now."""
 _DOUBTFUL = 3
@@ -101,6 +102,19 @@ class Case:
     """Failures beside which others were answered."""
     refusals: int = 0
     """How often the provider has asked to slow down."""
+    busy_since_seconds: float | None = None
+    """When it did so first, of a call that carried these texts; None: never."""
+
+    def bear(self, now_seconds: float) -> float:
+        """The provider asks to slow down once more; for how many seconds it has done so."""
+        self.refusals += 1
+        if self.busy_since_seconds is None:
+            self.busy_since_seconds = now_seconds
+        return now_seconds - self.busy_since_seconds
+
+    def of_a_part(self) -> "Case":
+        """What is known against a part of these texts."""
+        return Case(busy_since_seconds=self.busy_since_seconds)
 
 
 def kind_of(error: IngestorError, size: int) -> Kind:

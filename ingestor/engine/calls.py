@@ -30,6 +30,7 @@ from ingestor.core.model import Purpose, Usage
 from ingestor.core.suspicion import (
     BUSY_PROOFS,
     PATIENT_REFUSALS,
+    PATIENT_SECONDS,
     PROBE,
     Case,
     Kind,
@@ -192,9 +193,11 @@ class Calls:
 
     async def _bear(self, call: _Call, error: TransientError) -> float:
         """For how long a call rests at a provider that is busy; raises when it is so for this call alone."""
+        busy_seconds = call.case.bear(self._clock.monotonic_seconds())
         pause_seconds = self._rest(call, error)
-        call.case.refusals += 1
-        if call.case.refusals < PATIENT_REFUSALS or await self._silence_since(call) is not None:
+        if call.case.refusals >= PATIENT_REFUSALS:
+            pause_seconds = max(pause_seconds, self._pace.pause_seconds(call.case.refusals))
+        if busy_seconds < PATIENT_SECONDS or await self._silence_since(call) is not None:
             return pause_seconds
         if len(call.texts) > 1:
             return self._carry_out(Step.PART, call, error)

@@ -346,21 +346,21 @@ class Embedding:
             case Suspected() if is_alone:
                 self._let_rest(batch[0], case, error.pause_seconds)
             case Suspected():
-                await self._serve_halves(batch, error.error)
+                await self._serve_halves(batch, error.error, case)
             case RejectedByModel() if is_alone:
                 self._fail(batch, error)
             case CallTooLarge() if self._limits.are_told(_tokens(batch), error.max_inputs, error.max_tokens):
                 self._tell_limits()
                 self._put_back(batch)
             case RejectedByModel():
-                await self._serve_halves(batch, error)
+                await self._serve_halves(batch, error, case)
             case UnusableVectors() if len(error.positions) < len(batch):
                 await self._serve_apart(batch, error)
             case _:
                 # The line would fare no better: it fails with this call, instead of attempt by attempt after it.
                 self._fail_with_line(batch, error)
 
-    async def _serve_halves(self, batch: Sequence[_Waiting], error: IngestorError) -> None:
+    async def _serve_halves(self, batch: Sequence[_Waiting], error: IngestorError, case: Case) -> None:
         """Embed a batch that failed in two calls, because one bad text must not take the others with it.
 
         Where a text was at fault lately, a half that does well leaves the blame with the other one: that is parted
@@ -368,16 +368,16 @@ class Embedding:
         """
         middle = (len(batch) + 1) // 2
         first, second = batch[:middle], batch[middle:]
-        is_first_sound = await self._serve(first, Case(), is_part=True)
+        is_first_sound = await self._serve(first, case.of_a_part(), is_part=True)
         is_second_to_blame = is_first_sound and self._calls.expects_faults
         if len(second) > self._limits.max_inputs:
             # Learned meanwhile that it would be refused, too.
             self._put_back(second)
         elif is_second_to_blame and len(second) == 1:
-            self._let_rest(second[0], Case(), 0.0)
+            self._let_rest(second[0], case.of_a_part(), 0.0)
         elif is_second_to_blame:
-            await self._serve_halves(second, error)
-        elif await self._serve(second, Case(), is_part=True) and is_first_sound:
+            await self._serve_halves(second, error, case)
+        elif await self._serve(second, case.of_a_part(), is_part=True) and is_first_sound:
             self._learn(first, second, error)
 
     def _learn(self, first: Sequence[_Waiting], second: Sequence[_Waiting], error: IngestorError) -> None:

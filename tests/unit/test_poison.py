@@ -199,13 +199,18 @@ def test_a_call_that_never_ends_because_of_a_text_holds_the_others_up_for_a_whil
     assert {type(end) for text, end in ends.items() if is_poison(text)} == {RejectedByModel}
 
 
-def test_a_rate_that_is_enforced_meanwhile_blames_nobody() -> None:
+@pytest.mark.parametrize(
+    ("calls", "seconds", "retry_after_seconds"), [(20, 2.0, 1.0), (20, 60.0, None)], ids=["two seconds", "a minute"]
+)
+def test_a_rate_that_is_enforced_meanwhile_blames_nobody(
+    calls: int, seconds: float, retry_after_seconds: float | None
+) -> None:
     provider = Provider()
-    window: deque[float] = deque(maxlen=20)
+    window: deque[float] = deque(maxlen=calls)
 
     def too_fast(now_seconds: float) -> IngestorError | None:
-        if len(window) == 20 and now_seconds - window[0] < 2.0:
-            return RateLimited("slow down", retry_after_seconds=1.0)
+        if len(window) == calls and now_seconds - window[0] < seconds:
+            return RateLimited("slow down", retry_after_seconds=retry_after_seconds)
         window.append(now_seconds)
         return None
 
@@ -275,7 +280,9 @@ def test_a_text_that_alone_is_asked_to_slow_down_stops_nobody_and_is_set_aside_i
     ends = worked(provider, mixed(2, GOOD[:others]) if others else ["poison 0"])
     assert {text for text, end in ends.items() if end is None} == set(GOOD[:others])
     assert {type(end) for text, end in ends.items() if is_poison(text)} == {RejectedByModel}
-    assert max(provider.sent[text] for text in GOOD[:others] or ["poison 0"]) <= 14
+    assert max((provider.sent[text] for text in GOOD[:others]), default=0) <= 14
+    assert max(provider.sent[text] for text in ends if is_poison(text)) <= 24
+    assert provider.last_good_seconds <= 240.0, "a minute of patience, and some for parting"
 
 
 @pytest.mark.parametrize(
