@@ -419,6 +419,8 @@ class OpenAIEmbedder:
         head, _, last = base.path.rstrip("/").rpartition("/")
         if location and last == "embeddings":
             target = self._redacted(base._replace(path=head).geturl())
+            if base._replace(path=head).geturl() == self._base_url.rstrip("/"):
+                return ConfigError(message, remedy="it redirects to itself: ask whoever runs the endpoint")
             return ConfigError(message, remedy=f"set embedding.base_url to {target}")
         if status in (HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.PERMANENT_REDIRECT):
             return ConfigError(message, remedy="set embedding.base_url to where the endpoint is now")

@@ -313,6 +313,9 @@ def _at_fault(error: IngestorError) -> RejectedByModel:
     if isinstance(error, UnusableVectors):
         remedy = "change the file, or run `ingestor retry` when the provider has mended its model"
         return RejectedByModel(f"the model has no vector for a text: {error}", remedy=remedy)
+    if isinstance(error, RateLimited):
+        remedy = "it may be more than the provider takes in a minute: lower chunk.max_tokens, or ask for a higher limit"
+        return RejectedByModel(f"a text is put off again and again while others get vectors: {error}", remedy=remedy)
     remedy = (
         "something in the text is at fault, or a firewall in front of the model blocks it: change the file, or run"
         " `ingestor retry` when the endpoint has been mended"

@@ -18,8 +18,8 @@ from ingestor.core.pacing import Allowance, Circuit, Concurrency, MinuteBudget
 from ingestor.ports import Runtime
 
 MAX_HOLD_SECONDS = 60.0
-PATIENCE_SECONDS = 120.0
-"""How long calls are repeated at a provider that answers none: twice the minute that most limits are about."""
+PATIENCE_SECONDS = 90.0
+"""How long calls are repeated at a provider that answers none: longer than the minute that most limits are about."""
 _COMPLAINT_SECONDS = 5.0
 """A provider that has answered nothing for less long is nothing to tell."""
 _TOLD_SECONDS = 2.0

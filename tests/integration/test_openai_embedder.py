@@ -553,6 +553,13 @@ async def test_a_redirect_is_told_with_the_base_url_that_it_means(server: Embedd
         assert "pw" not in str(error)
 
 
+async def test_a_redirect_to_itself_is_nothing_that_a_setting_mends(
+    server: EmbeddingServer, embedder: OpenAIEmbedder
+) -> None:
+    server.inject(status(302, headers={"location": "/v1/embeddings"}))
+    assert (await error_of(embedder)).remedy == "it redirects to itself: ask whoever runs the endpoint"
+
+
 async def test_a_query_of_the_base_url_goes_behind_embeddings() -> None:
     with Proxy({"endpoint.invalid": 0}) as proxy:
         embedder = embedder_of(

@@ -220,7 +220,7 @@ def test_a_rate_that_is_enforced_meanwhile_blames_nobody(
     assert {type(end) for text, end in ends.items() if is_poison(text)} == {RejectedByModel}
 
 
-def test_a_provider_that_keeps_asking_to_slow_down_is_given_up_after_two_minutes_and_bears_a_full_one() -> None:
+def test_a_provider_that_keeps_asking_to_slow_down_is_given_up_in_the_end_and_bears_a_full_one() -> None:
     provider = Provider()
     provider.down = lambda _: RateLimited("slow down")
 
@@ -250,7 +250,7 @@ def test_what_a_provider_answers_is_told_while_texts_wait_for_it_and_no_longer()
         async with running(provider, virtual.VirtualRuntime(), RETRY) as line:
             provider.down = lambda now_seconds: RateLimited("slow down", remedy="wait") if now_seconds < 40.0 else None
             waiting = asyncio.create_task(outcomes(line, GOOD[:10]))
-            told = []
+            told: list[str] = []
             for _ in range(2):
                 await asyncio.sleep(1.0 if not told else 29.0)
                 told.append(line.embedding.complaint)
@@ -280,6 +280,7 @@ def test_a_text_that_alone_is_asked_to_slow_down_stops_nobody_and_is_set_aside_i
     ends = worked(provider, mixed(2, GOOD[:others]) if others else ["poison 0"])
     assert {text for text, end in ends.items() if end is None} == set(GOOD[:others])
     assert {type(end) for text, end in ends.items() if is_poison(text)} == {RejectedByModel}
+    assert all("put off again" in str(end) for end in ends.values() if end is not None)
     assert max((provider.sent[text] for text in GOOD[:others]), default=0) <= 14
     assert max(provider.sent[text] for text in ends if is_poison(text)) <= 24
     assert provider.last_good_seconds <= 240.0, "a minute of patience, and some for parting"
