@@ -283,6 +283,7 @@ MUTANTS = (
         "if path not in waiting and path not in joins",
         "if path not in joins",
         scenario=_HOLDS,
+        seed=644,
         twin=Edit(_Ledger, "mark", "if self.holding.get(path) is False:", "if False:"),
     ),
     Mutant(

@@ -304,9 +304,13 @@ class Oracles:
             self._kept_back.pop(path, None)
 
     def _note_what_is_held(self, held: Sequence[str]) -> None:
+        # After a rename a record bears the path of before for as long as Chroma fails.
+        paths = {id_: path for path, entry in self._world.ledger.documents.items() for id_ in entry.tags}
         ids: defaultdict[str, set[str]] = defaultdict(set)
         for id_, record in self._world.records.items():
-            ids[str((record.metadata or {})["source"])].add(id_)
+            source = str((record.metadata or {})["source"])
+            if paths.get(id_, source) == source:
+                ids[source].add(id_)
         self._kept_back = {path: frozenset(ids[path]) for path in held} | self._kept_back
 
 
