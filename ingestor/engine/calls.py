@@ -27,6 +27,7 @@ from ingestor.core.errors import (
     UnusableVectors,
 )
 from ingestor.core.model import Purpose, Usage
+from ingestor.core.profiles import PROVIDERS
 from ingestor.core.suspicion import (
     BUSY_PROOFS,
     PATIENT_REFUSALS,
@@ -83,6 +84,8 @@ class Calls:
         self._told_reason = ""
         self._asking = asyncio.Lock()
         self._probe = embedder.recipe.text_to_send(PROBE, Purpose.DOCUMENT)
+        provider = PROVIDERS.get(embedder.recipe.provider)
+        self._is_billed = provider is None or not provider.is_in_process
 
     @property
     def expects_faults(self) -> bool:
@@ -156,6 +159,13 @@ class Calls:
                 self._account.count_waste(spent, tokens)
                 await self._account.tell()
             return error
+        except asyncio.CancelledError:
+            # It is under way, and may be answered: who ends has to pay for it all the same.
+            if self._is_billed:
+                self._account.count_waste(
+                    Usage(1, len(texts), milliseconds=self._milliseconds_since(began_seconds)), tokens
+                )
+            raise
         self._account.count(replace(usage, milliseconds=self._milliseconds_since(began_seconds)), tokens)
         self._pace.answered(tokens, began_seconds)
         self._witnesses.answered(self._clock.monotonic_seconds())

@@ -1,6 +1,7 @@
 """Money: what is paid for is counted, also where the answer was of no use, and the day's limit holds whatever comes."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -92,3 +93,21 @@ def test_what_another_process_spends_counts_against_the_limit_of_the_day() -> No
 
     ends = virtual.run(work())
     assert {type(end) for end in ends.values()} == {BudgetSpent}
+
+
+@pytest.mark.parametrize(("name", "is_counted"), [("double", True), ("local", False)])
+def test_a_call_that_is_under_way_at_the_end_is_paid_for_all_the_same(name: str, is_counted: bool) -> None:  # noqa: FBT001 - a parameter
+    provider = Provider(call_seconds=10.0)
+    provider.recipe = replace(provider.recipe, provider=name)
+
+    async def work() -> Usage:
+        async with running(provider, virtual.VirtualRuntime(), EMBEDDING_RETRY) as line:
+            waiting = asyncio.create_task(outcomes(line, FILES[:5]))
+            await asyncio.sleep(1.0)
+        await line.account.tell()
+        await asyncio.wait([waiting])
+        return line.ledger.usage
+
+    usage = virtual.run(work())
+    assert usage.tokens == usage.wasted_tokens == (paid(provider) if is_counted else 0)
+    assert bool(usage.tokens) is is_counted
