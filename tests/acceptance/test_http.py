@@ -33,10 +33,11 @@ class Served:
         return [hit["source"] for hit in self.post("/api/search", text=text).json()["hits"]]
 
     def wait_idle(self) -> None:
-        eventually(
-            lambda: not any((status := self.get("/api/status"))["queued"] + status["in_flight"] for _ in "."),
-            lambda: str(self.get("/api/status")),
-        )
+        def is_idle() -> bool:
+            status = self.get("/api/status")
+            return not (status["queued"] or status["in_flight"] or status["is_behind"])
+
+        eventually(is_idle, lambda: str(self.get("/api/status")))
 
 
 @pytest.fixture(scope="module")
