@@ -1,7 +1,8 @@
 """Options of the test run, and the figures that tests tell at its end."""
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 
 import pytest
 from _pytest.terminal import TerminalReporter
@@ -19,6 +20,14 @@ _FIGURE = "figure"
 def tell(record_property: Callable[[str, object], None]) -> Tell:
     """Tell a sentence with figures at the end of the run: a measurement that nothing may depend on, or a count."""
     return lambda sentence: record_property(_FIGURE, sentence)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_hangups() -> Iterator[None]:
+    """Commands under test hear SIGHUP, also where `nohup` began the tests: what is ignored is inherited."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
