@@ -147,7 +147,7 @@ def _status(settings: Settings) -> Status:
         unreadable_folders=unreadable,
         watching=str(state.get("watching", "")),
         outage=_outage(settings, state) if running else "",
-        # Of who has noted nothing yet, nobody knows what it will find.
+        # A daemon that has noted nothing yet may still find differences.
         is_behind=running is not None and bool(state.get("is_behind", True)),
         next_call_seconds=state.get("next_call_seconds"),
         restless=state.get("restless", ()),

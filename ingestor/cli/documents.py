@@ -79,7 +79,7 @@ def retry(
 def _nothing_to_retry(problems: Sequence[object]) -> str:
     if not problems:
         return "no problems"
-    return "no document to try again: mend the folders that `ingestor problems` lists, and they are compared"
+    return "no document can be retried: mend the folders that `ingestor problems` lists; they are then compared again"
 
 
 def approve(

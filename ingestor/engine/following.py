@@ -172,8 +172,8 @@ class Follower:
         self._tally.hinted_seconds = self._runtime.now_seconds()
         heard = [hint]
         if hint.path.endswith(SIDECAR_END):
-            # What is told of is the file that it is attached to; that file may rest, or be in the middle of a write. A
-            # folder of such a name is a fault of that file, and is a folder besides.
+            # A sidecar speaks for the file that it is attached to, which may be resting or in the middle of a write. A
+            # folder with the name of a sidecar is a fault of that file, and is a folder besides.
             heard = [Hint(hint.path.removesuffix(SIDECAR_END)), *heard[: hint.is_folder]]
         now_seconds = self._runtime.monotonic_seconds()
         if not all(self._settling.hear(each, now_seconds) for each in heard):

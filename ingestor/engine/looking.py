@@ -1,6 +1,6 @@
 """Looking: what the folder holds of many paths now, off the loop; and whether that is what plans were made of.
 
-Invariant: a path is told to be gone only where the folder is the one that was compared as a whole last. A disk that is
+Invariant: a path is reported as gone only where the folder is the one that was compared as a whole last. A disk that is
 unmounted may leave an empty folder behind, and what is missing from that is for a comparison to judge, which can hold
 deletions back.
 """
@@ -19,7 +19,7 @@ Look: TypeAlias = tuple[Stat | None, DocumentError | TransientError | None]
 
 _GONE: Look = (None, None)
 _NOWHERE = ""
-"""No place: while it is that, nothing is told to be gone."""
+"""No place: while it is that, nothing is reported as gone."""
 
 
 class Looker:
